@@ -1,0 +1,25 @@
+"""Errors a user can mend. The command line prints their text and exits with status 1, without a traceback."""
+
+
+class MafrError(Exception):
+    """Base of all errors that name what is wrong, what was expected and what to do."""
+
+
+class ConfigError(MafrError, ValueError):
+    """A setting is unknown or does not go with the others."""
+
+
+class DataError(MafrError, ValueError):
+    """A data file or folder is missing, damaged or not what it should be."""
+
+
+class WeightsError(MafrError, ValueError):
+    """Pretrained weights or a saved detector are missing, damaged or do not fit."""
+
+
+class MetricError(MafrError, ValueError):
+    """Labels, masks or scores from which a metric cannot be computed."""
+
+
+class ResultError(MafrError, ValueError):
+    """A table asks for runs that are not stored, or stored records do not fit together."""

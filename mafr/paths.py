@@ -1,0 +1,93 @@
+"""Every location of the project, resolved once from one root folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where a profile's files lie. `data_root` overrides where the data sets are (raw/ and processed/)."""
+
+    root: Path
+    profile: str
+    data_root: Path | None = None
+
+    @classmethod
+    def resolve(
+        cls, profile: str, root: str | Path | None = None, data_root: str | Path | None = None
+    ) -> Paths:
+        """`root`, else the environment variable MAFR_HOME, else the checkout, else the current folder."""
+        if root is None:
+            root = os.environ.get("MAFR_HOME")
+        if root is None:
+            checkout = Path(__file__).resolve().parent.parent
+            root = checkout if (checkout / "notebooks").is_dir() else Path.cwd()
+        return cls(
+            Path(root).expanduser().resolve(),
+            profile,
+            Path(data_root).expanduser().resolve() if data_root else None,
+        )
+
+    @property
+    def data(self) -> Path:
+        return self.data_root or self.root / "data" / self.profile
+
+    def raw(self, dataset: str) -> Path:
+        """Raw folders as the data set is published."""
+        return self.data / "raw" / dataset
+
+    def processed(self, dataset: str) -> Path:
+        """Preprocessed copy: `<category>/<split>/<defect>/{rgb,xyz,gt}`."""
+        return self.data / "processed" / dataset
+
+    def features(self, dataset: str) -> Path:
+        return self.root / "features" / self.profile / dataset
+
+    def runs(self, dataset: str) -> Path:
+        return self.root / "runs" / self.profile / dataset
+
+    @property
+    def notebooks(self) -> Path:
+        return self.root / "notebooks"
+
+    def _output(self, name: str) -> Path:
+        # The demo's are the ones in the repository; the other profiles keep to subfolders.
+        return self.root / name if self.profile == "demo" else self.root / name / self.profile
+
+    @property
+    def tables(self) -> Path:
+        return self._output("tables")
+
+    @property
+    def figures(self) -> Path:
+        return self._output("figures")
+
+    @property
+    def executed(self) -> Path:
+        return self._output("notebooks/executed")
+
+    @property
+    def weights(self) -> Path:
+        """Downloaded weights (full profile)."""
+        return self.root / "weights"
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write a file so that it appears whole or not at all (temporary file beside it, then rename)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Mapping | list) -> None:
+    """Write JSON atomically, keys in the given order, readable by people."""
+    write_atomically(path, json.dumps(value, indent=1) + "\n")

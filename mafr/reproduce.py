@@ -1,0 +1,183 @@
+"""The whole reproduction, stage by stage: data, features, runs, tables, figures, notebooks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mafr.config import DATASET_TITLES, DATASETS, Config
+from mafr.errors import MafrError
+from mafr.paths import Paths, write_atomically, write_json
+from mafr.progress import map_parallel
+
+STAGES = ("data", "features", "runs", "tables", "figures", "notebooks")
+
+
+def prepare_data(config: Config, paths: Paths, workers: int = 1, datasets: Sequence[str] = DATASETS) -> None:
+    """Generated profiles: write the raw data sets; all profiles: preprocess what is not yet."""
+    from mafr.data import preprocess
+
+    for dataset in datasets:
+        if config.generated:
+            from mafr.data.synthetic import generate
+
+            generate(dataset, paths.raw(dataset), config, config.categories(dataset), workers)
+        elif not paths.raw(dataset).is_dir() and not paths.processed(dataset).is_dir():
+            raise MafrError(
+                f"{paths.raw(dataset)} is missing: put the {DATASET_TITLES[dataset]} category folders there, or "
+                f"name another place with --data-root (it holds raw/{dataset}/<category>/...)"
+            )
+        if paths.raw(dataset).is_dir():
+            categories = config.categories(dataset)
+            preprocess(dataset, paths.raw(dataset), paths.processed(dataset), config, categories, workers)
+
+
+def extract_all(config: Config, paths: Paths, workers: int = 1, datasets: Sequence[str] = DATASETS) -> None:
+    """Extract and store the features of every category."""
+    from mafr.experiments import extract_features
+
+    for dataset in datasets:
+        extract_features(paths, config, dataset, config.categories(dataset), workers)
+
+
+def make_tables(config: Config, paths: Paths, variants: Sequence[str], seeds: int, tables: Sequence[int]) -> list[Path]:
+    """Write the tables that the stored runs allow, each as csv, md and tex."""
+    from mafr.experiments import all_runs, read_records
+    from mafr.tables import write_tables
+
+    runs = all_runs(config, tables, variants, seeds)
+    return write_tables(read_records(runs, paths), config, paths.tables, tables, variants)
+
+
+def make_figures(config: Config, paths: Paths, variants: Sequence[str]) -> list[Path]:
+    """Draw the figures from the stored runs."""
+    from mafr.figures import write_figures
+
+    return write_figures(config, paths, variants)
+
+
+def run_notebooks(
+    config: Config, paths: Paths, workers: int = 1, names: Sequence[str] | None = None, force: bool = False
+) -> list[Path]:
+    """Execute the notebooks by papermill into `paths.executed`; those that are up to date are kept.
+
+    A notebook is up to date while its source, the package and the stored runs are the same.
+    """
+    sources = sorted(paths.notebooks.glob("[0-9]*.ipynb"))
+    if names:
+        sources = [s for s in sources if any(s.stem.startswith(name) for name in names)]
+    if not sources:
+        raise MafrError(f"no notebook matches in {paths.notebooks}; run from the checkout, or set MAFR_HOME to it")
+    state = _state(config, paths)
+    jobs = []
+    for source in sources:
+        stamp = hashlib.sha256(source.read_bytes() + state.encode()).hexdigest()
+        if force or not _is_current(paths, source, stamp):
+            jobs.append((source, paths, config.profile, stamp))
+    map_parallel(_run_notebook, jobs, workers, what="notebooks")
+    return [paths.executed / source.name for source in sources]
+
+
+def _state(config: Config, paths: Paths) -> str:
+    """A digest of what all notebooks read: settings, package sources, finished runs."""
+    digest = hashlib.sha256(config.digest().encode())
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    for dataset in DATASETS:
+        for path in sorted(paths.runs(dataset).glob("*/*/metrics.json")):
+            digest.update(f"{path.parent.name} {path.stat().st_size}".encode())
+    return digest.hexdigest()
+
+
+def _stamp_file(paths: Paths, source: Path) -> Path:
+    return paths.root / "runs" / paths.profile / "notebooks" / f"{source.stem}.json"
+
+
+def _is_current(paths: Paths, source: Path, stamp: str) -> bool:
+    try:
+        written = json.loads(_stamp_file(paths, source).read_text())["stamp"]
+    except (OSError, ValueError, KeyError):
+        return False
+    return written == stamp and (paths.executed / source.name).exists()
+
+
+def _run_notebook(job: tuple[Path, Paths, str, str]) -> None:
+    import papermill
+
+    source, paths, profile, stamp = job
+    # Kernels inherit these: one thread each, for several run at once, and no colours in the outputs.
+    os.environ |= {"OMP_NUM_THREADS": "1", "MAFR_HOME": str(paths.root), "PYTHONWARNINGS": "default"}
+    target = paths.executed / source.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{os.getpid()}-{target.name}")
+    parameters = {"profile": profile}
+    if paths.data_root:
+        parameters["data_root"] = str(paths.data_root)
+    try:
+        papermill.execute_notebook(
+            str(source), str(temporary), parameters, kernel_name="python3", cwd=str(paths.notebooks),
+            progress_bar=False, log_output=False,
+        )  # fmt: skip
+        write_atomically(target, _without_machine(temporary.read_text(), paths))
+    except papermill.PapermillExecutionError as error:
+        raise MafrError(f"{source.name}, cell {error.exec_count}: {error.ename}: {error.evalue}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    write_json(_stamp_file(paths, source), {"stamp": stamp})
+
+
+def _without_machine(text: str, paths: Paths) -> str:
+    """An executed notebook without this machine's paths."""
+    notebook = json.loads(text.replace(str(paths.root), "."))
+    notebook["metadata"].pop("papermill", None)
+    for cell in notebook["cells"]:
+        for key in ("papermill", "execution"):
+            cell["metadata"].pop(key, None)
+    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+
+
+def reproduce(
+    config: Config,
+    paths: Paths,
+    workers: int = 1,
+    variants: Sequence[str] = ("paper", "released"),
+    seeds: int = 1,
+    tables: Sequence[int] = (1, 2, 3, 4, 5),
+    stages: Sequence[str] = STAGES,
+) -> dict[str, float]:
+    """Run the stages in order; returns the seconds that each took. Finished work is not repeated."""
+    from mafr.experiments import all_runs, run_all
+
+    # Table II alone needs no MVTec 3D-AD, and the other way round.
+    datasets = [d for d, needed in zip(DATASETS, (set(tables) - {2}, set(tables) & {2}), strict=True) if needed]
+    work: dict[str, Callable[[], object]] = {
+        "data": lambda: prepare_data(config, paths, workers, datasets),
+        "features": lambda: extract_all(config, paths, workers, datasets),
+        "runs": lambda: run_all(all_runs(config, tables, variants, seeds), paths, workers),
+        "tables": lambda: make_tables(config, paths, variants, seeds, tables),
+        "figures": lambda: make_figures(config, paths, variants),
+        "notebooks": lambda: run_notebooks(config, paths, workers),
+    }
+    seconds = {}
+    for stage in STAGES:
+        if stage not in stages:
+            continue
+        print(f"== {stage}", file=sys.stderr, flush=True)
+        start = time.perf_counter()
+        work[stage]()
+        seconds[stage] = time.perf_counter() - start
+        print(f"   {stage}: {seconds[stage]:.0f} s", file=sys.stderr, flush=True)
+    _keep_timings(paths, seconds)
+    return seconds
+
+
+def _keep_timings(paths: Paths, seconds: dict[str, float]) -> None:
+    """Keep the longest time seen of each stage: later calls find their work done already."""
+    path = paths.root / "runs" / paths.profile / "stages.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    write_json(path, {k: max(v, known.get(k, 0.0)) for k, v in {**known, **seconds}.items()})

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# ./run_all.sh [OPTIONS]       Tables I-V, the figures and the executed notebooks (`mafr reproduce OPTIONS`)
+# ./run_all.sh test [OPTIONS]  the whole test suite (pytest OPTIONS)
+# Uses the active environment if `mafr` is installed there, else .venv beside this file, which it makes.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+case "${1:-}" in -h | --help) sed -n '2,4s/^# //p' run_all.sh && exit 0 ;; esac
+
+find_python() {
+  local candidate
+  for candidate in python3 python3.13 python3.12 python3.11 python; do
+    if "$candidate" -c 'import sys; sys.exit(not sys.version_info >= (3, 11))' 2>/dev/null; then
+      echo "$candidate" && return
+    fi
+  done
+  echo "run_all.sh: needs Python 3.11 or newer, and found none on the PATH" >&2
+  return 1
+}
+
+# An active environment counts only if it holds this very checkout.
+here() { python -c "import mafr, pathlib, sys; sys.exit(pathlib.Path(mafr.__file__).parent.parent != pathlib.Path.cwd())"; }
+
+if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] || ! here 2>/dev/null; then
+  base=$(find_python)
+  stamp=$(cat requirements.lock pyproject.toml | "$base" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')
+  if [ "$(cat .venv/.installed 2>/dev/null)" != "$stamp" ]; then
+    echo "== environment: installing into .venv (some 6 GB on Linux, a few minutes)" >&2
+    [ -x .venv/bin/python ] || "$base" -m venv .venv || {
+      echo "run_all.sh: '$base -m venv' failed; on Debian or Ubuntu: apt install python3-venv" >&2 && exit 1
+    }
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+    echo "$stamp" >.venv/.installed
+  fi
+  # shellcheck disable=SC1091
+  . .venv/bin/activate
+fi
+
+if [ "${1:-}" = test ]; then
+  shift
+  exec python -m pytest "$@"
+fi
+exec mafr reproduce "$@"
