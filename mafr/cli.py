@@ -76,7 +76,8 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("data", _data, "generate or preprocess a data set")
     sub.add_argument("what", choices=("generate", *DATASETS), help="generate: the embedded stand-ins; else a real one")
     sub.add_argument("--source", metavar="DIR", help="raw category folders, if not under DATA_ROOT/raw")
-    sub.add_argument("--plane", choices=("remove", "none"), default="remove", help="none: scans without a table")
+    sub.add_argument("--plane", choices=("remove", "none"), help="none: scans without a table; then give later "
+                     "commands --set plane=none")  # fmt: skip
 
     command("features", _features, "extract and store the features of the prepared data")
 
@@ -107,8 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--detector", required=True, metavar="DIR", help="a folder written by `mafr fit`")
     sub.add_argument("--rgb", required=True, metavar="FILE", help="image, png")
     sub.add_argument("--xyz", required=True, metavar="FILE", help="organised point cloud, H x W x 3 tiff in metres")
-    sub.add_argument("--plane", choices=("remove", "none"), default="remove",
-                     help="remove the table first (default), or none: the scan is preprocessed already")  # fmt: skip
+    sub.add_argument("--processed", action="store_true", help="the scan is from a processed copy already")
     sub.add_argument("--threshold", type=float, help="instead of the detector's own")
     sub.add_argument("--out", metavar="FILE", help="heatmap picture, png")
     sub.add_argument("--json", action="store_true", help="machine-readable result")
@@ -185,7 +185,7 @@ def _data(arguments: argparse.Namespace) -> None:
         raise ConfigError("real data needs --data-root DIR, the folder for its raw/ and processed/ copies")
     raw = Path(arguments.source) if arguments.source else paths.raw(arguments.what)
     target = paths.processed(arguments.what)
-    preprocess(arguments.what, raw, target, config, None, arguments.workers, plane=arguments.plane)
+    preprocess(arguments.what, raw, target, config, None, arguments.workers, arguments.plane)
     print(f"processed copy in {target}")
 
 
@@ -267,7 +267,8 @@ def _predict(arguments: argparse.Namespace) -> None:
     threshold = detector.threshold if arguments.threshold is None else arguments.threshold
     if threshold is None:
         raise ConfigError(f"{arguments.detector} has no threshold of its own; give one with --threshold")
-    sample = load_pair(arguments.rgb, arguments.xyz, detector.config, plane=arguments.plane)
+    plane = None if arguments.processed else detector.config.plane
+    sample = load_pair(arguments.rgb, arguments.xyz, detector.config, plane)
     prediction = detector.predict(sample)
     verdict = "OK" if prediction.score <= threshold else "not OK"
     picture = None

@@ -152,8 +152,8 @@ class Config:
 
     # --- training (Sec. IV-A)
     shots: tuple[int, ...] = (5, 10, 50)  # columns of Table III beside the full set
-    epochs: int = 12
-    min_steps: int = 300  # at least so many steps, so that few-shot runs are trained too; the paper: none
+    epochs: int = 8
+    min_steps: int = 200  # at least so many steps, so that few-shot runs are trained too; the paper: none
     learning_rate: float = 1e-3
     precision: str = "float32"
     threads: int = 1  # torch threads of a run; 0: torch's own choice. One, so that results repeat exactly
@@ -192,8 +192,10 @@ class Config:
         return cls(**settings)
 
     def with_variant(self, variant: str) -> Config:
-        """The same settings with another variant's method."""
+        """The same settings with another variant's method; settings changed by hand stay in the own variant."""
         _choice("variant", variant, VARIANTS)
+        if variant == self.variant:
+            return self
         return dataclasses.replace(self, variant=variant, **_VARIANT_SETTINGS[variant])
 
     @property

@@ -67,9 +67,6 @@ def all_metrics(
 
 def _metrics(maps: Tensor, score: np.ndarray, gt: np.ndarray, labels: np.ndarray, config: Config) -> dict:
     result = {"i_auroc": image_auroc(labels, score)}
-    if config.map_scaling == "none":
-        return result | evaluate(gt, maps[:, 0].numpy())
-    # The released code scales the maps in another way for each metric.
-    result["p_auroc"] = evaluate(gt, metric_maps(maps, config.map_scaling, "p_auroc")[:, 0].numpy())["p_auroc"]
-    regions = evaluate(gt, metric_maps(maps, config.map_scaling, "au_pro")[:, 0].numpy())
-    return result | {name: value for name, value in regions.items() if name != "p_auroc"}
+    # The released code scales the maps in another way for each metric; otherwise both are the maps themselves.
+    roc, pro = (metric_maps(maps, config.map_scaling, metric)[:, 0].numpy() for metric in ("p_auroc", "au_pro"))
+    return result | evaluate(gt, pro, auroc_maps=roc)

@@ -14,7 +14,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
@@ -177,10 +177,15 @@ def read_records(runs: Iterable[Run], paths: Paths) -> list[dict]:
     return [record for run in runs if (record := read_record(run, paths)) is not None]
 
 
+def data_fingerprint(stores: Mapping[str, FeatureStore]) -> str:
+    """SHA-256 (hex) of the features of the three splits, and so of the data behind them."""
+    return hashlib.sha256("".join(stores[s].fingerprint for s in SPLITS).encode()).hexdigest()
+
+
 def execute(run: Run, paths: Paths) -> dict:
     """Train, score and store one run; a finished one on the same data is returned as it is."""
     stores = {s: load_features(paths, run.dataset, run.category, s, run.config) for s in SPLITS}
-    fingerprint = hashlib.sha256("".join(stores[s].fingerprint for s in SPLITS).encode()).hexdigest()
+    fingerprint = data_fingerprint(stores)
     record = read_record(run, paths)
     if record is not None and record["data_fingerprint"] == fingerprint:
         return record

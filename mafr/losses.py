@@ -7,8 +7,9 @@ the batch, so that a sample weighs the same whatever else is in its batch.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mafr.config import Config
@@ -65,11 +66,10 @@ def census(e: Tensor, e_hat: Tensor, valid: Tensor | None = None, kernel: int = 
     # Pooling is linear, so one pool of the difference is the difference of two pools.
     delta = e_hat - e
     if valid is None:
-        return _mean(F.avg_pool2d(delta, kernel, 1, kernel // 2).abs(), None)
+        return _mean(_window_sum(delta, kernel).abs(), None) / kernel**2
     weight = valid.to(delta.dtype)
-    total = F.avg_pool2d(delta * weight, kernel, 1, kernel // 2)
-    share = F.avg_pool2d(weight, kernel, 1, kernel // 2)
-    return _mean((total / share.clamp_min(0.5 / kernel**2)).abs(), valid)
+    count = _window_sum(weight, kernel).clamp_min(1)
+    return _mean((_window_sum(delta * weight, kernel) / count).abs(), valid)
 
 
 class CompositeLoss(nn.Module):
@@ -103,6 +103,24 @@ class CompositeLoss(nn.Module):
         if name == "smooth":
             return smoothness(e, e_hat, valid, channels=self.config.smooth_channels)
         return census(e, e_hat, valid, kernel=self.config.census_kernel)
+
+
+def _window_sum(x: Tensor, kernel: int) -> Tensor:
+    """Sum over the kernel x kernel window around each pixel, zeros beyond the border.
+
+    As two products with a band of ones: the same as pooling, and several times faster forward and backward.
+    """
+    rows, columns = _band(x.shape[-2], kernel).to(x), _band(x.shape[-1], kernel).to(x)
+    x = x.permute(0, 2, 3, 1)  # (B, H, W, C), in which the head's output lies
+    x = columns @ x
+    x = (rows @ x.flatten(2)).unflatten(2, x.shape[2:])
+    return x.permute(0, 3, 1, 2)
+
+
+@lru_cache(maxsize=8)
+def _band(size: int, kernel: int) -> Tensor:
+    offsets = torch.arange(size)[:, None] - torch.arange(size)
+    return (offsets.abs() <= kernel // 2).float()
 
 
 def _standardise_pixels(x: Tensor, valid: Tensor | None, eps: float) -> Tensor:

@@ -148,5 +148,6 @@ def _resume(path: Path, model: MAFR, optimiser: torch.optim.Optimizer) -> list[d
         optimiser.load_state_dict(state["optimiser"])
         torch.set_rng_state(state["random"])
     except Exception as error:
-        raise MafrError(f"{path}: this checkpoint cannot be read ({error}); delete it to begin anew") from error
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise MafrError(f"{path}: this checkpoint cannot be read ({reason}); delete it to begin anew") from error
     return list(state["history"])

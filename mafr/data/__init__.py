@@ -1,0 +1,7 @@
+"""Data sets: generated, MVTec 3D-AD, Eyecandies, and parts of one's own."""
+
+from mafr.data.folder import FolderDataset, load_pair, open_dataset
+from mafr.data.preprocess import preprocess
+from mafr.data.samples import Sample, few_shot
+
+__all__ = ["FolderDataset", "Sample", "few_shot", "load_pair", "open_dataset", "preprocess"]

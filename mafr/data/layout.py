@@ -1,0 +1,112 @@
+"""The folder layout `<split>/<good|defect>/{rgb,xyz,gt}`, that of MVTec 3D-AD and of all processed data."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from mafr.errors import DataError
+
+SPLITS = ("train", "validation", "test")
+_SUFFIXES = {"rgb": (".png",), "xyz": (".tiff", ".tif"), "gt": (".png",)}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The files of one sample; `gt` is None where a good sample has no mask."""
+
+    split: str
+    defect: str
+    stem: str
+    rgb: Path
+    xyz: Path
+    gt: Path | None
+
+    @property
+    def id(self) -> str:
+        return f"{self.split}/{self.defect}/{self.stem}"
+
+    @property
+    def label(self) -> int:
+        return int(self.defect != "good")
+
+
+def numeric_order(stem: str) -> tuple[int, int, str]:
+    """Sorting key: numbers by value, other names after them."""
+    return (0, int(stem), stem) if stem.isdecimal() else (1, 0, stem)
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Names of the visible folders in `folder`, sorted; none where it does not exist."""
+    try:
+        with os.scandir(folder) as found:
+            return sorted(item.name for item in found if item.is_dir() and not item.name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
+    """Stem -> file, for the visible files with one of the suffixes. Raises DataError for equal stems."""
+    files: dict[str, Path] = {}
+    try:
+        names = sorted(os.listdir(folder))  # noqa: PTH208 (names alone: quicker, and thousands of them)
+    except (FileNotFoundError, NotADirectoryError):
+        return files
+    for name in names:
+        stem, suffix = os.path.splitext(name)  # noqa: PTH122
+        if suffix.lower() not in suffixes or name.startswith("."):
+            continue
+        if stem in files:
+            raise DataError(f"{folder}: both {files[stem].name} and {name} hold sample {stem}; remove one")
+        files[stem] = folder / name
+    return files
+
+
+def scan_split(category_folder: Path, split: str) -> list[Entry]:
+    """The samples of one split: folders sorted by name, files by number.
+
+    Raises DataError for a split without samples, for images, clouds and masks that do not pair up,
+    and for defective samples without masks.
+    """
+    entries: list[Entry] = []
+    folder = category_folder / split
+    for defect in subfolders(folder):
+        entries += _scan_defect(folder / defect, split, defect)
+    if not entries:
+        raise DataError(
+            f"{folder}: no samples; {split}/<good or a defect's name>/rgb/NNN.png and .../xyz/NNN.tiff expected"
+        )
+    return entries
+
+
+def _scan_defect(folder: Path, split: str, defect: str) -> list[Entry]:
+    files = {kind: files_by_stem(folder / kind, suffixes) for kind, suffixes in _SUFFIXES.items()}
+    _check_pairs(folder, files["rgb"], files["xyz"], "xyz", ".tiff")
+    if files["gt"]:
+        _check_pairs(folder, files["rgb"], files["gt"], "gt", ".png")
+    elif defect != "good" and files["rgb"]:
+        raise DataError(
+            f"{folder / 'gt'}: no masks; every defective sample needs gt/NNN.png, not zero where it is anomalous"
+        )
+    return [
+        Entry(split, defect, stem, files["rgb"][stem], files["xyz"][stem], files["gt"].get(stem))
+        for stem in sorted(files["rgb"], key=numeric_order)
+    ]
+
+
+def _check_pairs(folder: Path, rgb: dict, other: dict, kind: str, suffix: str) -> None:
+    missing = sorted(rgb.keys() - other.keys(), key=numeric_order)
+    extra = sorted(other.keys() - rgb.keys(), key=numeric_order)
+    parts = []
+    if missing:
+        parts.append(f"no {kind}/NNN{suffix} for rgb {_some(missing)}")
+    if extra:
+        parts.append(f"no rgb/NNN.png for {kind} {_some(extra)}")
+    if parts:
+        raise DataError(f"{folder}: files do not pair up: {'; '.join(parts)}; add or remove these files")
+
+
+def _some(stems: list[str]) -> str:
+    shown = ", ".join(stems[:10])
+    return shown if len(stems) <= 10 else f"{shown} and {len(stems) - 10} more"

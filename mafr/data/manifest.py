@@ -1,0 +1,129 @@
+"""`manifest.json`, written last beside a category's processed files: what they were made from and how."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from mafr.config import Config
+from mafr.errors import DataError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+GENERATED = "generated.json"  # beside the raw files of a generated category
+
+
+def data_command(dataset: str, config: Config) -> str:
+    """The command that makes a profile's data set ready."""
+    if config.generated:
+        return "mafr data generate" + (f" --profile {config.profile}" if config.profile != "demo" else "")
+    return f"mafr data {dataset} --data-root DIR"
+
+
+def digest(lines: Iterable[str]) -> str:
+    """SHA-256 (hex) of lines."""
+    return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
+
+
+def settings_digest(dataset: str, plane: str, parameters: Mapping) -> str:
+    """What decides processed files beside the raw ones."""
+    return digest([str(FORMAT), dataset, plane, json.dumps(parameters, sort_keys=True)])
+
+
+def read_json(path: Path, way_out: str) -> dict | None:
+    """A JSON object, None where there is no file. Raises DataError, with `way_out`, for damaged ones."""
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: damaged ({error}); {way_out}") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: damaged (not an object); {way_out}")
+    return value
+
+
+def check_source(source: Mapping | None, folder: Path, dataset: str, config: Config) -> None:
+    """Raise DataError where data is generated but should not be, the reverse, or of other settings."""
+    command = data_command(dataset, config)
+    if config.generated and source is None:
+        raise DataError(
+            f"{folder}: this data was not generated, but profile {config.profile} expects generated data; set "
+            f"generated=False for data of your own, or make the generated data with `{command}`"
+        )
+    if source is not None and not config.generated:
+        raise DataError(
+            f"{folder}: this data is generated, but the settings say real data (generated=False); point --data-root "
+            f"at the real data, or prepare it with `{command}`"
+        )
+    # The two generators name the digest differently.
+    if source is not None and source.get("data_digest", source.get("data")) != config.data_digest():
+        raise DataError(
+            f"{folder}: generated with other settings (raw_side or sample counts) than profile {config.profile} has "
+            f"now; make it again with `{command}`"
+        )
+
+
+def build_manifest(
+    dataset: str, category: str, plane: str, parameters: Mapping, source: Mapping | None, records: list[dict]
+) -> dict:
+    """The manifest of processed samples, from their records (id, key, listing, content, points)."""
+    settings = settings_digest(dataset, plane, parameters)
+    counts: dict[str, dict[str, int]] = {}
+    contents: dict[str, list[str]] = {}
+    for record in records:
+        split, defect, _ = record["id"].split("/")
+        counts.setdefault(split, {}).setdefault(defect, 0)
+        counts[split][defect] += 1
+        contents.setdefault(split, []).append(f"{record['id']} {record['key']} {record['content']}")
+    return {
+        "format": FORMAT,
+        "dataset": dataset,
+        "category": category,
+        "plane": plane,
+        "parameters": dict(parameters),
+        "settings": settings,
+        "counts": counts,
+        # of the raw files alone, then of each split's raw files and the preprocessing
+        "raw_fingerprint": digest(sorted(f"{r['key']} {r['content']}" for r in records)),
+        "fingerprints": {split: digest([settings, *sorted(lines)]) for split, lines in contents.items()},
+        "raw_listing": listing_digest(records),
+        "source": source,
+        "samples": {r["id"]: {k: v for k, v in r.items() if k != "id"} for r in records},
+    }
+
+
+def listing_digest(records: Iterable[Mapping]) -> str:
+    """Digest of names, sizes and times of raw files, from the samples' own."""
+    return digest(sorted(f"{r['key']} {r['listing']}" for r in records))
+
+
+def load_manifest(folder: Path, dataset: str, config: Config) -> dict:
+    """The manifest of a processed category that fits the settings. Raises DataError otherwise."""
+    command = data_command(dataset, config)
+    again = f"preprocess again with `{command}`"
+    manifest = read_json(folder / MANIFEST, f"delete it and {again}")
+    if manifest is None:
+        raise DataError(
+            f"{folder}: no {MANIFEST}: this data is not preprocessed, or not to the end; raw data gives clearly worse "
+            f"results. Preprocess it with `{command}`"
+        )
+    try:
+        found = (manifest["format"], manifest["dataset"])
+        plane = manifest["plane"]
+        complete = all(isinstance(manifest[name], dict) for name in ("samples", "fingerprints", "counts"))
+    except KeyError as error:
+        raise DataError(f"{folder / MANIFEST}: damaged (no {error}); delete it and {again}") from error
+    if found != (FORMAT, dataset) or not complete:
+        raise DataError(
+            f"{folder / MANIFEST}: format {found[0]} of {found[1]}; format {FORMAT} of {dataset} expected: {again}"
+        )
+    if plane != config.plane:
+        raise DataError(
+            f'{folder}: preprocessed with plane="{plane}", but the settings say plane="{config.plane}"; {again}, or '
+            f"use --set plane={plane}"
+        )
+    check_source(manifest.get("source"), folder, dataset, config)
+    return manifest

@@ -1,0 +1,125 @@
+"""MVTec 3D-AD: raw folders, and the preprocessing that M3DM, CFM and MAFR share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from mafr.data.cluster import largest_cluster
+from mafr.data.files import check_mask_label, check_same_size, decode_mask, decode_rgb, decode_xyz, encode_mask
+from mafr.data.layout import SPLITS, scan_split, subfolders
+from mafr.data.plane import border_points, fit_plane
+from mafr.data.raw import Processed, RawSample
+from mafr.data.transforms import pad_square, square_side
+from mafr.errors import DataError
+
+BORDER = 10  # pixels
+PLANE_INLIER = 0.004  # metres, as all lengths here
+PLANE_SAMPLE = 50
+PLANE_ITERATIONS = 1000
+PLANE_DISTANCE = 0.005
+CLUSTER_EPS = 0.006
+CLUSTER_POINTS = 30
+PARAMETERS = {
+    "border": BORDER,
+    "plane_inlier": PLANE_INLIER,
+    "plane_sample": PLANE_SAMPLE,
+    "plane_iterations": PLANE_ITERATIONS,
+    "plane_distance": PLANE_DISTANCE,
+    "cluster_eps": CLUSTER_EPS,
+    "cluster_points": CLUSTER_POINTS,
+}
+_FARTHEST = 20.0  # coordinates beyond this are hardly metres
+
+
+def scan(folder: Path) -> list[RawSample]:
+    """The raw samples of a category's folder. Raises DataError where files are missing or odd."""
+    samples = []
+    for split in SPLITS:
+        if not subfolders(folder / split):
+            continue  # parts of one's own may come without a validation set
+        for entry in scan_split(folder, split):
+            roles = {"rgb": entry.rgb, "xyz": entry.xyz, "gt": entry.gt}
+            files = ((role, path.relative_to(folder).as_posix()) for role, path in roles.items() if path)
+            samples.append(RawSample(entry.id, tuple(files)))
+    if not samples:
+        raise DataError(
+            f"{folder}: the category is empty; expected are {{train,validation,test}}/<good or a defect's name>/"
+            "{rgb,xyz,gt} with NNN.png, NNN.tiff and NNN.png"
+        )
+    return samples
+
+
+def convert(folder: Path, raw: RawSample, contents: dict[str, bytes], plane: str) -> Processed:
+    """Preprocess one sample from its files' contents, by role. Raises DataError for bad files."""
+    paths = {role: folder / name for role, name in raw.files}
+    split, defect, _ = raw.key.split("/")
+    size = decode_rgb(contents["rgb"], paths["rgb"]).shape[:2]
+    xyz = decode_xyz(contents["xyz"], paths["xyz"])
+    check_same_size(size, paths["rgb"], xyz.shape[:2], paths["xyz"])
+    gt = contents.get("gt")
+    if gt is not None:
+        mask = decode_mask(gt, paths["gt"])
+        check_same_size(size, paths["rgb"], mask.shape, paths["gt"])
+        check_mask_label(mask, defect, paths["gt"])
+    elif split == "test":
+        gt = encode_mask(np.zeros(size, dtype=bool))
+    cleaned = clean_cloud(xyz, f"{folder.name}/{raw.key}", plane, paths["xyz"])
+    return Processed(raw.key, contents["rgb"], cleaned, gt)
+
+
+def clean_cloud(xyz: np.ndarray, seed_text: str, plane: str, path: Path) -> np.ndarray:
+    """The part alone: without the table and strays, padded by zeros to a square.
+
+    A plane is fitted to the border by RANSAC, points near it are dropped, and the largest DBSCAN
+    cluster of the others is kept. `plane="none"` only pads, for scans without a table.
+
+    Args:
+        xyz: (H, W, 3) float32, metres; (0, 0, 0) where there is no point.
+        seed_text: decides RANSAC's draws.
+        path: for messages.
+
+    Returns:
+        (S, S, 3) float32; S is the next multiple of 100.
+
+    Raises:
+        DataError: no table is found, or nothing is left without it.
+    """
+    farthest = float(np.abs(xyz).max())
+    if farthest > _FARTHEST:
+        raise DataError(f"{path}: coordinates reach {farthest:.4g}; metres expected: divide millimetres by 1,000")
+    side = square_side(*xyz.shape[:2])
+    if plane == "none":
+        return pad_square(xyz, side)
+    border = border_points(xyz, BORDER)
+    if len(border) < PLANE_SAMPLE:
+        raise DataError(
+            f"{path}: {len(border)} valid points within {BORDER} pixels of the edge, too few to find the table plane; "
+            'if the table is removed already or there is none, use plane="none" (--plane none)'
+        )
+    normal, offset = _table(border, seed_text)
+    points = xyz.astype(np.float64)
+    kept = (xyz != 0).any(axis=2) & (np.abs(points @ normal + offset) >= PLANE_DISTANCE)
+    kept[kept] = largest_cluster(points[kept], CLUSTER_EPS, CLUSTER_POINTS)
+    if not kept.any():
+        raise DataError(
+            f"{path}: no part is left without the table plane (nothing more than {PLANE_DISTANCE} m above it has "
+            f'{CLUSTER_POINTS} points within {CLUSTER_EPS} m); check the unit, or use plane="none" (--plane none)'
+        )
+    return pad_square(np.where(kept[:, :, None], xyz, np.float32(0)), side)
+
+
+def shows_table(xyz: np.ndarray, seed_text: str) -> bool:
+    """Whether a plane fills most of the border of a cloud (H, W, 3): it was not preprocessed."""
+    height, width = xyz.shape[:2]
+    pixels = height * width - max(height - 2 * BORDER, 0) * max(width - 2 * BORDER, 0)
+    border = border_points(xyz, BORDER)
+    if len(border) < max(PLANE_SAMPLE, pixels // 2):
+        return False
+    normal, offset = _table(border, seed_text)
+    return bool(np.count_nonzero(np.abs(border @ normal + offset) < PLANE_INLIER) >= pixels // 2)
+
+
+def _table(border: np.ndarray, seed_text: str) -> tuple[np.ndarray, float]:
+    return fit_plane(border, seed_text, PLANE_INLIER, PLANE_SAMPLE, PLANE_ITERATIONS)

@@ -1,0 +1,232 @@
+"""From raw folders to a processed copy, once: in parallel, resumable, raw files untouched."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from mafr.config import CATEGORIES, DATASET_TITLES, DATASETS, Config
+from mafr.data import eyecandies, mvtec3d
+from mafr.data.files import encode_xyz, read_bytes
+from mafr.data.layout import subfolders
+from mafr.data.manifest import (
+    GENERATED,
+    MANIFEST,
+    build_manifest,
+    check_source,
+    data_command,
+    listing_digest,
+    read_json,
+    settings_digest,
+)
+from mafr.data.raw import RawSample
+from mafr.errors import DataError
+from mafr.paths import write_atomically, write_json
+from mafr.progress import map_parallel
+
+_MODULES: dict[str, ModuleType] = {"mvtec3d": mvtec3d, "eyecandies": eyecandies}
+_PREVIOUS = ".previous.json"  # the manifest of before, while samples are being made again
+_JOURNAL = ".journal"  # one file a finished sample, until the manifest holds them all
+_CHUNK = 8  # samples a job
+
+
+@dataclass(frozen=True)
+class _Category:
+    """What is to be done for one category."""
+
+    dataset: str
+    plane: str
+    raw: Path
+    out: Path
+    settings: str
+    source: dict | None
+    samples: tuple[RawSample, ...]
+    listings: dict[str, str]  # key -> digest of the names, sizes and times of its files
+    records: dict[str, dict]  # key -> record of what exists
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Some samples of a category: each with its listing and the record of what exists."""
+
+    dataset: str
+    plane: str
+    raw: Path
+    out: Path
+    settings: str
+    items: tuple[tuple[RawSample, str, dict | None], ...]
+
+
+def preprocess(
+    dataset: str,
+    raw_root: str | Path,
+    processed_root: str | Path,
+    config: Config,
+    categories: Sequence[str] | None = None,
+    workers: int = 1,
+    plane: str | None = None,
+) -> None:
+    """Make `<processed_root>/<category>/{train,validation,test}/<good|defect>/{rgb,xyz,gt}` from raw folders.
+
+    What is up to date is kept (a matching `manifest.json` takes milliseconds), what was interrupted
+    goes on, and only samples whose raw files changed are made again.
+
+    Args:
+        raw_root: holds `<category>/...` as the data set is published; never written to.
+        categories: default: the profile's for generated data, else all folders in `raw_root`.
+        workers: local processes.
+        plane: "remove" or "none" (MVTec 3D-AD: keep table and strays; Eyecandies: do not crop);
+            default: the setting `plane`.
+
+    Raises:
+        DataError: folders or files are missing, damaged, or not what they should be.
+    """
+    raw_root, processed_root = Path(raw_root), Path(processed_root)
+    plane = config.plane if plane is None else plane
+    if dataset not in DATASETS:
+        raise DataError(f"unknown data set {dataset!r}; choose one of {', '.join(DATASETS)}")
+    if plane not in ("remove", "none"):
+        raise DataError(f"unknown plane mode {plane!r}; choose remove or none")
+    if raw_root.resolve() == processed_root.resolve():
+        raise DataError(f"{raw_root}: raw and processed data need folders of their own; raw files are never changed")
+    names = _categories(dataset, raw_root, config, categories)
+    plans = [_plan(dataset, raw_root / name, processed_root / name, config, plane) for name in names]
+    plans = [plan for plan in plans if plan is not None]
+    jobs = [job for plan in plans for job in _jobs(plan)]
+    made: dict[Path, list[dict]] = {plan.out: [] for plan in plans}
+    if jobs:
+        title = f"preprocessing {DATASET_TITLES[dataset]}"
+        for job, records in zip(jobs, map_parallel(_process, jobs, workers, title), strict=True):
+            made[job.out] += records
+    for plan in plans:
+        _finish(plan, made[plan.out])
+
+
+def _categories(dataset: str, raw_root: Path, config: Config, asked: Sequence[str] | None) -> list[str]:
+    command = data_command(dataset, config)
+    found = subfolders(raw_root)
+    if not raw_root.is_dir():
+        hint = "" if config.generated else f" (it belongs in DIR/raw/{dataset}, or name it by --source)"
+        raise DataError(f"{raw_root}: no such folder; make the data ready with `{command}`{hint}")
+    names = list(asked) if asked is not None else list(config.categories(dataset)) if config.generated else found
+    if not names:
+        raise DataError(f"{raw_root}: no category folders; expected are <category>/... as in {DATASET_TITLES[dataset]}")
+    for name in names:
+        if name in found:
+            continue
+        there = f"found are {', '.join(found)}" if found else "the folder is empty"
+        if name in CATEGORIES[dataset]:
+            raise DataError(f"{raw_root / name}: no such folder ({there}); make the data ready with `{command}`")
+        raise DataError(f"{raw_root}: unknown category {name!r}; {there}")
+    return names
+
+
+def _plan(dataset: str, raw: Path, out: Path, config: Config, plane: str) -> _Category | None:
+    """What is to be done for a category, None where all is up to date."""
+    module = _MODULES[dataset]
+    source = read_json(raw / GENERATED, f"make the data again with `{data_command(dataset, config)}`")
+    check_source(source, raw, dataset, config)
+    samples = tuple(module.scan(raw))
+    listings = {sample.key: _listing(raw, sample) for sample in samples}
+    settings = settings_digest(dataset, plane, module.PARAMETERS)
+    again = "delete it and preprocess again"
+    manifest = read_json(out / MANIFEST, again)
+    previous = manifest or read_json(out / _PREVIOUS, again) or {}
+    records = {}
+    if previous.get("settings") == settings:
+        records = {r["key"]: {"id": name, **r} for name, r in previous["samples"].items() if _exists(out, name)}
+    if manifest and manifest.get("settings") == settings and manifest.get("source") == source:
+        listing = listing_digest({"key": key, "listing": text} for key, text in listings.items())
+        if manifest["raw_listing"] == listing and len(records) == len(samples):
+            return None
+    for path in (out / _JOURNAL).glob("*.json"):
+        entry = read_json(path, again) or {}
+        if entry.get("settings") != settings:
+            path.unlink()
+        elif _exists(out, entry["record"]["id"]):
+            records[entry["record"]["key"]] = entry["record"]
+    if previous:
+        # Until all is done the category is not to be used. Files of other settings are overwritten one by
+        # one from here on: none of them may count as current if this run is interrupted.
+        current = previous.get("settings") == settings
+        write_json(out / _PREVIOUS, previous if current else previous | {"settings": None})
+        (out / MANIFEST).unlink(missing_ok=True)
+    return _Category(dataset, plane, raw, out, settings, source, samples, listings, records)
+
+
+def _jobs(plan: _Category) -> list[_Job]:
+    items = [(sample, plan.listings[sample.key], plan.records.get(sample.key)) for sample in plan.samples]
+    todo = [item for item in items if item[2] is None or item[2]["listing"] != item[1]]
+    return [
+        _Job(plan.dataset, plan.plane, plan.raw, plan.out, plan.settings, tuple(todo[k : k + _CHUNK]))
+        for k in range(0, len(todo), _CHUNK)
+    ]
+
+
+def _process(job: _Job) -> list[dict]:
+    return [_process_sample(job, *item) for item in job.items]
+
+
+def _process_sample(job: _Job, sample: RawSample, listing: str, old: dict | None) -> dict:
+    """Make one sample's files, its record last; only the record where the raw contents are as before."""
+    contents = {role: read_bytes(job.raw / name) for role, name in sample.files}
+    content = hashlib.sha256()
+    for role, name in sorted(sample.files):
+        content.update(f"{name} {len(contents[role])} {hashlib.sha256(contents[role]).hexdigest()}\n".encode())
+    record = {"key": sample.key, "listing": listing, "content": content.hexdigest()}
+    if old and old["content"] == record["content"]:
+        record = {**old, **record}
+    else:
+        made = _MODULES[job.dataset].convert(job.raw, sample, contents, job.plane)
+        rgb, xyz, gt = _outputs(job.out, made.id)
+        write_atomically(rgb, made.rgb)
+        write_atomically(xyz, encode_xyz(made.xyz))
+        if made.gt is not None:
+            write_atomically(gt, made.gt)
+        else:
+            gt.unlink(missing_ok=True)
+        record = {"id": made.id, **record, "points": int((made.xyz != 0).any(axis=2).sum())}
+    journal = job.out / _JOURNAL / f"{sample.key.replace('/', '-')}.json"
+    write_json(journal, {"settings": job.settings, "record": record})
+    return record
+
+
+def _finish(plan: _Category, made: list[dict]) -> None:
+    records = plan.records | {record["key"]: record for record in made}
+    current = [records[sample.key] for sample in plan.samples]
+    kept = {record["id"] for record in current}
+    previous = read_json(plan.out / _PREVIOUS, "delete it and preprocess again") or {}
+    for name in {*previous.get("samples", {}), *(r["id"] for r in plan.records.values())} - kept:
+        for path in _outputs(plan.out, name):  # its raw files are gone, or now show another defect
+            path.unlink(missing_ok=True)
+    parameters = _MODULES[plan.dataset].PARAMETERS
+    manifest = build_manifest(plan.dataset, plan.raw.name, plan.plane, parameters, plan.source, current)
+    write_json(plan.out / MANIFEST, manifest)
+    (plan.out / _PREVIOUS).unlink(missing_ok=True)
+    shutil.rmtree(plan.out / _JOURNAL, ignore_errors=True)
+
+
+def _outputs(out: Path, name: str) -> tuple[Path, Path, Path]:
+    split, defect, stem = name.split("/")
+    folder = out / split / defect
+    return folder / "rgb" / f"{stem}.png", folder / "xyz" / f"{stem}.tiff", folder / "gt" / f"{stem}.png"
+
+
+def _exists(out: Path, name: str) -> bool:
+    rgb, xyz, gt = _outputs(out, name)
+    return rgb.is_file() and xyz.is_file() and (gt.is_file() or not name.startswith("test/"))
+
+
+def _listing(raw: Path, sample: RawSample) -> str:
+    lines = []
+    for _, name in sorted(sample.files):
+        try:
+            status = (raw / name).stat()
+        except OSError as error:
+            raise DataError(f"{raw / name}: cannot be read ({error.strerror}); restore the file") from error
+        lines.append(f"{name} {status.st_size} {status.st_mtime_ns}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]

@@ -1,0 +1,48 @@
+"""What every data set gives: a `Sample`; and which samples few-shot runs train on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mafr.errors import DataError
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One scan: an image and its organised point cloud, pixel by pixel.
+
+    Attributes:
+        rgb: (3, S, S) float32 in [0, 1]; S is `Config.image_size`.
+        xyz: (3, S, S) float32, metres; (0, 0, 0) where there is no point.
+        gt: (1, S, S) bool, true where anomalous.
+        label: 0 good, 1 anomalous.
+        defect: name of the defect folder; "good" for normal samples.
+        category: e.g. "bagel".
+        id: "<split>/<defect>/<number>", e.g. "test/crack/003".
+    """
+
+    rgb: np.ndarray
+    xyz: np.ndarray
+    gt: np.ndarray
+    label: int
+    defect: str
+    category: str
+    id: str
+
+    @property
+    def valid(self) -> np.ndarray:
+        """(1, S, S) bool, true where the pixel has a 3D point."""
+        return (self.xyz != 0).any(axis=0, keepdims=True)
+
+
+def few_shot(count: int, total: int, seed: int) -> list[int]:
+    """Indices of `count` of `total` samples, ascending: the start of one seeded permutation.
+
+    Equal seeds give nested subsets: 5 shots are among 10 shots. No sample is repeated.
+    Raises DataError for a count below 1 or above `total`.
+    """
+    if not 1 <= count <= total:
+        raise DataError(f"{count} shots asked for, but there are {total} training samples; ask for 1 to {total}")
+    return sorted(np.random.default_rng(seed).permutation(total)[:count].tolist())

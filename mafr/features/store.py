@@ -1,0 +1,216 @@
+"""Tokens of a whole split on disk, memory-mapped: extracted once, read in every epoch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from mafr.config import FEATURE_SETTINGS, Config
+from mafr.data.samples import Sample
+from mafr.errors import ConfigError, DataError
+from mafr.features.encoders import known_weights
+from mafr.features.extract import FEATURE_VERSION, TOKEN_NAMES, FeatureExtractor, Tokens, densify
+from mafr.paths import write_json
+from mafr.progress import bar
+
+_META = "meta.json"
+_ARRAYS = (*TOKEN_NAMES, "gt", "mask")
+
+
+class SplitOfSamples(Protocol):
+    """One category's split, as `mafr.data.open_dataset` returns it."""
+
+    category: str
+    split: str
+    fingerprint: str
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int, /) -> Sample: ...
+
+
+class FeatureStore:
+    """The tokens of one split and what scoring needs beside them. Opened by `open_store` or `build_store`.
+
+    Attributes:
+        ids, defects: names a sample; labels: (n,) int64, 1 anomalous.
+        category, split: where the samples come from.
+        fingerprint: SHA-256 (hex) over all that decides the content.
+        size: bytes of the arrays on disk.
+    """
+
+    def __init__(self, folder: Path, config: Config) -> None:
+        """Raises OSError, ValueError or KeyError for a folder that is no whole store; see `open_store`."""
+        self.folder, self.config = Path(folder), config
+        self.meta: dict = json.loads((self.folder / _META).read_text(encoding="utf-8"))
+        self.ids: list[str] = self.meta["ids"]
+        self.defects: list[str] = self.meta["defects"]
+        self.labels = np.asarray(self.meta["labels"], dtype=np.int64)
+        self.category, self.split = self.meta["category"], self.meta["split"]
+        self.fingerprint, self.size = self.meta["fingerprint"], self.meta["size"]
+        self._arrays = {name: np.load(self._file(name), mmap_mode="r") for name in _ARRAYS}
+        if any(len(array) != len(self.ids) for array in self._arrays.values()):
+            raise ValueError(f"{self.folder}: the arrays hold another number of samples than {_META}")
+
+    def _file(self, name: str) -> Path:
+        return self.folder / f"{name}.npy"
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def tokens(self, indices: Sequence[int]) -> Tokens:
+        """The stored tokens of some samples, copied into memory."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        return Tokens(*(torch.from_numpy(self._arrays[name][chosen]) for name in TOKEN_NAMES))
+
+    def dense(self, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Dense features of some samples, see `mafr.features.extract.densify`."""
+        return densify(self.tokens(indices), self.config)
+
+    def gt(self, indices: Sequence[int]) -> np.ndarray:
+        """(n, S, S) bool ground truth of some samples, true where anomalous."""
+        return self._bits("gt", indices)
+
+    def mask(self, indices: Sequence[int]) -> np.ndarray:
+        """(n, S, S) bool, true where the pixel has a 3D point."""
+        return self._bits("mask", indices)
+
+    def _bits(self, name: str, indices: Sequence[int]) -> np.ndarray:
+        side = self.config.image_size
+        packed = self._arrays[name][np.asarray(indices, dtype=np.int64)]
+        return np.unpackbits(packed, axis=1, count=side * side).view(bool).reshape(-1, side, side)
+
+
+def build_store(dataset: SplitOfSamples, folder: Path, config: Config, extractor: FeatureExtractor) -> FeatureStore:
+    """Extract all samples of a split into `folder`; an equal store that is there already is returned.
+
+    The folder appears whole or not at all. Samples are read, extracted and written one by one, to mapped
+    files: memory does not grow with their number. Raises DataError for samples without enough points and for
+    an empty split, ConfigError in `extractor_mode` "train", whose features differ from draw to draw.
+    """
+    folder = Path(folder)
+    if config.extractor_mode == "train":
+        raise ConfigError(
+            "extractor_mode 'train' gives other features at every call; they cannot be stored. "
+            "Use mafr.features.live.LiveFeatures"
+        )
+    if extractor.config.feature_digest() != config.feature_digest():
+        raise ConfigError("the extractor was built for other feature settings than the store's")
+    if not len(dataset):
+        raise DataError(f"{dataset.category}/{dataset.split}: there are no samples to extract features of")
+    found = open_store(folder, config, dataset.fingerprint, extractor.weights)
+    if found is not None:
+        return found
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(folder)
+    temporary = folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        _write(temporary, dataset, config, extractor)
+        if folder.exists():  # an outdated or damaged store, or one that another process has just finished
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return FeatureStore(folder, config)
+
+
+def open_store(
+    folder: Path, config: Config, fingerprint: str, weights: dict[str, str] | None = None
+) -> FeatureStore | None:
+    """The store in `folder`, or None where there is none for these settings, data and weights.
+
+    fingerprint: the data set's. weights: SHA-256 of each backbone's weights; None stands for the pinned ones.
+    A damaged store counts as none, so that it is built anew.
+    """
+    try:
+        store = FeatureStore(folder, config)
+        same = (
+            store.meta["version"] == FEATURE_VERSION
+            and store.meta["feature_digest"] == config.feature_digest()
+            and store.meta["data_fingerprint"] == fingerprint
+        )
+        written = store.meta["weights"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    expected = known_weights(config) if weights is None else weights
+    # A backbone without a pinned file (None) may have any weights but random ones.
+    fits = all(
+        written.get(name) == digest if digest else written.get(name) != "random" for name, digest in expected.items()
+    )
+    return store if same and fits else None
+
+
+def _write(folder: Path, dataset: SplitOfSamples, config: Config, extractor: FeatureExtractor) -> None:
+    count, arrays = len(dataset), {}
+    ids, defects, labels = [], [], []
+    for number in bar(range(count), what=f"features {dataset.category}/{dataset.split}"):
+        sample = dataset[number]
+        for name, row in _rows(sample, extractor):
+            if name not in arrays:
+                arrays[name] = np.lib.format.open_memmap(
+                    folder / f"{name}.npy", mode="w+", dtype=row.dtype, shape=(count, *row.shape)
+                )
+            arrays[name][number] = row
+        ids.append(sample.id)
+        defects.append(sample.defect)
+        labels.append(int(sample.label))
+    for array in arrays.values():
+        array.flush()
+    identity = {
+        "version": FEATURE_VERSION,
+        "feature_digest": config.feature_digest(),
+        "data_fingerprint": dataset.fingerprint,
+        "weights": extractor.weights,
+        "category": dataset.category,
+        "split": dataset.split,
+    }
+    write_json(
+        folder / _META,
+        {
+            **identity,
+            "fingerprint": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
+            "settings": {name: getattr(config, name) for name in FEATURE_SETTINGS},
+            "count": count,
+            "size": sum(int(array.nbytes) for array in arrays.values()),
+            "ids": ids,
+            "labels": labels,
+            "defects": defects,
+        },
+    )
+
+
+def _rows(sample: Sample, extractor: FeatureExtractor) -> Iterator[tuple[str, np.ndarray]]:
+    tokens = extractor.extract(sample)
+    for name in TOKEN_NAMES:
+        yield name, getattr(tokens, name)[0].numpy()
+    yield "gt", np.packbits(sample.gt[0])
+    yield "mask", np.packbits(sample.valid[0])
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Delete what killed processes of this machine have left of this store."""
+    for left in folder.parent.glob(f".{folder.name}.{socket.gethostname()}.*.tmp"):
+        number = left.name.split(".")[-2]
+        if number.isdigit() and not _is_running(int(number)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,134 @@
+"""The command line: it teaches, it predicts, and bad input ends in one clear line and exit status 1."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from mafr import experiments
+from mafr.cli import main
+from mafr.config import Config
+from mafr.experiments import Run
+
+
+@pytest.fixture
+def at_smoke(smoke, monkeypatch):
+    config, paths = smoke
+    monkeypatch.setenv("MAFR_HOME", str(paths.root))
+    return config, paths
+
+
+def refused(capsys, *arguments: str) -> str:
+    """Run a command that must fail: its one-line message."""
+    assert main(list(arguments)) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("mafr: ")
+    assert "Traceback" not in captured.err
+    return captured.err
+
+
+def test_help_teaches(capsys):
+    for arguments in (["--help"], ["run", "--help"], ["predict", "--help"], ["data", "--help"]):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert "mafr reproduce --profile smoke" in text
+    assert "mafr predict --detector" in text
+
+
+def test_config_prints_every_setting(capsys):
+    assert main(["config", "--profile", "full", "--variant", "released", "--set", "epochs=3"]) == 0
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if len(line.split()) > 1)
+    assert lines["epochs"] == "3"
+    assert lines["cbam_scope"] == "pixel"
+    assert set(Config.preset("full").as_dict()) == set(lines)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [("epoch=3", "mafr config"), ("epochs", "NAME=VALUE"), ("epochs=many", "no value like"), ("epochs=0", "positive")],
+)
+def test_bad_settings(capsys, setting, message):
+    assert message in refused(capsys, "config", "--set", setting)
+
+
+def test_unknown_profile_method_and_category(at_smoke, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["run", "--profile", "large"])
+    assert stop.value.code == 2
+    assert "bagle" in refused(capsys, "run", "--profile", "smoke", "--category", "bagle")
+    assert "unknown stage" in refused(capsys, "reproduce", "--profile", "smoke", "--stages", "training")
+
+
+def test_real_data_must_be_there(tmp_path, capsys):
+    message = refused(capsys, "reproduce", "--profile", "full", "--data-root", str(tmp_path))
+    assert "MVTec 3D-AD" in message
+    assert str(tmp_path) in message
+    assert "--data-root" in refused(capsys, "data", "mvtec3d")
+    assert str(tmp_path / "none") in refused(
+        capsys, "data", "mvtec3d", "--data-root", str(tmp_path), "--source", str(tmp_path / "none")
+    )
+
+
+def test_run_prints_the_metrics(at_smoke, capsys):
+    assert main(["run", "--profile", "smoke", "--category", "bagel", "--variant", "both", "--workers", "1"]) == 0
+    text = capsys.readouterr().out
+    assert text.count("mvtec3d/bagel") == 2
+    assert text.count("product") == 2
+
+
+def test_fit_predict_and_threshold(at_smoke, tmp_path, capsys):
+    config, paths = at_smoke
+    folder = tmp_path / "bagel"
+    assert main(["fit", "--profile", "smoke", "--category", "bagel", "--out", str(folder)]) == 0
+    capsys.readouterr()
+    raw = paths.raw("mvtec3d") / "bagel" / "test"
+    record = experiments.read_record(Run("mvtec3d", "bagel", config), paths)
+    scores = dict(zip(record["samples"]["ids"], record["scores"]["product"], strict=True))
+    name, expected = next((k, v) for k, v in scores.items() if not k.startswith("test/good"))
+    defect, number = name.split("/")[1:]
+    pair = ["--rgb", str(raw / defect / "rgb" / f"{number}.png"), "--xyz", str(raw / defect / "xyz" / f"{number}.tiff")]
+    picture = tmp_path / "heat.png"
+    command = ["predict", "--detector", str(folder), *pair]
+    assert main([*command, "--json", "--out", str(picture)]) == 0
+    result = json.loads(capsys.readouterr().out)
+    # The raw pair, preprocessed in memory, scores as the stored features of the processed copy do.
+    assert result["score"] == pytest.approx(expected, rel=0.02)
+    assert Image.open(picture).width > 300
+    assert main([*command, "--threshold", str(2 * result["score"])]) == 0
+    assert capsys.readouterr().out.startswith("OK: score")
+    assert main([*command, "--threshold", str(0.5 * result["score"])]) == 0
+    assert capsys.readouterr().out.startswith("not OK: score")
+
+
+def test_bad_pairs(at_smoke, tmp_path, capsys):
+    config, paths = at_smoke
+    detector = Run("mvtec3d", "bagel", config).folder(paths) / "detector"
+    good = paths.raw("mvtec3d") / "bagel" / "test" / "good"
+    rgb, xyz = tmp_path / "a.png", tmp_path / "a.tiff"
+    number = sorted(p.stem for p in (good / "rgb").glob("*.png"))[0]
+
+    def message() -> str:
+        return refused(capsys, "predict", "--detector", str(detector), "--rgb", str(rgb), "--xyz", str(xyz))
+
+    assert str(rgb) in message()
+    shutil.copy(good / "rgb" / f"{number}.png", rgb)
+    assert str(xyz) in message()
+    whole = (good / "xyz" / f"{number}.tiff").read_bytes()
+    xyz.write_bytes(whole[: len(whole) // 2])
+    assert str(xyz) in message()
+    points = tifffile.imread(good / "xyz" / f"{number}.tiff")
+    tifffile.imwrite(xyz, points[:-1])
+    assert str(points.shape[0] - 1) in message()
+    tifffile.imwrite(xyz, np.zeros_like(points))
+    assert str(xyz) in message()
+    points[3, 4, 0] = np.nan
+    tifffile.imwrite(xyz, points)
+    assert str(xyz) in message()
+    assert "detector.json is missing" in refused(
+        capsys, "predict", "--detector", str(tmp_path), "--rgb", str(rgb), "--xyz", str(xyz)
+    )

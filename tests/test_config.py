@@ -1,0 +1,88 @@
+"""Settings: profiles, variants, validation; the dependency lists agree."""
+
+import dataclasses
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from mafr.config import PROFILES, VARIANTS, Config
+from mafr.errors import ConfigError
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_round_trip(profile, variant):
+    config = Config.preset(profile, variant)
+    assert Config.from_dict(config.as_dict()) == config
+    assert config.with_variant(variant) == config
+
+
+def test_variant_is_independent_of_the_profile():
+    for profile in PROFILES:
+        paper, released = (Config.preset(profile, v) for v in VARIANTS)
+        assert paper.with_variant("released") == released
+        assert paper.feature_digest() == released.feature_digest()  # features are shared
+
+
+def test_the_digest_sees_every_setting():
+    config = Config.preset("demo")
+    changes = {"seed": 1, "epochs": 3, "dropout": 0.2, "loss_terms": ("sim",), "blur": "box"}
+    digests = {dataclasses.replace(config, **{k: v}).digest() for k, v in changes.items()}
+    assert len(digests | {config.digest()}) == len(changes) + 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"epoch": 3}, "unknown setting 'epoch'"),
+        ({"epochs": 0}, "epochs must be positive"),
+        ({"rgb_backbone": "resnet"}, "efficientnet_lite0"),
+        ({"mvtec3d_categories": ["bagle"]}, "bagle"),
+        ({"loss_terms": []}, "loss_terms"),
+        ({"loss_terms": ["sim", "sim"]}, "loss_terms"),
+        ({"loss_terms": ["cosine"]}, "cosine"),
+        ({"census_kernel": 6}, "odd"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"grid": 50}, "multiple"),
+        ({"quantile": 0.0}, "quantile"),
+        ({"shots": [0, 5]}, "shots"),
+    ],
+)
+def test_bad_settings_are_refused(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        Config.preset("demo", overrides=overrides)
+
+
+def test_unknown_profile_and_variant():
+    with pytest.raises(ConfigError, match="smoke, demo, full"):
+        Config.preset("large")
+    with pytest.raises(ConfigError, match="paper, released"):
+        Config.preset("demo", "draft")
+    with pytest.raises(ConfigError, match="missing or unknown: epochs"):
+        Config.from_dict({k: v for k, v in Config().as_dict().items() if k != "epochs"})
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_the_lock_satisfies_pyproject_and_conda_installs_it():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [Requirement(r) for r in project["dependencies"] + project["optional-dependencies"]["test"]]
+    locked: dict[str, list[str]] = {}
+    for line in (ROOT / "requirements.lock").read_text().splitlines():
+        requirement = Requirement(line)
+        locked.setdefault(normal(requirement.name), []).append(str(requirement.specifier).removeprefix("=="))
+    for requirement in wanted:
+        versions = locked[normal(requirement.name)]
+        assert all(requirement.specifier.contains(v) for v in versions), requirement
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    python, pip, packages = environment["dependencies"]
+    assert packages == {"pip": ["-r requirements.lock", "-e ."]}
+    assert python.startswith("python" + project["requires-python"])

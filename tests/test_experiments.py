@@ -1,0 +1,141 @@
+"""The grid of runs and the run store: what is shared, what is repeated, what survives an interruption."""
+
+import itertools
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mafr import experiments
+from mafr.config import FUSIONS, Config
+from mafr.data import few_shot
+from mafr.errors import ConfigError, DataError, MafrError
+from mafr.evaluation import all_metrics, fused_maps
+from mafr.experiments import Run, all_runs, execute, load_residuals, read_record, run_all, table_runs
+
+
+def test_the_grid_of_the_paper():
+    config = Config.preset("demo")
+    assert [len(table_runs(k, config)) for k in (1, 2, 3, 4, 5)] == [20, 20, 40, 40, 10]
+    # Tables III-V reuse Table I's full runs of the paper's variant.
+    assert len(all_runs(config)) == 20 + 20 + 30 + 30
+    assert len(all_runs(config, seeds=3)) == 300
+    with pytest.raises(ConfigError, match="unknown table 6"):
+        table_runs(6, config)
+
+
+def test_a_run_is_named_by_what_decides_its_result():
+    config = Config.preset("demo")
+    run = Run("mvtec3d", "bagel", config)
+    same = replace(config, shots=(1,), eyecandies_categories=("Lollipop",))
+    assert Run("mvtec3d", "bagel", same).digest == run.digest
+    others = [
+        Run("mvtec3d", "tire", config),
+        Run("mvtec3d", "bagel", config, shots=5),
+        Run("mvtec3d", "bagel", replace(config, seed=1)),
+        Run("mvtec3d", "bagel", replace(config, loss_terms=("sim",))),
+        Run("mvtec3d", "bagel", config.with_variant("released")),
+    ]
+    assert len({r.digest for r in [run, *others]}) == 6
+
+
+def test_few_shot_subsets_are_nested_and_never_repeat():
+    subsets = [few_shot(n, 80, seed=115) for n in (5, 10, 50, 80)]
+    for small, large in itertools.pairwise(subsets):
+        assert set(small) < set(large)
+    assert [len(set(s)) for s in subsets] == [5, 10, 50, 80]
+    assert few_shot(5, 80, seed=1) != subsets[0]
+    with pytest.raises(MafrError, match="81"):
+        few_shot(81, 80, seed=0)
+
+
+def test_a_record_holds_what_the_tables_and_a_reader_need(smoke):
+    config, paths = smoke
+    record = read_record(Run("mvtec3d", "bagel", config), paths)
+    assert set(record["metrics"]) == set(FUSIONS)
+    assert Config.from_dict(record["config"]) == config
+    assert record["counts"] == {
+        "train": config.mvtec3d_train,
+        "validation": config.validation_count,
+        "test_good": config.test_good,
+        "test_defective": config.test_defective,
+    }
+    for values in record["metrics"].values():
+        assert all(0 <= values[name] <= 1 for name in ("i_auroc", "p_auroc", "aupro_30", "aupro_01", "aupro99_30"))
+        assert values["i_auroc_low"] <= values["i_auroc"] <= values["i_auroc_high"]
+    for name in ("seed", "versions", "git_commit", "data_fingerprint", "timings", "memory", "threshold", "history"):
+        assert name in record
+
+
+def test_stored_residuals_give_the_stored_metrics(smoke):
+    config, paths = smoke
+    run = Run("mvtec3d", "bagel", config)
+    store = experiments.load_features(paths, "mvtec3d", "bagel", "test", config)
+    psi_rgb, psi_xyz, valid = load_residuals(run, paths)
+    everything = range(len(store))
+    mask = torch.from_numpy(store.mask(everything))[:, None]
+    labels = np.asarray(store.labels)
+    metrics, _ = all_metrics(psi_rgb, psi_xyz, valid, mask, store.gt(everything), labels, store.defects, config)
+    assert metrics == read_record(run, paths)["metrics"]
+    maps = fused_maps(psi_rgb, psi_xyz, valid, mask, config, "product")
+    assert maps.shape == (len(store), 1, config.image_size, config.image_size)
+    with pytest.raises(MafrError, match="good and anomalous"):
+        all_metrics(psi_rgb, psi_xyz, valid, mask, store.gt(everything), 0 * labels, store.defects, config)
+
+
+def test_finished_runs_are_read_and_changed_ones_repeated(smoke, monkeypatch):
+    config, paths = smoke
+    trained = []
+    monkeypatch.setattr(experiments, "Detector", lambda c: trained.append(c) or pytest.fail("trained again"))
+    assert execute(Run("mvtec3d", "bagel", config), paths)["profile"] == "smoke"
+    assert not trained
+    with pytest.raises(pytest.fail.Exception):
+        execute(Run("mvtec3d", "bagel", replace(config, seed=7)), paths)
+
+
+def test_repeated_runs_are_equal_whatever_the_workers(smoke, tmp_path):
+    config, paths = smoke
+    runs = [Run("mvtec3d", c, replace(config, seed=3), 2) for c in config.categories("mvtec3d")]
+    first = run_all(runs, paths, workers=1)
+    for run in runs:
+        (run.folder(paths) / "metrics.json").unlink()
+    second = run_all(runs, paths, workers=2)
+    for a, b in zip(first, second, strict=True):
+        for name in ("metrics", "scores", "history", "threshold", "run_digest", "data_fingerprint"):
+            assert a[name] == b[name]
+
+
+def test_an_interrupted_write_leaves_no_record_and_the_others_intact(smoke, monkeypatch):
+    config, paths = smoke
+    run = Run("mvtec3d", "bagel", replace(config, seed=4), 2)
+    before = sorted(paths.runs("mvtec3d").glob("*/*/metrics.json"))
+
+    def full_disk(*arguments, **named):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mafr.paths.Path.write_bytes", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        execute(run, paths)
+    monkeypatch.undo()
+    assert sorted(paths.runs("mvtec3d").glob("*/*/metrics.json")) == before
+    assert not list(run.folder(paths).rglob("*.tmp"))
+    assert execute(run, paths)["seed"] == 4
+
+
+def test_a_damaged_record_is_named(smoke, tmp_path):
+    config, paths = smoke
+    run = Run("mvtec3d", "bagel", replace(config, seed=5))
+    path = run.folder(paths) / "metrics.json"
+    path.parent.mkdir(parents=True)
+    path.write_text("{")
+    with pytest.raises(DataError, match=r"metrics\.json is damaged"):
+        read_record(run, paths)
+    assert json.loads((Run("mvtec3d", "bagel", config).folder(paths) / "metrics.json").read_text())
+
+
+def test_missing_features_name_the_command(smoke):
+    config, paths = smoke
+    with pytest.raises(DataError, match="mafr features --profile smoke"):
+        experiments.load_features(paths, "mvtec3d", "bagel", "test", replace(config, groups=32))

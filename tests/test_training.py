@@ -1,0 +1,176 @@
+"""Training: learns, repeats exactly, resumes exactly; detectors survive a round trip and refuse bad files."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mafr import training
+from mafr.config import Config
+from mafr.detector import Detector, score_threshold
+from mafr.errors import MafrError, WeightsError
+
+
+class FakeFeatures:
+    """Good samples on a low-dimensional manifold, some pixels without a point."""
+
+    def __init__(self, config: Config, count: int, seed: int = 0) -> None:
+        g = torch.Generator().manual_seed(seed)
+        basis = torch.randn(4, config.rgb_dim + config.xyz_dim, generator=torch.Generator().manual_seed(99))
+        latent = torch.randn(count, config.grid, config.grid, 4, generator=g)
+        maps = (latent @ basis).permute(0, 3, 1, 2)
+        self.valid = torch.rand(count, 1, config.grid, config.grid, generator=g) < 0.7
+        self.rgb, self.xyz = maps[:, : config.rgb_dim], maps[:, config.rgb_dim :] * self.valid
+
+    def __len__(self) -> int:
+        return len(self.rgb)
+
+    def dense(self, indices):
+        k = list(indices)
+        return self.rgb[k].contiguous(), self.xyz[k].contiguous(), self.valid[k]
+
+
+def small(variant: str = "paper", **settings) -> Config:
+    values = {"rgb_dim": 20, "xyz_dim": 32, "grid": 8, "image_size": 16, "epochs": 4, "min_steps": 0}
+    return Config.preset("smoke", variant, values | settings)
+
+
+def state(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("variant", ["paper", "released"])
+def test_the_loss_falls_and_anomalies_stand_out(variant):
+    config = small(variant, epochs=40)
+    features = FakeFeatures(config, 12)
+    detector = Detector(config).fit_features(features)
+    totals = [epoch["total"] for epoch in detector.history]
+    assert totals[-1] < 0.7 * totals[0]
+    e_rgb, e_xyz, valid = FakeFeatures(config, 1, seed=5).dense([0])
+    good = detector.residuals(e_rgb, e_xyz, valid)
+    off_manifold = torch.randn(e_rgb.shape, generator=torch.Generator().manual_seed(1)) * e_rgb.std()
+    bad = detector.residuals(off_manifold, e_xyz, valid)
+    assert bad[0][valid].mean() > 1.1 * good[0][valid].mean()
+    assert (bad[0][~valid] == 0).all()
+
+
+@pytest.mark.parametrize("variant", ["paper", "released"])
+def test_same_seed_same_weights_other_seed_others(variant):
+    config = small(variant)
+    features = FakeFeatures(config, 5)
+    torch.manual_seed(1)
+    first = state(training.fit(config, features, range(5))[0])
+    torch.manual_seed(2)  # the caller's random state plays no part, nor is it touched
+    before = torch.get_rng_state()
+    second = state(training.fit(config, features, range(5))[0])
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(first[k], second[k]) for k in first)
+    other = state(training.fit(replace(config, seed=1), features, range(5))[0])
+    assert not torch.equal(first["encoder.input_fc.weight"], other["encoder.input_fc.weight"])
+
+
+def test_an_interrupted_training_resumes_to_the_same_result(tmp_path, monkeypatch):
+    config, checkpoint = small(), tmp_path / "run" / "checkpoint.pt"
+    features = FakeFeatures(config, 5)
+    whole, history = training.fit(config, features, range(5))
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+
+    class Interrupted(FakeFeatures):
+        calls = 0
+
+        def dense(self, indices):
+            self.calls += 1
+            if self.calls > 13:  # five samples an epoch and a look ahead: inside the third epoch
+                raise KeyboardInterrupt
+            return super().dense(indices)
+
+    monkeypatch.setattr(training, "CACHE_BYTES", 0)
+    with pytest.raises(KeyboardInterrupt):
+        training.fit(config, Interrupted(config, 5), range(5), checkpoint)
+    assert len(torch.load(checkpoint, weights_only=True)["history"]) == 2
+    resumed, resumed_history = training.fit(config, features, range(5), checkpoint)
+    assert resumed_history == history
+    a, b = state(whole), state(resumed)
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(b"not a checkpoint")
+    with pytest.raises(MafrError, match=r"checkpoint\.pt.*delete it"):
+        training.fit(small(), FakeFeatures(small(), 3), range(3), path)
+
+
+def test_min_steps_lengthens_short_trainings():
+    config = small(epochs=2, min_steps=30)
+    assert training.epochs_for(config, 5) == 6
+    assert training.epochs_for(config, 100) == 2
+
+
+def test_no_samples_and_infinite_loss_are_errors():
+    config = small()
+    with pytest.raises(MafrError, match="at least one sample"):
+        training.fit(config, FakeFeatures(config, 3), [])
+    features = FakeFeatures(config, 3)
+    features.rgb = features.rgb * float("nan")
+    with pytest.raises(MafrError, match="loss became nan"):
+        training.fit(config, features, range(3))
+
+
+def trained(config: Config) -> Detector:
+    return Detector(config).fit_features(FakeFeatures(config, 3))
+
+
+@pytest.mark.parametrize("variant", ["paper", "released"])
+def test_save_and_load(tmp_path, variant):
+    config = small(variant, epochs=1)
+    detector = trained(config)
+    detector.threshold = 1.25
+    loaded = Detector.load(detector.save(tmp_path / "detector"), config)
+    assert (loaded.config, loaded.threshold, loaded.history) == (config, 1.25, detector.history)
+    sample = FakeFeatures(config, 1, seed=3).dense([0])
+    for a, b in zip(detector.residuals(*sample), loaded.residuals(*sample), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_bad_detector_folders_are_refused(tmp_path):
+    folder = trained(small(epochs=1)).save(tmp_path / "detector")
+    with pytest.raises(WeightsError, match=r"detector\.json is missing"):
+        Detector.load(tmp_path)
+    with pytest.raises(WeightsError, match="another configuration: fused_dim is 0 there and 9 here"):
+        Detector.load(folder, small(epochs=1, fused_dim=9))
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(WeightsError, match="not a whole safetensors file"):
+        Detector.load(folder)
+    (folder / "model.safetensors").write_bytes(b"\x80\x04pickle")
+    with pytest.raises(WeightsError, match=r"model\.safetensors is not a whole safetensors file"):
+        Detector.load(folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(WeightsError, match=r"model\.safetensors is missing"):
+        Detector.load(folder)
+    other = trained(small("released", epochs=1)).save(tmp_path / "other")
+    (folder / "model.safetensors").write_bytes((other / "model.safetensors").read_bytes())
+    with pytest.raises(WeightsError, match=r"does not fit its own detector\.json"):
+        Detector.load(folder)
+    record = json.loads((folder / "detector.json").read_text())
+    (folder / "detector.json").write_text(json.dumps(record | {"format": 0}))
+    with pytest.raises(WeightsError, match="another version"):
+        Detector.load(folder)
+    (folder / "detector.json").write_text("{")
+    with pytest.raises(WeightsError, match="cannot be read"):
+        Detector.load(folder)
+
+
+def test_an_untrained_detector_says_so(tmp_path):
+    detector = Detector(small())
+    with pytest.raises(MafrError, match="not trained yet"):
+        detector.residuals(*FakeFeatures(small(), 1).dense([0]))
+    with pytest.raises(MafrError, match="not trained yet"):
+        detector.save(tmp_path)
+
+
+def test_threshold_is_the_quantile():
+    assert score_threshold(np.arange(11.0).tolist(), 0.95) == pytest.approx(9.5)
