@@ -17,6 +17,7 @@ from mafr.config import Config
 from mafr.data.samples import Sample
 from mafr.errors import MafrError, WeightsError
 from mafr.features.extract import FeatureExtractor, Tokens, densify
+from mafr.features.live import LiveFeatures
 from mafr.model import MAFR
 from mafr.paths import write_atomically, write_json
 from mafr.progress import bar
@@ -43,7 +44,7 @@ class Prediction:
 class SampleFeatures:
     """Features of samples held in memory, extracted once: what `Detector.fit` trains on."""
 
-    def __init__(self, samples: Sequence[Sample], extractor: FeatureExtractor, config: Config) -> None:
+    def __init__(self, samples: Sequence[Sample], config: Config, extractor: FeatureExtractor) -> None:
         self.config = config
         self.tokens: list[Tokens] = [extractor.extract(s) for s in bar(samples, what="extracting features")]
 
@@ -80,7 +81,8 @@ class Detector:
         for sample in samples:
             if sample.label:
                 raise MafrError(f"{sample.category}/{sample.id} is anomalous; train on good samples only")
-        return self.fit_features(SampleFeatures(samples, self.extractor, self.config), show=show)
+        kind = LiveFeatures if self.config.extractor_mode == "train" else SampleFeatures
+        return self.fit_features(kind(samples, self.config, self.extractor), show=show)
 
     def fit_features(
         self,

@@ -30,6 +30,7 @@ from mafr.detector import Detector, score_threshold
 from mafr.errors import ConfigError, DataError, MafrError
 from mafr.evaluation import all_metrics, fused_maps
 from mafr.features.extract import FeatureExtractor
+from mafr.features.live import LiveFeatures
 from mafr.features.store import FeatureStore, build_store, open_store
 from mafr.paths import Paths, write_json
 from mafr.progress import map_parallel
@@ -114,9 +115,16 @@ def store_folder(paths: Paths, dataset: str, samples: FolderDataset, config: Con
     return paths.features(dataset) / samples.category / f"{samples.split}-{key[:12]}"
 
 
-def load_features(paths: Paths, dataset: str, category: str, split: str, config: Config) -> FeatureStore:
-    """The stored features of a split. Raises DataError, naming the command, if they are not there."""
+def load_features(
+    paths: Paths, dataset: str, category: str, split: str, config: Config
+) -> FeatureStore | LiveFeatures:
+    """The stored features of a split; in `extractor_mode` "train", features drawn anew at each access.
+
+    Raises DataError, naming the command, if features should be stored and are not.
+    """
     samples = open_dataset(dataset, paths.processed(dataset), category, split, config)
+    if config.extractor_mode == "train":
+        return LiveFeatures(samples, config, _extractor(config, paths.weights))
     folder = store_folder(paths, dataset, samples, config)
     store = open_store(folder, config, samples.fingerprint)
     if store is None:
@@ -130,6 +138,8 @@ def extract_features(
     paths: Paths, config: Config, dataset: str, categories: Sequence[str], workers: int = 1
 ) -> None:
     """Extract and store the features of all splits of `categories`; what is stored already is kept."""
+    if config.extractor_mode == "train":
+        return  # nothing can be stored, see `load_features`
     jobs = [(paths, config, dataset, c, s) for c in categories for s in SPLITS]
     missing = [job for job in jobs if not _has_features(*job)]
     map_parallel(_extract, missing, workers, what=f"features {dataset}")
@@ -150,9 +160,10 @@ def _extract(job: tuple[Paths, Config, str, str, str]) -> None:
     paths, config, dataset, category, split = job
     samples = open_dataset(dataset, paths.processed(dataset), category, split, config)
     folder = store_folder(paths, dataset, samples, config)
+    extractor = _extractor(config, paths.weights)
     start = time.perf_counter()
     with torch_threads(config.threads):
-        build_store(samples, folder, config, _extractor(config, paths.weights))
+        build_store(samples, folder, config, extractor)
     seconds = time.perf_counter() - start
     write_json(folder / "timing.json", {"seconds": seconds, "samples": len(samples)})
 

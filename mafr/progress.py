@@ -17,8 +17,9 @@ def default_workers() -> int:
 
 
 def bar(items: Iterable, total: int | None = None, what: str = "") -> Iterator:
-    """A progress bar for the terminal or Jupyter; silent where nobody watches (not a terminal)."""
-    return tqdm(items, total=total, desc=what, disable=None, leave=True, dynamic_ncols=True)
+    """A progress bar for the terminal or Jupyter; silent where nobody watches (not a terminal, TQDM_DISABLE)."""
+    silent = True if os.environ.get("TQDM_DISABLE") else None
+    return tqdm(items, total=total, desc=what, disable=silent, leave=True, dynamic_ncols=True)
 
 
 @contextmanager

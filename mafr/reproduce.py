@@ -7,7 +7,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from mafr.config import DATASET_TITLES, DATASETS, Config
@@ -15,6 +16,8 @@ from mafr.errors import MafrError
 from mafr.paths import Paths, write_atomically, write_json
 from mafr.progress import map_parallel
 
+# What kernels inherit: one thread each, for several run at once; neither bars nor hidden warnings in outputs.
+_KERNEL = {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PYTHONWARNINGS": "default"}
 STAGES = ("data", "features", "runs", "tables", "figures", "notebooks")
 
 
@@ -48,10 +51,16 @@ def extract_all(config: Config, paths: Paths, workers: int = 1, datasets: Sequen
 def make_tables(config: Config, paths: Paths, variants: Sequence[str], seeds: int, tables: Sequence[int]) -> list[Path]:
     """Write the tables that the stored runs allow, each as csv, md and tex."""
     from mafr.experiments import all_runs, read_records
+    from mafr.readme import update_readme
     from mafr.tables import write_tables
 
     runs = all_runs(config, tables, variants, seeds)
-    return write_tables(read_records(runs, paths), config, paths.tables, tables, variants)
+    written = write_tables(read_records(runs, paths), config, paths.tables, tables, variants)
+    readme = paths.root / "README.md"
+    # The README shows the embedded default and nothing else.
+    if config == Config.preset() and set(tables) == {1, 2, 3, 4, 5} and readme.exists():
+        update_readme(readme, paths.tables)
+    return written
 
 
 def make_figures(config: Config, paths: Paths, variants: Sequence[str]) -> list[Path]:
@@ -85,11 +94,15 @@ def run_notebooks(
 
 def _state(config: Config, paths: Paths) -> str:
     """A digest of what all notebooks read: settings, package sources, finished runs."""
+    from mafr.experiments import all_runs
+
     digest = hashlib.sha256(config.digest().encode())
     for path in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
-    for dataset in DATASETS:
-        for path in sorted(paths.runs(dataset).glob("*/*/metrics.json")):
+    # Only runs of the tables: those that a notebook adds itself must not make it out of date.
+    for run in all_runs(config):
+        path = run.folder(paths) / "metrics.json"
+        if path.exists():
             digest.update(f"{path.parent.name} {path.stat().st_size}".encode())
     return digest.hexdigest()
 
@@ -110,8 +123,6 @@ def _run_notebook(job: tuple[Path, Paths, str, str]) -> None:
     import papermill
 
     source, paths, profile, stamp = job
-    # Kernels inherit these: one thread each, for several run at once, and no colours in the outputs.
-    os.environ |= {"OMP_NUM_THREADS": "1", "MAFR_HOME": str(paths.root), "PYTHONWARNINGS": "default"}
     target = paths.executed / source.name
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{os.getpid()}-{target.name}")
@@ -119,16 +130,29 @@ def _run_notebook(job: tuple[Path, Paths, str, str]) -> None:
     if paths.data_root:
         parameters["data_root"] = str(paths.data_root)
     try:
-        papermill.execute_notebook(
-            str(source), str(temporary), parameters, kernel_name="python3", cwd=str(paths.notebooks),
-            progress_bar=False, log_output=False,
-        )  # fmt: skip
+        with _environment(_KERNEL | {"MAFR_HOME": str(paths.root)}):
+            papermill.execute_notebook(
+                str(source), str(temporary), parameters, kernel_name="python3", cwd=str(paths.notebooks),
+                progress_bar=False, log_output=False, extra_arguments=["--IPKernelApp.log_level=40"],
+            )  # fmt: skip
         write_atomically(target, _without_machine(temporary.read_text(), paths))
     except papermill.PapermillExecutionError as error:
         raise MafrError(f"{source.name}, cell {error.exec_count}: {error.ename}: {error.evalue}") from error
     finally:
         temporary.unlink(missing_ok=True)
     write_json(_stamp_file(paths, source), {"stamp": stamp})
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables inside the block; as before after it."""
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _without_machine(text: str, paths: Paths) -> str:

@@ -108,10 +108,10 @@ class _Cache:
     def __init__(self, features: Features, indices: Sequence[int]) -> None:
         self.features, self.indices = features, list(indices)
         self.kept: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
-        first = self[0]
-        self.keep = len(self.indices) * sum(t.numel() * t.element_size() for t in first) <= CACHE_BYTES
-
-    keep = False
+        self.keep = False
+        if not getattr(features, "live", False):  # features that change at every access must not be kept
+            size = sum(tensor.numel() * tensor.element_size() for tensor in self[0])
+            self.keep = len(self.indices) * size <= CACHE_BYTES
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -107,7 +107,7 @@ def _write_run(run: Run, paths: Paths) -> None:
         "threshold": float(np.quantile(scores[config.fusion], 0.5)),
         "samples": {"ids": [s.id for s in samples], "labels": labels.tolist(), "defects": defects},
         "scores": scores,
-        "history": [{name: 1 / (1 + epoch) for name in ("total", "sim", "smooth", "census")} for epoch in range(4)],
+        "history": [dict.fromkeys(("total", "sim", "smooth", "census"), 1 / (1 + epoch)) for epoch in range(4)],
         "data_fingerprint": data_fingerprint(stores),
         "run_digest": run.digest,
         "config": config.as_dict(),

@@ -148,8 +148,9 @@ def test_plan_counts_and_spread():
     assert test.count(KINDS) == config.test_defective // 5
     half = len(test) // 2
     assert abs(test[:half].count(()) - test[half:].count(())) <= 1  # good and bad are interleaved
-    severities = sorted(ec.severity_of(k) for k in range(7))
-    assert np.allclose(severities, np.arange(1, 8) / 8)
+    assert ec.severities(1) == [0.5]
+    assert np.allclose(sorted(ec.severities(10)), np.arange(10) / 10 + 0.05)
+    assert ec.severities(10) != sorted(ec.severities(10))
 
 
 def published_crop(data, name, side):

@@ -92,7 +92,7 @@ class FeatureExtractor:
         points, point_digest = point_encoder(config, weights_dir, random_weights)
         return cls(config, rgb, points, {"rgb": rgb_digest, "points": point_digest}, device)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def extract(self, sample: Sample, draw: int = 0) -> Tokens:
         """The tokens of one sample (B = 1), on the CPU.
 
@@ -122,12 +122,12 @@ class FeatureExtractor:
             weight=torch.from_numpy(weight)[None],
         )
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def image_tokens(self, rgb: np.ndarray) -> torch.Tensor:
         """rgb (3, S, S) in [0, 1] -> (1, C, S/8, S/8) float32."""
         return self.rgb(torch.from_numpy(rgb)[None].to(self.device))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def cloud_tokens(self, patches: np.ndarray, centres: np.ndarray, middle: np.ndarray, key: str = "") -> torch.Tensor:
         """patches (G, M, 3), centres (G, 3), mean point (3,), metres -> (1, G, D) float32.
 

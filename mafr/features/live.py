@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,6 +20,8 @@ class LiveFeatures:
     features.
     """
 
+    live = True  # nothing may be kept between accesses
+
     def __init__(self, samples: Sequence[Sample], config: Config, extractor: FeatureExtractor) -> None:
         """samples: any sequence of samples; a lazy one, such as an opened data set, is read at each access."""
         self.samples, self.config, self.extractor = samples, config, extractor
@@ -26,6 +29,27 @@ class LiveFeatures:
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over the data, the settings and the weights; the samples must know theirs."""
+        parts = (self.samples.fingerprint, self.config.feature_digest(), str(sorted(self.extractor.weights.items())))
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+    @property
+    def ids(self) -> list[str]:
+        """Names of the samples, as the data set gives them."""
+        return list(self.samples.ids)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(n,) int64, 1 anomalous."""
+        return np.asarray(self.samples.labels, dtype=np.int64)
+
+    @property
+    def defects(self) -> list[str]:
+        """Defect folder of each sample."""
+        return list(self.samples.defects)
 
     def tokens(self, indices: Sequence[int]) -> Tokens:
         """The next draw of some samples' tokens."""

@@ -1,0 +1,33 @@
+"""The generated data sets: raw folders in the formats of MVTec 3D-AD and Eyecandies, deterministic from a seed.
+
+`generate(dataset, root, config)` writes them; `noise`, `sdf`, `render`, `part` and `defects` are the shared core,
+`mvtec` and `eyecandies` the two halves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from mafr.config import DATASETS, Config
+from mafr.errors import ConfigError
+from mafr.progress import map_parallel
+
+
+def generate(
+    dataset: str, root: Path, config: Config, categories: Sequence[str] | None = None, workers: int = 1
+) -> list[Path]:
+    """Write the generated stand-in for a data set under `root`, a folder a category; returns these folders.
+
+    Categories (by default all of the profile's) that are there and complete are left alone. Raises ConfigError for
+    an unknown data set or category.
+    """
+    if dataset not in DATASETS:
+        raise ConfigError(f"unknown data set {dataset!r}; choose one of {', '.join(DATASETS)}")
+    if dataset == "mvtec3d":
+        from mafr.data.synthetic.mvtec import generate_mvtec3d as write
+    else:
+        from mafr.data.synthetic.eyecandies import generate_eyecandies as write
+    names = list(config.categories(dataset) if categories is None else categories)
+    return map_parallel(partial(write, Path(root), config), names, workers, f"generating {dataset}")

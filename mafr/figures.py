@@ -1,0 +1,114 @@
+"""The figures of the reproduction, drawn from stored runs; what notebooks call returns matplotlib figures."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mafr.config import DATASET_TITLES, DATASETS, VARIANTS, Config
+from mafr.curves import draw_scores, plot_history, pro_curves, roc_curves, score_histograms, training_curves
+from mafr.diagram import architecture
+from mafr.errors import ResultError
+from mafr.paths import Paths
+from mafr.pictures import (
+    DEPTH_NAME,
+    Picture,
+    bare,
+    new_figure,
+    outline,
+    plot_contact_sheet,
+    plot_heatmap,
+    plot_maps,
+    plot_sample,
+    save_heatmap,
+    save_png,
+    show_depth,
+    show_map,
+    show_rgb,
+    show_truth,
+)
+from mafr.results import colour_range, not_run, stamp, stored_records, stored_results
+
+__all__ = [
+    "architecture", "draw_scores", "figure2", "plot_contact_sheet", "plot_heatmap", "plot_history", "plot_maps",
+    "plot_sample", "pro_curves", "roc_curves", "save_heatmap", "save_png", "score_histograms", "training_curves",
+    "write_figures",
+]  # fmt: skip
+
+
+def write_figures(config: Config, paths: Paths, variants: Sequence[str] = VARIANTS) -> list[Path]:
+    """Draw every figure that the stored runs allow, as PNG into `paths.figures`; returns what was written.
+
+    Fig. 1 needs no run. A data set or variant without any finished run is left out with a note; categories
+    that are missing are named in the figure. Raises ResultError if nothing has been run at all.
+    """
+    folder = paths.figures
+    written = [save_png(architecture(config.with_variant(variants[0])), folder / "fig1_architecture.png")]
+    found = {(d, v) for d in DATASETS for v in variants if stored_records(config, paths, d, v)}
+    if not found:
+        raise ResultError(
+            f"no finished run in {paths.runs(DATASETS[0]).parent}; `mafr reproduce --profile {config.profile}` makes "
+            "them, and the figures after"
+        )
+    for dataset, variant in ((d, v) for d in DATASETS for v in variants if (d, v) not in found):
+        print(f"not drawn: {DATASET_TITLES[dataset]}, {variant} variant; none of its runs is finished", file=sys.stderr)
+    datasets = [d for d in DATASETS if any((d, v) in found for v in variants)]
+    drawn = [v for v in variants if any((d, v) in found for d in datasets)]
+    for dataset, name in zip(DATASETS, ("fig2_qualitative.png", "fig2_eyecandies.png"), strict=True):
+        if (dataset, drawn[0]) in found:
+            written.append(save_png(figure2(config, paths, dataset, drawn[0]), folder / name))
+    for name, draw in {
+        "training_curves.png": training_curves,
+        "roc_curves.png": roc_curves,
+        "pro_curves.png": pro_curves,
+        "score_histograms.png": score_histograms,
+    }.items():
+        written.append(save_png(draw(config, paths, datasets, drawn), folder / name))
+    return written
+
+
+# ------------------------------------------------------------------- Fig. 2
+
+
+def figure2(config: Config, paths: Paths, dataset: str = "mvtec3d", variant: str = "paper") -> Picture:
+    """Fig. 2: one defective test sample a category with its residual maps and the final map.
+
+    Which sample: the defective one with the median image score (the lower of two; equal scores by id).
+    Colour scale: for each category and map kind, from the median over the anomaly-free test images' pixels
+    to the 99.9 % quantile over all test images' pixels, pixels with a 3D point only.
+    Raises ResultError if none of the data set's runs is finished.
+    """
+    categories = list(stored_records(config, paths, dataset, variant))
+    if not categories:
+        raise ResultError(
+            f"no finished run of {DATASET_TITLES[dataset]}, {variant} variant; `mafr run --profile {config.profile} "
+            f"--table {1 + DATASETS.index(dataset)} --variant {variant}` makes them"
+        )
+    caption = (
+        "Each row: the defective test sample with the median image score of its category (lower of two), so neither "
+        "the best nor the worst. The maps of a category share one scale a column, over its whole test set: black is "
+        "the median pixel of the good images, the lightest colour the 99.9 % quantile of all pixels. Grey: no 3D "
+        f"point. Outline: ground truth.{not_run(config, dataset, categories)}"
+    )
+    number = "Fig. 2: qualitative" if dataset == "mvtec3d" else "Qualitative"
+    title = f"{number} results, {DATASET_TITLES[dataset]} categories"
+    source = stamp(config, [dataset], [variant])
+    figure = new_figure(7.6, 1.22 * len(categories) + 0.2, title, source, caption, warn=config.generated)
+    names = ("RGB", DEPTH_NAME, "ground truth", "Ψ2D", "Ψ3D", "Ψ fused, blurred")
+    grid = figure.subplots(len(categories), len(names), squeeze=False)
+    for row, result in zip(grid, stored_results(config, paths, dataset, variant), strict=True):
+        k = result.median_defective()
+        sample = result.samples[k]
+        for axes, show in zip(row, (show_rgb, show_depth, show_truth), strict=False):
+            show(axes, sample)
+        for axes, maps in zip(row[3:], (*result.residuals(range(len(result.ids))), result.maps), strict=True):
+            show_map(axes, maps[k], result.mask[k], *colour_range(maps, result.mask, result.labels))
+            outline(axes, sample.gt[0], width=0.8)
+        for axes in row:
+            bare(axes)
+        name = result.run.category.replace("_", " ")
+        row[0].set_ylabel(f"{name}\n{sample.defect.replace('_', ' ')}", fontsize=8)
+    for axes, name in zip(grid[0], names, strict=True):
+        axes.set_title(name, fontsize=8)
+    return figure
