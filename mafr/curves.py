@@ -188,7 +188,8 @@ def _curve_panels(
         for k, variant in enumerate(variants):
             known = values[dataset, variant]
             if category == "mean" and known:
-                y = np.mean([np.interp(grid, *_stepless(x, y)) for x, y, _ in known.values()], axis=0)
+                # At a jump, where x repeats, np.interp takes the last and highest value.
+                y = np.mean([np.interp(grid, x, y) for x, y, _ in known.values()], axis=0)
                 curve = grid, y, float(np.mean([number for *_, number in known.values()]))
             elif category in known:
                 curve = known[category]
@@ -206,12 +207,6 @@ def _curve_panels(
         axes.set_ylabel(y_name, fontsize=7)
         _small_ticks(axes)
     return figure
-
-
-def _stepless(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The curve with one value for each x, the highest: for interpolation, whose x must rise."""
-    last = np.append(np.diff(x) > 0, True)
-    return x[last], y[last]
 
 
 def _panels(

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from PIL import Image
 
 from mafr.data.samples import Sample
 from mafr.paths import write_atomically
@@ -62,9 +63,16 @@ def new_figure(
 
 
 def png_bytes(figure: Figure, dpi: int | None = None) -> bytes:
-    """The figure as PNG, the same bytes each time: neither date nor software version inside."""
+    """The figure as PNG, the same bytes each time: neither date nor software version inside.
+
+    Colours are rounded to steps of 5 of 255, which no one sees and which halves the file.
+    """
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=dpi or figure.dpi, pil_kwargs={"compress_level": 1})
+    colours = np.asarray(Image.open(drawn).convert("RGB"), dtype=np.uint16)
+    colours = ((colours + 2) // 5 * 5).astype(np.uint8)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi or figure.dpi, metadata={"Software": None})
+    Image.fromarray(colours).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 

@@ -18,7 +18,7 @@ from mafr.errors import DataError, ResultError
 from mafr.figures import figure2, plot_contact_sheet, plot_heatmap, plot_maps, plot_sample, save_heatmap, write_figures
 from mafr.paths import Paths
 from mafr.pictures import Picture, outline, png_bytes, relief
-from mafr.results import colour_range, full_runs, load_result, stamp, stored_results
+from mafr.results import colour_range, full_runs, load_result, stamp, stored_records, stored_results
 
 DEMO = Config.preset("demo")
 
@@ -206,6 +206,18 @@ def test_area_under_a_drawn_pro_curve_is_the_recorded_aupro(stored, result):
     x, y = axes.get_lines()[0].get_data()
     area = np.interp(np.linspace(0, 0.3, 20_001), x, y).mean()
     assert area == pytest.approx(result.record["metrics"]["product"]["aupro_30"], abs=2e-3)
+
+
+@pytest.mark.parametrize(("draw", "metric", "limit"), [(roc_curves, "i_auroc", 1), (pro_curves, "aupro_30", 0.3)])
+def test_mean_curve_has_the_mean_area(stored, draw, metric, limit):
+    config, paths = stored
+    figure = draw(config, paths, ["eyecandies"], ["released"])
+    axes = next(a for a in figure.findobj(plt.Axes) if a.get_title() == "mean")
+    x, y = axes.get_lines()[0].get_data()
+    records = stored_records(config, paths, "eyecandies", "released").values()
+    expected = np.mean([r["metrics"]["product"][metric] for r in records])
+    area = ((y[1:] + y[:-1]) / 2 * np.diff(x)).sum() / limit
+    assert area == pytest.approx(expected, abs=5e-3)
 
 
 def test_training_curves_show_the_mean_over_categories(stored):

@@ -208,7 +208,7 @@ def flake(part: Part, site: Site, rng: np.random.Generator, size: float, thickne
 
 
 def stain(part: Part, site: Site, rng: np.random.Generator, radius: float, look: Look, strength: float,
-          ragged: float = 0.5, spots: bool = False) -> Part:  # fmt: skip
+          ragged: float = 0.5, spots: bool = False, soft: float = 0.18) -> Part:  # fmt: skip
     """A coloured blotch of about `radius` with a ragged edge, `strength` (0..1) opaque; or a spray of spots."""
     seed = int(rng.integers(1 << 31))
     stretch = rng.uniform(0.75, 1.3)
@@ -220,7 +220,7 @@ def stain(part: Part, site: Site, rng: np.random.Generator, radius: float, look:
         near = r < 1.8
         if near.any():
             rough = noise.fbm(p[near] * np.float32(1.5 / radius), seed, 3)
-            w[near] = 1 - smoothstep(0.82, 1.0, r[near] + np.float32(ragged) * rough)
+            w[near] = 1 - smoothstep(1.0 - soft, 1.0, r[near] + np.float32(ragged) * rough)
             if spots:
                 w[near] *= smoothstep(0.0, 0.15, noise.noise(p[near] * np.float32(4.5 / radius), seed + 7))
         return w * np.float32(strength)

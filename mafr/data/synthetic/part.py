@@ -1,9 +1,9 @@
 """A part: a solid with a look. Defects take a Part and give a changed one (`defects.py`).
 
-- `Part(sdf, surface, box, step=0.8, caster=None)`: sdf (N, 3) -> (N,); surface (points, normals) ->
-  `render.Surface`; box (2, 3) holds the solid, in its own frame (= the world, see `render`), standing on z = 0; step: the tracing step that is
-  safe for this sdf; caster: what casts its shadows, by default the sdf (`part.shadows`). An sdf may be a loose lower
-  bound away from the surface, which is fine for tracing but would leave ghosts in soft shadows.
+- `Part(sdf, surface, box, step=0.8, caster=None)`: sdf (N, 3) -> (N,); surface (points, normals) -> `render.Surface`;
+  box (2, 3) holds the solid, in its own frame (= the world, see `render`), standing on z = 0; step: the tracing step
+  that is safe for this sdf; caster: what casts its shadows, by default the sdf (`part.shadows`). An sdf may be a loose
+  lower bound away from the surface, which is fine for tracing but would leave ghosts in soft shadows.
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ def changed(
     depth: least difference in distance (the renders' unit). angle: of the normals, degrees. colour: of the albedo, in
     gamma-corrected units (0..1) in any channel. Connected groups of fewer than `smallest` pixels are dropped and
     pinholes closed. Pixels where both see only the ground never count, so shadows do not. parts: the clean and the
-    spoilt part; then a pixel's geometry only counts if what one of them shows there is not on the other's surface,
-    which rules out rays that skim a silhouette and end differently by chance.
+    spoilt part; then a pixel's geometry only counts if their distance functions differ at a point seen there, which
+    rules out rays that skim a silhouette and end differently by chance.
     """
     either = clean.part | spoilt.part
     geometry = either & (np.abs(clean.distance - spoilt.distance) > depth)
@@ -41,12 +41,11 @@ def changed(
     if parts is not None:
         rows = np.flatnonzero(geometry)
         real = np.zeros(len(rows), bool)
-        for here, other in ((clean, parts[1]), (spoilt, parts[0])):
-            moved = np.zeros(len(rows), bool)
-            seen = here.part.ravel()[rows]
+        for hits in (clean, spoilt):
+            seen = hits.part.ravel()[rows]
             if seen.any():
-                moved[seen] = np.abs(other.sdf(here.points.reshape(-1, 3)[rows[seen]])) > depth / 4
-            real |= moved
+                points = hits.points.reshape(-1, 3)[rows[seen]]
+                real[seen] |= np.abs(parts[0].sdf(points) - parts[1].sdf(points)) > depth / 4
         geometry.ravel()[rows] = real
     same_place = np.abs(clean.distance - spoilt.distance) < depth / 4
     difference = np.abs(spoilt_look.albedo ** (1 / 2.2) - clean_look.albedo ** (1 / 2.2)).max(axis=1)

@@ -1,0 +1,32 @@
+"""What several test modules share: one small reproduction, made once a session."""
+
+import os
+
+# Before torch is imported: two test processes on two cores must not fight over them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mafr.config import Config
+from mafr.paths import Paths
+from mafr.reproduce import reproduce
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory) -> tuple[Config, Paths]:
+    """The smoke profile with its data, features, runs, tables and figures, in a root folder of its own.
+
+    Its notebooks are copies of the checkout's, not executed. Tests may add to it but must not change it.
+    """
+    root = tmp_path_factory.mktemp("home")
+    (root / "notebooks").mkdir()
+    for notebook in sorted((CHECKOUT / "notebooks").glob("*.ipynb")):
+        shutil.copy2(notebook, root / "notebooks")
+    config, paths = Config.preset("smoke"), Paths.resolve("smoke", root=root)
+    reproduce(config, paths, stages=("data", "features", "runs", "tables", "figures"))
+    return config, paths
