@@ -21,7 +21,7 @@ from mafr.features.live import LiveFeatures
 from mafr.model import MAFR
 from mafr.paths import write_atomically, write_json
 from mafr.progress import bar
-from mafr.scoring import anomaly_map, image_score, residual_map, upsample
+from mafr.scoring import anomaly_map, image_score, residual_map, score_mask, upsample
 from mafr.training import Features, fit, torch_threads
 
 FORMAT = 1
@@ -108,7 +108,7 @@ class Detector:
         """Maps and score of one sample."""
         e_rgb, e_xyz, valid = densify(self.extractor.extract(sample), self.config)
         psi_rgb, psi_xyz = self.residuals(e_rgb, e_xyz, valid)
-        mask = torch.from_numpy(sample.valid)[None]
+        mask = score_mask(valid, torch.from_numpy(sample.valid)[None])
         size = self.config.image_size
         psi_rgb, psi_xyz = (upsample(p, valid, size) * mask for p in (psi_rgb, psi_xyz))
         psi = anomaly_map(psi_rgb, psi_xyz, mask, self.config, self.config.fusion)

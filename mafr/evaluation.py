@@ -11,7 +11,7 @@ from torch import Tensor
 from mafr.config import FUSIONS, Config
 from mafr.errors import MafrError
 from mafr.metrics import bootstrap_auroc, evaluate, image_auroc
-from mafr.scoring import anomaly_map, image_score, metric_maps, upsample
+from mafr.scoring import anomaly_map, image_score, metric_maps, score_mask, upsample
 
 CHUNK = 16  # maps handled at once; bounds memory at full size
 
@@ -25,7 +25,7 @@ def fused_maps(
         part = slice(k, k + CHUNK)
         rgb = upsample(psi_rgb[part], valid[part], config.image_size)
         xyz = upsample(psi_xyz[part], valid[part], config.image_size)
-        maps.append(anomaly_map(rgb, xyz, mask[part], config, how))
+        maps.append(anomaly_map(rgb, xyz, score_mask(valid[part], mask[part]), config, how))
     return torch.cat(maps)
 
 

@@ -193,13 +193,24 @@ def data_fingerprint(stores: Mapping[str, FeatureStore]) -> str:
     return hashlib.sha256("".join(stores[s].fingerprint for s in SPLITS).encode()).hexdigest()
 
 
+def _stores(run: Run, paths: Paths) -> dict:
+    return {s: load_features(paths, run.dataset, run.category, s, run.config) for s in SPLITS}
+
+
+def _finished(run: Run, paths: Paths) -> dict | None:
+    """The record of a run that is finished on the data as it is now."""
+    record = read_record(run, paths)
+    if record is None or record["data_fingerprint"] != data_fingerprint(_stores(run, paths)):
+        return None
+    return record
+
+
 def execute(run: Run, paths: Paths) -> dict:
     """Train, score and store one run; a finished one on the same data is returned as it is."""
-    stores = {s: load_features(paths, run.dataset, run.category, s, run.config) for s in SPLITS}
-    fingerprint = data_fingerprint(stores)
-    record = read_record(run, paths)
-    if record is not None and record["data_fingerprint"] == fingerprint:
+    if (record := _finished(run, paths)) is not None:
         return record
+    stores = _stores(run, paths)
+    fingerprint = data_fingerprint(stores)
     folder, config, train = run.folder(paths), run.config, stores["train"]
     shots = range(len(train)) if run.shots is None else few_shot(run.shots, len(train), config.seed)
     checkpoint = folder / f"checkpoint-{fingerprint[:12]}.pt"
@@ -272,10 +283,14 @@ def run_all(runs: Sequence[Run], paths: Paths, workers: int = 1) -> list[dict]:
 
     Finished runs are read, not repeated. Results do not depend on the number of workers.
     """
+    # Reading needs no processes of its own.
+    records = {run: record for run in runs if (record := _finished(run, paths)) is not None}
+    missing = list(dict.fromkeys(run for run in runs if run not in records))
     # The longest first, so that no worker is left alone with one at the end.
-    order = sorted(range(len(runs)), key=lambda k: -(runs[k].shots or 10**9))
-    records = map_parallel(_execute_job, [(runs[k], paths) for k in order], workers, what="runs")
-    return [record for _, record in sorted(zip(order, records, strict=True), key=lambda pair: pair[0])]
+    missing.sort(key=lambda run: -(run.shots or 10**9))
+    made = map_parallel(_execute_job, [(run, paths) for run in missing], workers, what="runs")
+    records.update(zip(missing, made, strict=True))
+    return [records[run] for run in runs]
 
 
 def _execute_job(job: tuple[Run, Paths]) -> dict:

@@ -17,7 +17,7 @@ from mafr.evaluation import fused_maps
 from mafr.experiments import SPLITS, Run, data_fingerprint, load_features, load_residuals, read_record
 from mafr.features.store import FeatureStore
 from mafr.paths import Paths
-from mafr.scoring import fuse, image_score, smooth, upsample
+from mafr.scoring import fuse, image_score, score_mask, smooth, upsample
 
 SATURATION = 0.999  # of a category's test pixels: where colour scales end
 
@@ -62,8 +62,9 @@ class Result:
 
     @cached_property
     def mask(self) -> np.ndarray:
-        """(N, S, S) bool, pixels with a 3D point."""
-        return np.asarray(self.store.mask(range(len(self.ids))))
+        """(N, S, S) bool, the pixels that are scored, see `score_mask`."""
+        points = torch.from_numpy(np.asarray(self.store.mask(range(len(self.ids)))))
+        return score_mask(self.valid, points[:, None])[:, 0].numpy()
 
     @cached_property
     def gt(self) -> np.ndarray:

@@ -76,6 +76,15 @@ def upsample(psi: Tensor, valid: Tensor, size: int) -> Tensor:
     return torch.where(share > 0, total / share.clamp_min(1e-6), torch.zeros_like(total))
 
 
+def score_mask(valid: Tensor, mask: Tensor) -> Tensor:
+    """Where pixels are scored (Sec. III-C): (B, 1, S, S) bool.
+
+    At full size the feature maps' own `valid` (B, 1, S, S) decides, as in the released code; with a smaller
+    grid it is too coarse for that, and `mask` (B, 1, S, S), true where a pixel has a 3D point, takes its place.
+    """
+    return valid if valid.shape[-1] == mask.shape[-1] else mask
+
+
 def anomaly_map(psi_rgb: Tensor, psi_xyz: Tensor, mask: Tensor, config: Config, how: str) -> Tensor:
     """Fuse, zero where there is no 3D point, blur: (B, 1, S, S) maps and bool mask -> (B, 1, S, S)."""
     return smooth(fuse(psi_rgb, psi_xyz, how) * mask, config.blur, config.sigma)

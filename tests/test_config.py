@@ -83,6 +83,6 @@ def test_the_lock_satisfies_pyproject_and_conda_installs_it():
         versions = locked[normal(requirement.name)]
         assert all(requirement.specifier.contains(v) for v in versions), requirement
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
-    python, pip, packages = environment["dependencies"]
+    python, _, packages = environment["dependencies"]
     assert packages == {"pip": ["-r requirements.lock", "-e ."]}
     assert python.startswith("python" + project["requires-python"])

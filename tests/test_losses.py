@@ -175,7 +175,8 @@ def test_total_is_the_weighted_sum_over_both_modalities():
         "census": census(a, a_hat, valid) + census(b, b_hat, valid),
     }
     assert {k: v.item() for k, v in terms.items()} == pytest.approx({k: v.item() for k, v in expected.items()})
-    assert total.item() == pytest.approx((2 * expected["sim"] + 0.5 * expected["smooth"] + 3 * expected["census"]).item())
+    weighted = 2 * expected["sim"] + 0.5 * expected["smooth"] + 3 * expected["census"]
+    assert total.item() == pytest.approx(weighted.item())
 
 
 def test_invalid_pixels_count_in_the_released_variant_only():

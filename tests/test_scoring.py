@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from mafr.config import FUSIONS
-from mafr.scoring import fuse, image_score, metric_maps, residual_map, smooth, upsample
+from mafr.scoring import fuse, image_score, metric_maps, residual_map, score_mask, smooth, upsample
 
 
 def maps(seed: int, size: int = 24) -> torch.Tensor:
@@ -91,3 +91,10 @@ def test_metric_maps_by_hand():
     assert torch.equal(metric_maps(psi, "none", "p_auroc"), psi)
     assert metric_maps(psi, "per-metric", "p_auroc").max().item() == pytest.approx(16 / math.sqrt(5))
     assert metric_maps(psi, "per-metric", "au_pro").max().item() == pytest.approx(1.6)
+
+
+def test_the_features_decide_what_is_scored_at_full_size_only():
+    fine, coarse = torch.zeros(1, 1, 8, 8, dtype=torch.bool), torch.ones(1, 1, 4, 4, dtype=torch.bool)
+    mask = torch.ones(1, 1, 8, 8, dtype=torch.bool)
+    assert score_mask(fine, mask) is fine
+    assert score_mask(coarse, mask) is mask
