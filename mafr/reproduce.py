@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mafr.config import DATASET_TITLES, DATASETS, Config
-from mafr.errors import MafrError
+from mafr.errors import ConfigError, MafrError
 from mafr.paths import Paths, write_atomically, write_json
 from mafr.progress import map_parallel
 
 # What kernels inherit: one thread each, for several run at once; neither bars nor hidden warnings in outputs.
 _KERNEL = {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PYTHONWARNINGS": "default"}
+TABLE_NOTEBOOKS = {1: "03", 2: "04", 3: "05", 4: "06", 5: "07"}
 STAGES = ("data", "features", "runs", "tables", "figures", "notebooks")
 
 
@@ -75,8 +76,14 @@ def run_notebooks(
 ) -> list[Path]:
     """Execute the notebooks by papermill into `paths.executed`; those that are up to date are kept.
 
-    A notebook is up to date while its source, the package and the stored runs are the same.
+    A notebook is up to date while its source, the package and the stored runs are the same. Notebooks show a
+    profile as it is: raises ConfigError for changed settings.
     """
+    if not _is_preset(config, paths):
+        raise ConfigError(
+            "the notebooks show a profile as it is, without --set; to change a setting there, edit the "
+            "`parameters` cell and the line below it in Jupyter"
+        )
     sources = sorted(paths.notebooks.glob("[0-9]*.ipynb"))
     if names:
         sources = [s for s in sources if any(s.stem.startswith(name) for name in names)]
@@ -90,6 +97,12 @@ def run_notebooks(
             jobs.append((source, paths, config.profile, stamp))
     map_parallel(_run_notebook, jobs, workers, what="notebooks")
     return [paths.executed / source.name for source in sources]
+
+
+def _is_preset(config: Config, paths: Paths) -> bool:
+    """Whether the settings are the profile's own; a data set of one's own is not generated, in any profile."""
+    overrides = {"generated": False} if paths.data_root else None
+    return config == Config.preset(config.profile, config.variant, overrides)
 
 
 def _state(config: Config, paths: Paths) -> str:
@@ -179,14 +192,18 @@ def reproduce(
 
     # Table II alone needs no MVTec 3D-AD, and the other way round.
     datasets = [d for d, needed in zip(DATASETS, (set(tables) - {2}, set(tables) & {2}), strict=True) if needed]
+    notebooks = None if set(tables) == set(TABLE_NOTEBOOKS) else [TABLE_NOTEBOOKS[k] for k in tables]
     work: dict[str, Callable[[], object]] = {
         "data": lambda: prepare_data(config, paths, workers, datasets),
         "features": lambda: extract_all(config, paths, workers, datasets),
         "runs": lambda: run_all(all_runs(config, tables, variants, seeds), paths, workers),
         "tables": lambda: make_tables(config, paths, variants, seeds, tables),
         "figures": lambda: make_figures(config, paths, variants),
-        "notebooks": lambda: run_notebooks(config, paths, workers),
+        "notebooks": lambda: run_notebooks(config, paths, workers, notebooks),
     }
+    if not _is_preset(config, paths) and "notebooks" in stages:
+        print("mafr: the notebooks show a profile as it is; with --set they are left out", file=sys.stderr)
+        stages = [stage for stage in stages if stage != "notebooks"]
     seconds = {}
     for stage in STAGES:
         if stage not in stages:
