@@ -211,6 +211,10 @@ class Config:
         _choice("data set", dataset, DATASETS)
         return self.mvtec3d_categories if dataset == "mvtec3d" else self.eyecandies_categories
 
+    def dataset_title(self, dataset: str) -> str:
+        """The data set's name, "stand-in" behind it where it is generated: one must not pass for the other."""
+        return DATASET_TITLES[dataset] + (" stand-in" if self.generated else "")
+
     def train_count(self, dataset: str) -> int:
         """Generated training samples a category."""
         return self.mvtec3d_train if dataset == "mvtec3d" else self.eyecandies_train

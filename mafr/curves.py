@@ -227,7 +227,7 @@ def _panels(
 
     def panels() -> Iterator[tuple[str, str | None, Axes]]:
         for part, dataset in zip(parts, datasets, strict=True):
-            part.suptitle(DATASET_TITLES[dataset] + (" (generated)" if config.generated else ""), fontsize=9)
+            part.suptitle(config.dataset_title(dataset), fontsize=9)
             cells = part.subplots(rows[dataset], width, squeeze=False).ravel()
             names = [*columns[dataset], None]
             for axes in cells[len(names) :]:

@@ -11,7 +11,7 @@ import ipywidgets as widgets
 import numpy as np
 import plotly.graph_objects as go
 
-from mafr.config import DATASET_TITLES, DATASETS, FUSIONS, Config
+from mafr.config import DATASETS, FUSIONS, Config
 from mafr.errors import ResultError
 from mafr.experiments import Run
 from mafr.paths import Paths
@@ -83,7 +83,7 @@ class Explorer:
 
     def _build(self) -> None:
         config = self.config
-        titles = [(DATASET_TITLES[d], d) for d in self.available]
+        titles = [(config.dataset_title(d), d) for d in self.available]
         self.dataset = widgets.Dropdown(options=titles, description="data set")
         self.category = widgets.Dropdown(description="category")
         self.defect = widgets.Dropdown(description="defect")

@@ -92,7 +92,7 @@ def figure2(config: Config, paths: Paths, dataset: str = "mvtec3d", variant: str
         f"point. Outline: ground truth.{not_run(config, dataset, categories)}"
     )
     number = "Fig. 2: qualitative" if dataset == "mvtec3d" else "Qualitative"
-    title = f"{number} results, {DATASET_TITLES[dataset]} categories"
+    title = f"{number} results, {config.dataset_title(dataset)}"
     source = stamp(config, [dataset], [variant])
     figure = new_figure(7.6, 1.22 * len(categories) + 0.2, title, source, caption, warn=config.generated)
     names = ("RGB", DEPTH_NAME, "ground truth", "Ψ2D", "Ψ3D", "Ψ fused, blurred")

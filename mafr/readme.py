@@ -17,6 +17,7 @@ _TITLES = {
     4: "Table IV: loss terms, same",
     5: "Table V: anomaly maps, same",
 }
+_METRICS = {"i_auroc": "I-AUROC", "p_auroc": "P-AUROC", "aupro_30": "AUPRO@30%", "aupro_01": "AUPRO@1%"}
 _STAMP = ("kind", "data", "profile", "variant", "seeds", "config")
 
 
@@ -29,6 +30,7 @@ def results_block(tables: Path) -> str:
             raise ResultError(f"{path} is missing; write it with `mafr tables`")
         frame = pd.read_csv(path, keep_default_na=False)
         frame = frame[frame["kind"] == "measured"].drop(columns=[c for c in _STAMP if c in frame])
+        frame = _by_shots(frame) if number == 3 else frame.rename(columns=_METRICS)
         parts.append(f"**{title}**\n\n{_markdown(frame)}")
     return "\n\n".join(parts)
 
@@ -41,6 +43,16 @@ def update_readme(readme: Path, tables: Path) -> None:
     if not begin or not end:
         raise ResultError(f"{readme} lacks the markers {BEGIN!r} and {END!r}")
     write_atomically(readme, f"{before}{begin}\n\n{results_block(tables)}\n\n{end}{after}")
+
+
+def _by_shots(frame: pd.DataFrame) -> pd.DataFrame:
+    """Table III's one wide row a method as a row a metric and a column a number of shots."""
+    rows = []
+    for row in frame.to_dict("records"):
+        for name, metric in _METRICS.items():
+            cells = {column[len(name) + 1 :]: value for column, value in row.items() if column.startswith(name)}
+            rows.append({"Method": row["Method"], "Metric": metric, **cells})
+    return pd.DataFrame(rows)
 
 
 def _markdown(frame: pd.DataFrame) -> str:

@@ -19,7 +19,8 @@ def stamp(selection: Selection, config: Config, wanted: Sequence[Wanted]) -> lis
         f"seed {', '.join(map(str, selection.seeds))}; backbones {config.rgb_backbone} and {config.point_backbone}; "
         f"settings digest {digests}."
     ]
-    notes += [_counts(selection, [one for one in wanted if one.dataset == dataset], dataset) for dataset in datasets]
+    for dataset in datasets:
+        notes.append(_counts(config, selection, [one for one in wanted if one.dataset == dataset], dataset))
     if len(selection.seeds) > 1:
         notes.append(f"Measured values: mean ± standard deviation over {len(selection.seeds)} seeds.")
     if selection.left_out:
@@ -34,7 +35,7 @@ def data_title(config: Config, dataset: str) -> str:
     return f"generated stand-in for {title}" if config.generated else title
 
 
-def _counts(selection: Selection, wanted: Sequence[Wanted], dataset: str) -> str:
+def _counts(config: Config, selection: Selection, wanted: Sequence[Wanted], dataset: str) -> str:
     """Samples a category; few-shot runs aside, whose training samples are the shots."""
     counts: dict[str, str] = {}
     for one in wanted:
@@ -42,7 +43,7 @@ def _counts(selection: Selection, wanted: Sequence[Wanted], dataset: str) -> str
             c = selection.record(one)["counts"]
             train = c["train"] if one.shots is None else "the shots"
             counts[one.category] = f"{train} / {c['test_good']} / {c['test_defective']}"
-    what = f"{DATASET_TITLES[dataset]}, samples a category (train / test good / test defective)"
+    what = f"{config.dataset_title(dataset)}, samples a category (train / test good / test defective)"
     if len(set(counts.values())) == 1:
         listed = next(iter(counts.values()))
         number = f"each of {len(counts)} categories" if len(counts) > 1 else next(iter(counts))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mafr.config import DATASET_TITLES, DATASETS, VARIANTS, Config
+from mafr.config import DATASETS, VARIANTS, Config
 from mafr.metrics import metric_names
 from mafr.selection import Selection, Wanted, metric_of, select
 from mafr.table_format import Column, Row, Table
@@ -38,7 +38,7 @@ def table_s1(
             record = selection.record(one, seed)
             values = {name: metric_of(record, config.fusion, name) for name in ("i_auroc", *_INTERVAL)}
             values |= {"seed": seed} | {name: record["counts"][name] for name in ("test_good", "test_defective")}
-            rows.append(Row(_labels(one), "measured", values, row_stamp(config, one.variant, selection)))
+            rows.append(Row(_labels(one, config), "measured", values, row_stamp(config, one.variant, selection)))
     draws = sorted({selection.record(one, seed)["config"]["bootstrap"] for one in wanted for seed in selection.seeds})
     text = " or ".join(f"{number:,}" for number in draws)
     notes = [f"95 % percentile bootstrap, {text} resamples within the good and the anomalous test samples."]
@@ -54,7 +54,7 @@ def table_s2(
     rows = []
     for group in _groups(wanted):
         cells = {one: {m: selection.values(one, config.fusion, m) for m in METRICS} for one in group}
-        rows += [_row(_labels(one), cells[one], config, one, selection) for one in group]
+        rows += [_row(_labels(one, config), cells[one], config, one, selection) for one in group]
         rows.append(_mean_row(group, list(cells.values()), config, selection))
     notes = [f"Fusion operator: {config.fusion}. Exact: every score is a threshold; 99: the released code's."]
     title = "Every metric by category"
@@ -76,7 +76,7 @@ def table_s3(
                 )
                 for name in names
             }
-            labels = (DATASET_TITLES[one.dataset], one.category, defect, one.variant)
+            labels = (config.dataset_title(one.dataset), one.category, defect, one.variant)
             rows.append(_row(labels, cells, config, one, selection))
     notes = [f"Fusion operator: {config.fusion}. Each defect type's samples are compared with all good ones."]
     heads = ("Data set", "Category", "Defect", "Variant")
@@ -98,7 +98,7 @@ def table_cost(
         for one in group:
             shared = [n for n in names if all(n in run for run in costs[one])]
             cells[one] = {n: np.array([run[n] for run in costs[one]]) for n in shared}
-        rows += [_row(_labels(one), cells[one], config, one, selection) for one in group]
+        rows += [_row(_labels(one, config), cells[one], config, one, selection) for one in group]
         rows.append(_mean_row(group, list(cells.values()), config, selection))
     notes = ["Times and sizes depend on the machine and its load: they do not repeat."]
     title = "Cost by category, all training samples"
@@ -126,8 +126,8 @@ def _groups(wanted: Sequence[Wanted]) -> list[list[Wanted]]:
     return list(groups.values())
 
 
-def _labels(one: Wanted) -> tuple[str, str, str]:
-    return (DATASET_TITLES[one.dataset], one.category, one.variant)
+def _labels(one: Wanted, config: Config) -> tuple[str, str, str]:
+    return (config.dataset_title(one.dataset), one.category, one.variant)
 
 
 def _row(
@@ -143,7 +143,7 @@ def _mean_row(
 ) -> Row:
     shared = [name for name in cells[0] if all(name in row for row in cells)]
     means = {name: np.mean([row[name] for row in cells], axis=0) for name in shared}
-    dataset, _, variant = _labels(group[0])
+    dataset, _, variant = _labels(group[0], config)
     return _row((dataset, "mean", variant), means, config, group[0], selection)
 
 

@@ -1,0 +1,70 @@
+"""The whole reproduction: it repeats byte for byte, and the README shows what the tables hold."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mafr.config import VARIANTS
+from mafr.errors import ConfigError, ResultError
+from mafr.experiments import all_runs, read_records
+from mafr.readme import BEGIN, END, results_block, update_readme
+from mafr.reproduce import reproduce, run_notebooks
+from mafr.tables import write_tables
+
+ROOT = Path(__file__).parent.parent
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir() if not p.name.startswith("cost")}
+
+
+def test_the_second_time_nothing_is_computed_and_the_tables_are_the_same(smoke, monkeypatch):
+    config, paths = smoke
+    before = contents(paths.tables)
+    assert {f"table{k}.{kind}" for k in range(1, 6) for kind in ("csv", "md", "tex")} <= set(before)
+    monkeypatch.setattr("mafr.experiments.Detector", lambda config: pytest.fail("trained again"))
+    monkeypatch.setattr("mafr.experiments.build_store", lambda *a: pytest.fail("extracted again"))
+    reproduce(config, paths, workers=1, stages=("data", "features", "runs", "tables"))
+    assert contents(paths.tables) == before
+
+
+def test_tables_do_not_depend_on_where_runs_come_from(smoke, tmp_path):
+    """Everything anew in another folder, from the generator on: the same bytes."""
+    config, paths = smoke
+    one = replace(config, mvtec3d_categories=("bagel",), eyecandies_categories=("Lollipop",), shots=(2,))
+    again = replace(paths, root=tmp_path)
+    reproduce(one, again, workers=2, tables=(1, 2), stages=("data", "features", "runs", "tables"))
+    other = tmp_path / "from_the_fixture"
+    write_tables(read_records(all_runs(one, (1, 2)), paths), one, other, (1, 2), VARIANTS)
+    assert contents(again.tables) == contents(other)
+
+
+def test_notebooks_show_a_profile_as_it_is(smoke):
+    config, paths = smoke
+    with pytest.raises(ConfigError, match="without --set"):
+        run_notebooks(replace(config, epochs=3), paths)
+
+
+def test_the_readme_shows_the_committed_tables():
+    _, _, rest = (ROOT / "README.md").read_text().partition(BEGIN)
+    block, end, _ = rest.partition(END)
+    assert end
+    assert block.strip() == results_block(ROOT / "tables")
+
+
+def test_updating_a_readme(smoke, tmp_path):
+    _, paths = smoke
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    update_readme(readme, paths.tables)
+    text = readme.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert text.count("**Table ") == 5
+    update_readme(readme, paths.tables)
+    assert readme.read_text() == text
+    readme.write_text("no markers")
+    with pytest.raises(ResultError, match="lacks the markers"):
+        update_readme(readme, paths.tables)
