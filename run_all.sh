@@ -17,10 +17,17 @@ find_python() {
   return 1
 }
 
-# An active environment counts only if it holds this very checkout.
-here() { python -c "import mafr, pathlib, sys; sys.exit(pathlib.Path(mafr.__file__).parent.parent != pathlib.Path.cwd())"; }
+# An active environment counts only if this very checkout and what it needs are installed there. -I: the current
+# folder alone, where a package `mafr` always lies, must not count.
+installed() {
+  python -I - "$PWD" <<'PYTHON'
+import importlib.util, pathlib, sys
+found = importlib.util.find_spec("mafr") if sys.version_info >= (3, 11) and importlib.util.find_spec("torch") else None
+sys.exit(found is None or pathlib.Path(found.origin).resolve().parent.parent != pathlib.Path(sys.argv[1]).resolve())
+PYTHON
+}
 
-if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] || ! here 2>/dev/null; then
+if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] || ! installed 2>/dev/null; then
   base=$(find_python)
   stamp=$(cat requirements.lock pyproject.toml | "$base" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')
   if [ "$(cat .venv/.installed 2>/dev/null)" != "$stamp" ]; then
@@ -40,4 +47,4 @@ if [ "${1:-}" = test ]; then
   shift
   exec python -m pytest "$@"
 fi
-exec mafr reproduce "$@"
+exec python -m mafr.cli reproduce "$@"

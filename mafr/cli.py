@@ -10,10 +10,11 @@ from pathlib import Path
 
 from mafr import __version__
 from mafr.config import DATASETS, PROFILES, VARIANTS, Config
-from mafr.errors import ConfigError, MafrError
+from mafr.errors import ConfigError, DataError, MafrError
 from mafr.paths import Paths
 from mafr.progress import default_workers
 
+_FIT_SPLITS = ("train", "validation")
 DESCRIPTION = """\
 MAFR, reproduced: 2D-3D feature fusion for industrial anomaly detection.
 
@@ -117,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.set_defaults(run=_pretrain)
     sub.add_argument("--out", default="pretrained", metavar="DIR")
     sub.add_argument("--steps", type=int, help="default: as shipped")
-    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--seed", type=int, help="default: as shipped")
 
     command("config", _config, "print every setting of a profile and a variant", parallel=False)
     return parser
@@ -142,7 +143,14 @@ def _settings(arguments: argparse.Namespace) -> tuple[Config, Paths]:
         overrides.setdefault("generated", False)  # a folder of one's own holds no generated data
     variant = "paper" if arguments.variant == "both" else arguments.variant
     config = Config.preset(arguments.profile, variant, overrides)
-    return config, Paths.resolve(arguments.profile, data_root=arguments.data_root)
+    for name in ("seeds", "workers", "shots"):
+        if getattr(arguments, name, None) is not None and getattr(arguments, name) < 1:
+            raise ConfigError(f"--{name} must be at least 1, not {getattr(arguments, name)}")
+    for table in getattr(arguments, "tables", ()) or getattr(arguments, "table", ()):
+        if table not in (1, 2, 3, 4, 5):
+            raise ConfigError(f"unknown table {table}; the tables are 1 to 5")
+    variation = f"settings-{config.digest()[:8]}" if arguments.settings else ""
+    return config, Paths.resolve(arguments.profile, data_root=arguments.data_root, variation=variation)
 
 
 def _value(text: str, default: object) -> object:
@@ -179,6 +187,8 @@ def _data(arguments: argparse.Namespace) -> None:
 
     config, paths = _settings(arguments)
     if arguments.what == "generate":
+        if arguments.data_root:
+            raise ConfigError("generated data has its own place; leave out --data-root")
         prepare_data(config, paths, arguments.workers)
         return
     if not arguments.data_root:
@@ -202,11 +212,18 @@ def _run(arguments: argparse.Namespace) -> None:
     config, paths = _settings(arguments)
     variants = _variants(arguments)
     if arguments.category:
+        if arguments.table:
+            raise ConfigError("give --category or --table, not both")
         extract_features(paths, config, arguments.dataset, [arguments.category], arguments.workers)
-        runs = [
-            Run(arguments.dataset, arguments.category, config.with_variant(v), arguments.shots) for v in variants
+        configs = [
+            dataclasses.replace(config.with_variant(v), seed=config.seed + k)
+            for v in variants
+            for k in range(arguments.seeds)
         ]
+        runs = [Run(arguments.dataset, arguments.category, c, arguments.shots) for c in configs]
     else:
+        if arguments.shots is not None:
+            raise ConfigError("--shots goes with --category; for Table III change the setting: --set shots=5,10")
         runs = all_runs(config, arguments.table or (1, 2, 3, 4, 5), variants, arguments.seeds)
     for record in run_all(runs, paths, arguments.workers):
         _print_record(record)
@@ -238,9 +255,11 @@ def _figures(arguments: argparse.Namespace) -> None:
 
 
 def _notebooks(arguments: argparse.Namespace) -> None:
-    from mafr.reproduce import run_notebooks
+    from mafr.reproduce import reproduce, run_notebooks
 
     config, paths = _settings(arguments)
+    # All that they need first: kernels that run at the same time must not make the same files.
+    reproduce(config, paths, arguments.workers, stages=("data", "features", "runs"))
     for path in run_notebooks(config, paths, arguments.workers, arguments.names, arguments.force):
         print(path)
 
@@ -251,9 +270,10 @@ def _fit(arguments: argparse.Namespace) -> None:
 
     config, paths = _settings(arguments)
     root = paths.processed(arguments.dataset)
-    detector = Detector(config)
-    detector.fit(open_dataset(arguments.dataset, root, arguments.category, "train", config))
-    threshold = detector.calibrate(open_dataset(arguments.dataset, root, arguments.category, "validation", config))
+    # Both are opened first, so that a missing validation folder costs no training.
+    train, validation = (open_dataset(arguments.dataset, root, arguments.category, s, config) for s in _FIT_SPLITS)
+    detector = Detector(config).fit(train)
+    threshold = detector.calibrate(validation)
     detector.save(arguments.out)
     print(f"detector in {arguments.out}; threshold {threshold:.4f}, the {config.quantile:.0%} quantile of the")
     print("good validation scores")
@@ -269,7 +289,10 @@ def _predict(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"{arguments.detector} has no threshold of its own; give one with --threshold")
     plane = None if arguments.processed else detector.config.plane
     sample = load_pair(arguments.rgb, arguments.xyz, detector.config, plane)
-    prediction = detector.predict(sample)
+    try:
+        prediction = detector.predict(sample)
+    except DataError as error:
+        raise DataError(f"{arguments.xyz}: {str(error).strip()}") from error
     verdict = "OK" if prediction.score <= threshold else "not OK"
     picture = None
     if arguments.out:
@@ -288,10 +311,11 @@ def _predict(arguments: argparse.Namespace) -> None:
 
 
 def _pretrain(arguments: argparse.Namespace) -> None:
-    from mafr.pretrain import pretrain
+    from mafr.pretrain import PretrainSettings, pretrain
 
-    steps = {} if arguments.steps is None else {"steps": arguments.steps}
-    print(f"weights in {pretrain(Path(arguments.out), seed=arguments.seed, **steps)}")
+    given = {name: getattr(arguments, name) for name in ("steps", "seed")}
+    settings = PretrainSettings(**{name: value for name, value in given.items() if value is not None})
+    print(f"weights in {pretrain(Path(arguments.out), settings)}")
 
 
 def _config(arguments: argparse.Namespace) -> None:

@@ -27,7 +27,7 @@ CATEGORIES = {
 LOSS_TERMS = ("sim", "smooth", "census")
 FUSIONS = ("product", "sum", "max", "rgb", "xyz")
 
-# The settings in which the paper's text and the released code differ (facts: README, "Paper and code").
+# The settings in which the paper's text and the released code differ (notebook 10 shows what each one changes).
 _VARIANT_SETTINGS: dict[str, dict[str, object]] = {
     "paper": {
         "decoder_layers": 3,
@@ -155,7 +155,6 @@ class Config:
     epochs: int = 8
     min_steps: int = 200  # at least so many steps, so that few-shot runs are trained too; the paper: none
     learning_rate: float = 1e-3
-    precision: str = "float32"
     threads: int = 1  # torch threads of a run; 0: torch's own choice. One, so that results repeat exactly
 
     # --- scoring (eqs. 7-8)
@@ -212,12 +211,12 @@ class Config:
         return self.mvtec3d_categories if dataset == "mvtec3d" else self.eyecandies_categories
 
     def dataset_title(self, dataset: str) -> str:
-        """The data set's name, "stand-in" behind it where it is generated: one must not pass for the other."""
-        return DATASET_TITLES[dataset] + (" stand-in" if self.generated else "")
-
-    def train_count(self, dataset: str) -> int:
-        """Generated training samples a category."""
-        return self.mvtec3d_train if dataset == "mvtec3d" else self.eyecandies_train
+        """The data set's name; a generated stand-in or data of one's own must not pass for the published one."""
+        title = DATASET_TITLES[dataset]
+        if self.generated:
+            return f"{title} stand-in"
+        own = set(self.categories(dataset)) - set(CATEGORIES[dataset])
+        return f"own data in {title} layout" if own else title
 
     def as_dict(self) -> dict[str, object]:
         """Every field, tuples as lists: what is written beside a result."""
@@ -238,11 +237,10 @@ class Config:
         kept = {name: values[name] for name in (names or sorted(values))}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
-    def data_digest(self) -> str:
-        """Hash of what decides the generated data."""
-        return self.digest(
-            ("raw_side", "mvtec3d_train", "eyecandies_train", "validation_count", "test_good", "test_defective")
-        )
+    def data_digest(self, dataset: str) -> str:
+        """Hash of what decides a generated data set."""
+        _choice("data set", dataset, DATASETS)
+        return self.digest(("raw_side", f"{dataset}_train", "validation_count", "test_good", "test_defective"))
 
     def feature_digest(self) -> str:
         """Hash of what decides the stored features, beside the data."""
@@ -265,7 +263,6 @@ _CHOICES = {
     "cbam_scope": ("map", "pixel"),
     "znssd_over": ("pixels", "channels"),
     "smooth_channels": ("all", "first_two"),
-    "precision": ("float32", "bfloat16"),
     "fusion": FUSIONS,
     "blur": ("gaussian", "box"),
     "image_score": ("max", "max-over-root-mean"),
@@ -293,7 +290,12 @@ def _validate(config: Config) -> None:
     for name in _ODD:
         if getattr(config, name) % 2 == 0:
             raise ConfigError(f"{name} must be odd, not {getattr(config, name)}")
+    for name in ("seed", "threads", "min_steps"):
+        if getattr(config, name) < 0:
+            raise ConfigError(f"{name} must not be negative, not {getattr(config, name)}")
     for dataset in DATASETS:
+        if not config.categories(dataset):
+            raise ConfigError(f"{dataset}_categories must name at least one category")
         for category in config.categories(dataset):
             if config.generated:  # real data may hold categories of one's own
                 _choice(f"{dataset} category", category, CATEGORIES[dataset])

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from mafr.config import Config
 from mafr.data.samples import Sample
-from mafr.errors import MafrError, WeightsError
+from mafr.errors import ConfigError, MafrError, WeightsError
 from mafr.features.extract import FeatureExtractor, Tokens, densify
 from mafr.features.live import LiveFeatures
 from mafr.model import MAFR
-from mafr.paths import write_atomically, write_json
+from mafr.paths import Paths, write_atomically, write_json
 from mafr.progress import bar
 from mafr.scoring import anomaly_map, image_score, residual_map, score_mask, upsample
 from mafr.training import Features, fit, torch_threads
@@ -73,7 +73,8 @@ class Detector:
     def extractor(self) -> FeatureExtractor:
         """The frozen backbones, loaded when first needed."""
         if self._extractor is None:
-            self._extractor = FeatureExtractor.from_config(self.config)
+            weights = Paths.resolve(self.config.profile).weights
+            self._extractor = FeatureExtractor.from_config(self.config, weights)
         return self._extractor
 
     def fit(self, samples: Sequence[Sample], show: bool = True) -> Detector:
@@ -142,11 +143,16 @@ class Detector:
         """
         folder = Path(folder)
         record = _read_record(folder / "detector.json")
-        saved = Config.from_dict(record["config"])
+        try:
+            saved = Config.from_dict(record["config"])
+            threshold, history = record["threshold"], list(record["history"])
+        except (KeyError, TypeError, ConfigError) as error:
+            path = folder / "detector.json"
+            raise WeightsError(f"{path} lacks what this version needs ({error}); save the detector again") from error
         if config is not None:
             _same_model(folder, saved, config)
         detector = cls(saved)
-        detector.threshold, detector.history = record["threshold"], record["history"]
+        detector.threshold, detector.history = threshold, history
         detector.model = _read_model(folder / "model.safetensors", saved)
         return detector
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mafr.config import FUSIONS, Config
-from mafr.errors import MafrError
+from mafr.errors import DataError, MafrError
 from mafr.metrics import bootstrap_auroc, evaluate, image_auroc
 from mafr.scoring import anomaly_map, image_score, metric_maps, score_mask, upsample
 
@@ -55,6 +55,11 @@ def all_metrics(
         result |= {"i_auroc_low": low, "i_auroc_high": high, "by_defect": {}}
         for defect in sorted({d for d, label in zip(defects, labels, strict=True) if label}):
             chosen = np.array([d == defect for d in defects]) | (labels == 0)
+            if not gt[chosen].any():
+                raise DataError(
+                    f"the masks of all {defect!r} samples are empty at {config.image_size} pixels; mark their defects, "
+                    "or move samples without one to the good folder"
+                )
             entry = {"count": int((chosen & (labels == 1)).sum())}
             if how == config.fusion:
                 entry |= _metrics(maps[chosen], score[chosen], gt[chosen], labels[chosen], config)

@@ -14,6 +14,7 @@ import resource
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -58,7 +59,8 @@ class Run:
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of all that decides the result, the data aside."""
-        settings = {k: v for k, v in self.config.as_dict().items() if k not in _NOT_OF_A_RUN}
+        others = {f"{dataset}_train" for dataset in DATASETS if dataset != self.dataset}
+        settings = {k: v for k, v in self.config.as_dict().items() if k not in _NOT_OF_A_RUN | others}
         identity = [self.dataset, self.category, self.method, self.shots, RESULTS_VERSION, settings]
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
@@ -129,7 +131,7 @@ def load_features(
     store = open_store(folder, config, samples.fingerprint)
     if store is None:
         raise DataError(
-            f"{folder} holds no features of this data; make them with `mafr features --profile {config.profile}`"
+            f"{folder} holds no features of this data; make them with `mafr features {paths.options}`"
         )
     return store
 
@@ -176,11 +178,11 @@ def read_record(run: Run, paths: Paths) -> dict | None:
     path = run.folder(paths) / "metrics.json"
     try:
         record = json.loads(path.read_text())
+        return record if record["run_digest"] == run.digest else None
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise DataError(f"{path} is damaged ({error}); delete its folder and run again") from error
-    return record if record["run_digest"] == run.digest else None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged ({error!r}); delete its folder and run again") from error
 
 
 def read_records(runs: Iterable[Run], paths: Paths) -> list[dict]:
@@ -212,6 +214,12 @@ def execute(run: Run, paths: Paths) -> dict:
     stores = _stores(run, paths)
     fingerprint = data_fingerprint(stores)
     folder, config, train = run.folder(paths), run.config, stores["train"]
+    if np.any(train.labels):
+        odd = train.ids[int(np.flatnonzero(train.labels)[0])]
+        raise DataError(
+            f"{paths.processed(run.dataset) / run.category}: {odd} is an anomalous sample; the train folder must hold "
+            "good samples only, the others belong to the test folder"
+        )
     shots = range(len(train)) if run.shots is None else few_shot(run.shots, len(train), config.seed)
     checkpoint = folder / f"checkpoint-{fingerprint[:12]}.pt"
 
@@ -267,7 +275,7 @@ def execute(run: Run, paths: Paths) -> dict:
         "memory": {"peak_mb": peak_megabytes()},
         "parameters": sum(p.numel() for p in detector.model.parameters()),
         "versions": software_versions(),
-        "git_commit": git_commit(paths.root),
+        "git_commit": git_commit(Path(__file__).parent),
         "data_fingerprint": fingerprint,
         "config_digest": config.digest(),
         "run_digest": run.digest,
@@ -281,7 +289,7 @@ def execute(run: Run, paths: Paths) -> dict:
 def run_all(runs: Sequence[Run], paths: Paths, workers: int = 1) -> list[dict]:
     """Execute `runs`, in `workers` local processes; records in the same order.
 
-    Finished runs are read, not repeated. Results do not depend on the number of workers.
+    Finished runs are read, not repeated. With `Config.threads` 1 results do not depend on the number of workers.
     """
     # Reading needs no processes of its own.
     records = {run: record for run in runs if (record := _finished(run, paths)) is not None}
@@ -314,9 +322,12 @@ def load_residuals(run: Run, paths: Paths) -> tuple[torch.Tensor, ...]:
     """The stored residual maps of a finished run: (psi_rgb, psi_xyz, valid), each (N, 1, g, g)."""
     path = run.folder(paths) / "residuals.npz"
     if not path.exists():
-        raise DataError(f"{path} is missing; make it with `mafr run --profile {run.config.profile}`")
-    with np.load(path) as arrays:
-        return tuple(torch.from_numpy(arrays[name]) for name in ("psi_rgb", "psi_xyz", "valid"))
+        raise DataError(f"{path} is missing; make it with `mafr run {paths.options}`")
+    try:
+        with np.load(path) as arrays:
+            return tuple(torch.from_numpy(arrays[name]) for name in ("psi_rgb", "psi_xyz", "valid"))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} is damaged ({error}); delete its folder and run again") from error
 
 
 def _save_residuals(path: Path, psi_rgb: torch.Tensor, psi_xyz: torch.Tensor, valid: torch.Tensor) -> None:
@@ -336,7 +347,10 @@ def _validation_threshold(detector: Detector, store: FeatureStore) -> float:
     psi_rgb, psi_xyz, valid = residual_maps(detector, store)
     mask = torch.from_numpy(store.mask(range(len(store))))[:, None]
     maps = fused_maps(psi_rgb, psi_xyz, valid, mask, config, config.fusion)
-    return score_threshold(image_score(maps, config.image_score).tolist(), config.quantile)
+    scores = image_score(maps, config.image_score).numpy()[np.asarray(store.labels) == 0]
+    if not len(scores):
+        raise DataError(f"{store.category}: the validation folder holds no good sample to take the threshold from")
+    return score_threshold(scores.tolist(), config.quantile)
 
 
 def _extraction_seconds(paths: Paths, run: Run) -> float:
@@ -364,10 +378,10 @@ def software_versions() -> dict[str, str]:
 
 
 @lru_cache(maxsize=4)
-def git_commit(root: Path) -> str | None:
-    """The checkout's commit, or None outside one."""
+def git_commit(folder: Path) -> str | None:
+    """The commit of the checkout that `folder` lies in, or None outside one."""
     try:
-        command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+        command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -32,8 +32,7 @@ class Explorer:
 
     def __init__(self, config: Config, paths: Paths) -> None:
         """Raises ResultError if no run of the variant is finished."""
-        # As the grid of runs has it: a variant's settings win over others.
-        self.config, self.paths = config.with_variant(config.variant), paths
+        self.config, self.paths = config, paths
         found = {d: list(stored_records(config, paths, d, config.variant)) for d in DATASETS}
         self.available = {d: categories for d, categories in found.items() if categories}
         if not self.available:

@@ -11,15 +11,24 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Paths:
-    """Where a profile's files lie. `data_root` overrides where the data sets are (raw/ and processed/)."""
+    """Where a profile's files lie. `data_root` overrides where the data sets are (raw/ and processed/).
+
+    `variation` names results that are not the profile's own, because settings were changed: they are written
+    to subfolders of their own.
+    """
 
     root: Path
     profile: str
     data_root: Path | None = None
+    variation: str = ""
 
     @classmethod
     def resolve(
-        cls, profile: str, root: str | Path | None = None, data_root: str | Path | None = None
+        cls,
+        profile: str,
+        root: str | Path | None = None,
+        data_root: str | Path | None = None,
+        variation: str = "",
     ) -> Paths:
         """`root`, else the environment variable MAFR_HOME, else the checkout, else the current folder."""
         if root is None:
@@ -31,7 +40,13 @@ class Paths:
             Path(root).expanduser().resolve(),
             profile,
             Path(data_root).expanduser().resolve() if data_root else None,
+            variation,
         )
+
+    @property
+    def options(self) -> str:
+        """The command-line options that lead here, for messages."""
+        return f"--profile {self.profile}" + (f" --data-root {self.data_root}" if self.data_root else "")
 
     @property
     def data(self) -> Path:
@@ -53,11 +68,18 @@ class Paths:
 
     @property
     def notebooks(self) -> Path:
-        return self.root / "notebooks"
+        """The notebooks' sources: under the root, or in the checkout where the root has none."""
+        own = self.root / "notebooks"
+        return own if any(own.glob("*.ipynb")) else Path(__file__).resolve().parent.parent / "notebooks"
 
     def _output(self, name: str) -> Path:
-        # The demo's are the ones in the repository; the other profiles keep to subfolders.
-        return self.root / name if self.profile == "demo" else self.root / name / self.profile
+        # The repository shows the demo profile as it is; all others keep to subfolders.
+        folder = self.root / name
+        if self.profile != "demo":
+            folder = folder / self.profile
+        elif self.data_root:
+            folder = folder / "own_data"
+        return folder / self.variation if self.variation else folder
 
     @property
     def tables(self) -> Path:

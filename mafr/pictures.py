@@ -45,8 +45,9 @@ def new_figure(
 
     `warn` puts the stamp on a coloured ground: data that is not what it stands for.
     """
-    lines = textwrap.wrap(caption, int(width * 17.5))
-    above, below = 0.1 + 0.28 * bool(title) + 0.24 * bool(stamp), 0.06 + 0.135 * len(lines)
+    lines, marks = textwrap.wrap(caption, int(width * 17.5)), textwrap.wrap(stamp, int(width * 17.5))
+    above = 0.1 + 0.28 * bool(title) + 0.24 * bool(marks) + 0.14 * max(len(marks) - 1, 0)
+    below = 0.06 + 0.135 * len(lines)
     total = height + above + below
     figure = Picture(figsize=(width, total), dpi=DPI, layout="constrained", facecolor="white")
     figure.get_layout_engine().set(rect=(0, below / total, 1, height / total), w_pad=0.03, h_pad=0.03)
@@ -54,9 +55,9 @@ def new_figure(
     if title:
         figure.text(0.08 / width, y / total, title, va="top", fontsize=11, fontweight="bold")
         y -= 0.3
-    if stamp:
+    if marks:
         box = {"boxstyle": "round,pad=0.25", "facecolor": "#FFE3C2" if warn else "#EEEEEE", "edgecolor": "none"}
-        figure.text(0.11 / width, y / total, stamp, va="top", fontsize=7, bbox=box)
+        figure.text(0.11 / width, y / total, "\n".join(marks), va="top", fontsize=7, bbox=box, linespacing=1.3)
     figure.text(0.08 / width, (below - 0.03) / total, "\n".join(lines), va="top", fontsize=7, color="#404040",
                 linespacing=1.3)  # fmt: skip
     return figure

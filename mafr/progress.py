@@ -6,9 +6,12 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 
 from tqdm.auto import tqdm
+
+from mafr.errors import MafrError
 
 
 def default_workers() -> int:
@@ -55,6 +58,11 @@ def map_parallel(function: Callable, items: list, workers: int = 1, what: str = 
         try:
             for future in bar(as_completed(futures), total=len(items), what=what):
                 results[futures[future]] = future.result()
+        except BrokenProcessPool:
+            raise MafrError(
+                f"a worker process was killed while working on {what or 'the items'}, most likely for lack of memory; "
+                "what was finished is kept: run the same command again, with fewer --workers"
+            ) from None
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise

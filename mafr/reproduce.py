@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from mafr.config import DATASET_TITLES, DATASETS, Config
+from mafr.config import DATASET_TITLES, DATASETS, VARIANTS, Config
 from mafr.errors import ConfigError, MafrError
 from mafr.paths import Paths, write_atomically, write_json
 from mafr.progress import map_parallel
@@ -59,7 +59,8 @@ def make_tables(config: Config, paths: Paths, variants: Sequence[str], seeds: in
     written = write_tables(read_records(runs, paths), config, paths.tables, tables, variants)
     readme = paths.root / "README.md"
     # The README shows the embedded default and nothing else.
-    if config == Config.preset() and set(tables) == {1, 2, 3, 4, 5} and readme.exists():
+    whole = set(tables) == {1, 2, 3, 4, 5} and tuple(variants) == VARIANTS and seeds == 1
+    if whole and config == Config.preset() and not paths.variation and readme.exists():
         update_readme(readme, paths.tables)
     return written
 
@@ -146,7 +147,7 @@ def _run_notebook(job: tuple[Path, Paths, str, str]) -> None:
         with _environment(_KERNEL | {"MAFR_HOME": str(paths.root)}):
             papermill.execute_notebook(
                 str(source), str(temporary), parameters, kernel_name="python3", cwd=str(paths.notebooks),
-                progress_bar=False, log_output=False, extra_arguments=["--IPKernelApp.log_level=40"],
+                progress_bar=False, log_output=False, extra_arguments=["--IPKernelApp.log_level=50"],
             )  # fmt: skip
         write_atomically(target, _without_machine(temporary.read_text(), paths))
     except papermill.PapermillExecutionError as error:
@@ -220,5 +221,8 @@ def reproduce(
 def _keep_timings(paths: Paths, seconds: dict[str, float]) -> None:
     """Keep the longest time seen of each stage: later calls find their work done already."""
     path = paths.root / "runs" / paths.profile / "stages.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
+    try:
+        known = json.loads(path.read_text())
+    except (OSError, ValueError):
+        known = {}
     write_json(path, {k: max(v, known.get(k, 0.0)) for k, v in {**known, **seconds}.items()})

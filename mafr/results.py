@@ -130,7 +130,7 @@ def load_result(run: Run, paths: Paths) -> Result:
     if record is None:
         raise ResultError(
             f"{run} has not been run: {run.folder(paths) / 'metrics.json'} is missing; make it with "
-            f"`mafr run --profile {run.config.profile} --dataset {run.dataset} --category {run.category}"
+            f"`mafr run {paths.options} --dataset {run.dataset} --category {run.category}"
             f" --variant {run.config.variant}`"
         )
     stores = {s: load_features(paths, run.dataset, run.category, s, run.config) for s in SPLITS}

@@ -17,7 +17,7 @@ METRICS = ("i_auroc", *metric_names())
 # Keys of a record's timings and memory -> head; what is not named here is shown under its own name.
 COST_HEADINGS = {
     "extract_s": "Extraction, s a sample", "train_s": "Training, s", "inference_s": "Inference, s",
-    "score_s": "Scoring, s", "peak_mb": "Peak memory, MB", "parameters": "Parameters",
+    "score_s": "Scoring, s", "peak_mb": "Peak memory of the worker, MB", "parameters": "Parameters",
 }  # fmt: skip
 _INTERVAL = ("i_auroc_low", "i_auroc_high")
 _WHOLE = ("count", "seed", "test_good", "test_defective", "parameters")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +17,7 @@ from mafr.config import Config
 from mafr.errors import MafrError
 from mafr.losses import CompositeLoss
 from mafr.model import MAFR
+from mafr.paths import write_atomically
 from mafr.progress import bar
 
 CHECKPOINT_SECONDS = 30.0
@@ -89,6 +90,7 @@ def fit(
 
 def _epoch(config, model, optimiser, loss, samples: _Cache, epoch: int) -> dict[str, float]:
     generator = torch.Generator().manual_seed(config.seed * 100_003 + epoch)
+    samples.begin(epoch)
     sums: dict[str, Tensor] = {}
     for k in torch.randperm(len(samples), generator=generator).tolist():
         e_rgb, e_xyz, valid = samples[k]
@@ -109,9 +111,15 @@ class _Cache:
         self.features, self.indices = features, list(indices)
         self.kept: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
         self.keep = False
-        if not getattr(features, "live", False):  # features that change at every access must not be kept
+        self.live = getattr(features, "live", False)
+        if not self.live:  # features that change at every access must not be kept
             size = sum(tensor.numel() * tensor.element_size() for tensor in self[0])
             self.keep = len(self.indices) * size <= CACHE_BYTES
+
+    def begin(self, epoch: int) -> None:
+        """Features that are drawn anew follow from the epoch, so that a resumed training sees the same."""
+        if self.live:
+            self.features.seek(epoch)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -126,19 +134,15 @@ class _Cache:
 
 
 def _save(path: Path, model: MAFR, optimiser: torch.optim.Optimizer, history: list) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     state = {
         "model": model.state_dict(),
         "optimiser": optimiser.state_dict(),
         "random": torch.get_rng_state(),
         "history": history,
     }
-    try:
-        torch.save(state, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomically(path, buffer.getvalue())
 
 
 def _resume(path: Path, model: MAFR, optimiser: torch.optim.Optimizer) -> list[dict[str, float]]:

@@ -300,7 +300,7 @@ def test_generated_and_real_data_are_never_mixed_up(tmp_path):
     folder = rawdata.write_mvtec3d(tmp_path / "raw", "bagel")
     with pytest.raises(DataError, match=r"was not generated, but profile smoke expects generated data"):
         _preprocess(tmp_path / "raw", config=config)
-    (folder / "generated.json").write_text(json.dumps({"data_digest": config.data_digest()}))
+    (folder / "generated.json").write_text(json.dumps({"data_digest": config.data_digest("mvtec3d")}))
     with pytest.raises(DataError, match=r"this data is generated, but the settings say real data"):
         _preprocess(tmp_path / "raw")
     _preprocess(tmp_path / "raw", config=config)

@@ -75,6 +75,44 @@ def test_real_data_must_be_there(tmp_path, capsys):
     )
 
 
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["reproduce", "--tables", "6"], "unknown table 6"),
+        (["run", "--seeds", "0"], "--seeds must be at least 1"),
+        (["run", "--category", "bagel", "--shots", "0"], "--shots must be at least 1"),
+        (["run", "--shots", "5"], "--shots goes with --category"),
+        (["run", "--category", "bagel", "--table", "1"], "not both"),
+        (["data", "generate", "--data-root", "somewhere"], "leave out --data-root"),
+        (["config", "--set", "mvtec3d_categories="], "at least one category"),
+        (["config", "--set", "threads=-1"], "must not be negative"),
+    ],
+)
+def test_options_that_make_no_sense(capsys, command, message):
+    assert message in refused(capsys, *command)
+
+
+def test_pretraining_repeats_what_was_shipped_unless_told_otherwise(monkeypatch, tmp_path, capsys):
+    from mafr.pretrain import PretrainSettings
+
+    seen = []
+    monkeypatch.setattr("mafr.pretrain.pretrain", lambda folder, settings: seen.append((folder, settings)) or folder)
+    assert main(["pretrain-points", "--out", str(tmp_path)]) == 0
+    assert main(["pretrain-points", "--steps", "3", "--seed", "4"]) == 0
+    assert seen[0] == (tmp_path, PretrainSettings())
+    assert (seen[1][1].steps, seen[1][1].seed) == (3, 4)
+
+
+def test_results_with_other_settings_keep_to_themselves(at_smoke, tmp_path):
+    _, paths = at_smoke
+    before = {p: p.read_bytes() for p in paths.tables.iterdir()}
+    command = ["reproduce", "--profile", "smoke", "--tables", "2", "--stages", "runs,tables", "--workers", "1"]
+    assert main([*command, "--set", "epochs=1", "--set", "min_steps=0"]) == 0
+    assert {p: p.read_bytes() for p in paths.tables.iterdir() if p.is_file()} == before
+    (folder,) = paths.tables.glob("settings-*")
+    assert "stand-in" in (folder / "table2.md").read_text()
+
+
 def test_run_prints_the_metrics(at_smoke, capsys):
     assert main(["run", "--profile", "smoke", "--category", "bagel", "--variant", "both", "--workers", "1"]) == 0
     text = capsys.readouterr().out
@@ -127,6 +165,12 @@ def test_bad_pairs(at_smoke, tmp_path, capsys):
     assert str(points.shape[0] - 1) in message()
     tifffile.imwrite(xyz, np.zeros_like(points), photometric="rgb")
     assert str(xyz) in message()
+    few = np.zeros_like(points)
+    few[40:44, 40:44] = points[40:44, 40:44]
+    tifffile.imwrite(xyz, few, photometric="rgb")
+    assert f"{xyz}: " in refused(
+        capsys, "predict", "--detector", str(detector), "--rgb", str(rgb), "--xyz", str(xyz), "--processed"
+    )
     points[3, 4, 0] = np.nan
     tifffile.imwrite(xyz, points, photometric="rgb")
     assert str(xyz) in message()

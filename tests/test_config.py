@@ -1,8 +1,12 @@
 """Settings: profiles, variants, validation; the dependency lists agree."""
 
 import dataclasses
+import os
 import re
+import subprocess
+import sys
 import tomllib
+import venv
 from pathlib import Path
 
 import pytest
@@ -86,3 +90,15 @@ def test_the_lock_satisfies_pyproject_and_conda_installs_it():
     python, _, packages = environment["dependencies"]
     assert packages == {"pip": ["-r requirements.lock", "-e ."]}
     assert python.startswith("python" + project["requires-python"])
+
+
+def test_run_all_does_not_take_an_empty_environment_for_its_own(tmp_path):
+    """`mafr` lies in the current folder, so that a bare `import mafr` succeeds in any environment."""
+    venv.create(tmp_path / "empty", with_pip=False)
+    script = """eval "$(sed -n '/^installed()/,/^}/p' run_all.sh)"; installed && echo yes || echo no"""
+    answers = []
+    for folder in (tmp_path / "empty" / "bin", Path(sys.executable).parent):
+        environment = os.environ | {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+        done = subprocess.run(["bash", "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True)
+        answers.append(done.stdout.strip())
+    assert answers == ["no", "yes"]

@@ -209,3 +209,23 @@ def test_real_tire_images_go_through(tmp_path):
             assert sample.gt.any() == (sample.label == 1)  # masks of 253 to 255
     assert total == sum(counts.values())
     assert {"good", "hole", "cut", "contamination", "combined"} == set(data.defects)
+
+
+def test_a_pair_without_a_table_equals_its_processed_copy(tmp_path):
+    """60 x 40 pixels: both must be padded to the same square, or a detector would see another scale."""
+    config = rawdata.config(plane="none")
+    raw = rawdata.write_mvtec3d(tmp_path / "raw")
+    preprocess("mvtec3d", tmp_path / "raw", tmp_path / "out", config)
+    stored = open_dataset("mvtec3d", tmp_path / "out", "bracket", "test", config)
+    sample = stored[stored.ids.index("test/crack/009")]
+    base = raw / "test" / "crack"
+    pair = load_pair(base / "rgb" / "009.png", base / "xyz" / "009.tiff", config, plane="none")
+    assert np.array_equal(pair.rgb, sample.rgb)
+    assert np.array_equal(pair.xyz, sample.xyz)
+
+
+def test_images_of_more_than_eight_bits_are_refused(tmp_path):
+    Image.fromarray(np.arange(2400, dtype=np.uint16).reshape(40, 60)).save(tmp_path / "deep.png")
+    rawdata.write_tiff(tmp_path / "a.tiff", rawdata.scene(0))
+    with pytest.raises(DataError, match=r"deep\.png.*8-bit"):
+        load_pair(tmp_path / "deep.png", tmp_path / "a.tiff", rawdata.config(), plane="remove")

@@ -124,14 +124,48 @@ def test_an_interrupted_write_leaves_no_record_and_the_others_intact(smoke, monk
     assert execute(run, paths)["seed"] == 4
 
 
+def test_a_full_disk_while_features_are_written_is_an_error_and_leaves_nothing(smoke, monkeypatch):
+    config, paths = smoke
+    other = replace(config, groups=48)
+
+    def full_disk(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full_disk)
+    folder = paths.features("mvtec3d") / "bagel"
+    before = sorted(folder.iterdir())
+    with pytest.raises(OSError, match="No space left"):
+        experiments.extract_features(paths, other, "mvtec3d", ["bagel"])
+    assert sorted(folder.iterdir()) == before
+
+
+def test_anomalous_training_samples_are_refused(smoke, monkeypatch):
+    config, paths = smoke
+    real = experiments.load_features
+
+    def mislabelled(*arguments):
+        store = real(*arguments)
+        if store.split == "train":
+            store.labels[1] = 1
+        return store
+
+    monkeypatch.setattr(experiments, "load_features", mislabelled)
+    with pytest.raises(DataError, match=r"train/good/\d+ is an anomalous sample"):
+        execute(Run("mvtec3d", "bagel", replace(config, seed=6)), paths)
+
+
 def test_a_damaged_record_is_named(smoke, tmp_path):
     config, paths = smoke
     run = Run("mvtec3d", "bagel", replace(config, seed=5))
     path = run.folder(paths) / "metrics.json"
     path.parent.mkdir(parents=True)
-    path.write_text("{")
-    with pytest.raises(DataError, match=r"metrics\.json is damaged"):
-        read_record(run, paths)
+    for content in ("{", "{}", "[]"):
+        path.write_text(content)
+        with pytest.raises(DataError, match=r"metrics\.json is damaged"):
+            read_record(run, paths)
+    (path.parent / "residuals.npz").write_bytes(b"PK cut off")
+    with pytest.raises(DataError, match=r"residuals\.npz is damaged"):
+        load_residuals(run, paths)
     assert json.loads((Run("mvtec3d", "bagel", config).folder(paths) / "metrics.json").read_text())
 
 

@@ -325,7 +325,7 @@ def test_too_few_points_name_the_sample(extractor: FeatureExtractor) -> None:
     sample = make_sample()
     xyz = np.zeros_like(sample.xyz)
     xyz[:, 50, 20:60] = sample.xyz[:, 50, 20:60]
-    with pytest.raises(DataError, match=r"test/crack/000 of bagel has 40 valid points; at least 64"):
+    with pytest.raises(DataError, match=r"bagel test/crack/000: the cloud has 40 valid points, at least 64"):
         extractor.extract(dataclasses.replace(sample, xyz=xyz))
     with pytest.raises(DataError, match="56 x 56"):
         extractor.extract(make_sample(size=56))

@@ -13,6 +13,7 @@ from PIL import Image
 
 from mafr.config import CATEGORIES, Config
 from mafr.data.synthetic import eyecandies as ec
+from mafr.data.synthetic.category import MARK
 from mafr.data.synthetic.parts_eyecandies_defects import KINDS, smallest_mask
 from mafr.errors import ConfigError, DataError
 
@@ -99,16 +100,16 @@ def test_complete_class_is_kept_and_others_are_made_anew(config, tmp_path):
     tiny = dataclasses.replace(config, eyecandies_train=1, test_good=1, test_defective=1)
     folder = ec.generate_eyecandies(tmp_path, tiny, "Confetto")
     before = digest(folder)
-    stamp = (folder / ec.MARK).stat().st_mtime_ns
+    stamp = (folder / MARK).stat().st_mtime_ns
     start = time.perf_counter()
     ec.generate_eyecandies(tmp_path, tiny, "Confetto")
     assert time.perf_counter() - start < 0.2
-    assert (folder / ec.MARK).stat().st_mtime_ns == stamp
+    assert (folder / MARK).stat().st_mtime_ns == stamp
     larger = dataclasses.replace(tiny, eyecandies_train=2)
     ec.generate_eyecandies(tmp_path, larger, "Confetto")
     assert (folder / "train" / "data" / "001_image_4.png").is_file()
     # A class without a valid mark of completion that the generator made is made anew.
-    (folder / ec.MARK).write_text("{")
+    (folder / MARK).write_text("{")
     (folder / "val" / "data" / "000_depth.png").unlink()
     ec.generate_eyecandies(tmp_path, tiny, "Confetto")
     assert digest(folder) == before

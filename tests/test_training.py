@@ -96,6 +96,28 @@ def test_an_interrupted_training_resumes_to_the_same_result(tmp_path, monkeypatc
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
+def test_features_that_are_drawn_anew_follow_from_the_epoch(tmp_path, monkeypatch):
+    """As live features do it: resumed, the second half must see the draws it would have seen."""
+
+    class Drawn(FakeFeatures):
+        live = True
+
+        def seek(self, draw):
+            self.draw = draw
+
+        def dense(self, indices):
+            e_rgb, e_xyz, valid = super().dense(indices)
+            noise = torch.randn(e_rgb.shape, generator=torch.Generator().manual_seed(1000 * self.draw + indices[0]))
+            return e_rgb + noise, e_xyz, valid
+
+    config, checkpoint = small(), tmp_path / "checkpoint.pt"
+    _, history = training.fit(config, Drawn(config, 3), range(3))
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    training.fit(replace(config, epochs=2), Drawn(config, 3), range(3), checkpoint)
+    _, resumed = training.fit(config, Drawn(config, 3), range(3), checkpoint)
+    assert resumed == history
+
+
 def test_a_damaged_checkpoint_is_named(tmp_path):
     path = tmp_path / "checkpoint.pt"
     path.write_bytes(b"not a checkpoint")
@@ -158,6 +180,9 @@ def test_bad_detector_folders_are_refused(tmp_path):
     record = json.loads((folder / "detector.json").read_text())
     (folder / "detector.json").write_text(json.dumps(record | {"format": 0}))
     with pytest.raises(WeightsError, match="another version"):
+        Detector.load(folder)
+    (folder / "detector.json").write_text(json.dumps({"format": 1}))
+    with pytest.raises(WeightsError, match=r"detector\.json lacks"):
         Detector.load(folder)
     (folder / "detector.json").write_text("{")
     with pytest.raises(WeightsError, match="cannot be read"):

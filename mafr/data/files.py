@@ -39,7 +39,10 @@ def decode_image(content: bytes, path: Path) -> Image.Image:
 
 def decode_rgb(content: bytes, path: Path) -> np.ndarray:
     """(H, W, 3) uint8. Raises DataError."""
-    return np.asarray(decode_image(content, path).convert("RGB"))
+    image = decode_image(content, path)
+    if image.mode.startswith(("I", "F")):  # converting these would cut bright values off without a word
+        raise DataError(f"{path}: an image of mode {image.mode}, more than 8 bits a channel; save it as an 8-bit png")
+    return np.asarray(image.convert("RGB"))
 
 
 def decode_mask(content: bytes, path: Path) -> np.ndarray:

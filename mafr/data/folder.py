@@ -109,8 +109,8 @@ def load_pair(
     """A sample from one RGB image and its organised cloud, a (H, W, 3) tiff in metres.
 
     Args:
-        plane: "remove" preprocesses the cloud in memory as MVTec 3D-AD's; "none" takes it as it is;
-            by default it must be preprocessed already, and a cloud that still shows its table is refused.
+        plane: "remove" preprocesses the cloud in memory as MVTec 3D-AD's, "none" as one without a table; by
+            default it must be preprocessed already, and a cloud that still shows its table is refused.
 
     Returns:
         Sample without a mask: `defect` "unknown", `label` 0, `id` the image's stem.
@@ -123,13 +123,14 @@ def load_pair(
         raise DataError(f"unknown plane mode {plane!r}; choose remove or none")
     rgb = decode_rgb(read_bytes(rgb_path), rgb_path)
     xyz = decode_xyz(read_bytes(xyz_path), xyz_path)
-    if plane == "remove":
+    if plane is not None:
+        # With "none" too: the processed copy that the detector was trained on is padded to the same square.
         check_same_size(rgb.shape[:2], rgb_path, xyz.shape[:2], xyz_path)
-        xyz = clean_cloud(xyz, rgb_path.stem, "remove", xyz_path)
+        xyz = clean_cloud(xyz, rgb_path.stem, plane, xyz_path)
     elif plane is None and config.plane == "remove" and shows_table(xyz, rgb_path.stem):
         raise DataError(
-            f'{xyz_path}: the cloud still shows the table it lies on; use plane="remove" (--plane remove) to '
-            'preprocess it, or plane="none" if that is the part'
+            f'{xyz_path}: the cloud still shows the table it lies on; use plane="remove" to preprocess it '
+            '(`mafr predict` without --processed), or plane="none" if that is the part'
         )
     side = _side(rgb, rgb_path, xyz, xyz_path)
     size = config.image_size

@@ -58,8 +58,7 @@ def check_source(source: Mapping | None, folder: Path, dataset: str, config: Con
             f"{folder}: this data is generated, but the settings say real data (generated=False); point --data-root "
             f"at the real data, or prepare it with `{command}`"
         )
-    # The two generators name the digest differently.
-    if source is not None and source.get("data_digest", source.get("data")) != config.data_digest():
+    if source is not None and source.get("data_digest") != config.data_digest(dataset):
         raise DataError(
             f"{folder}: generated with other settings (raw_side or sample counts) than profile {config.profile} has "
             f"now; make it again with `{command}`"

@@ -110,8 +110,9 @@ class FeatureExtractor:
         needed = max(config.groups, config.group_size)
         if len(points) < needed:
             raise DataError(
-                f"sample {sample.id} of {sample.category} has {len(points)} valid points; at least {needed} are "
-                "needed for the settings groups and group_size"
+                f"{sample.category} {sample.id}: the cloud has {len(points)} valid points, at "
+                f"least {needed} are needed; scan closer, leave the sample out, or lower the settings groups and "
+                "group_size"
             )
         patches, centres = group_points(points, config.groups, config.group_size)
         index, weight = cell_weights(sample.xyz, centres, config.grid)

@@ -51,6 +51,10 @@ class LiveFeatures:
         """Defect folder of each sample."""
         return list(self.samples.defects)
 
+    def seek(self, draw: int) -> None:
+        """Make the next access to each sample its draw number `draw`."""
+        self._draws[:] = draw
+
     def tokens(self, indices: Sequence[int]) -> Tokens:
         """The next draw of some samples' tokens."""
         parts = []

@@ -158,9 +158,7 @@ def _write(folder: Path, dataset: SplitOfSamples, config: Config, extractor: Fea
         sample = dataset[number]
         for name, row in _rows(sample, extractor):
             if name not in arrays:
-                arrays[name] = np.lib.format.open_memmap(
-                    folder / f"{name}.npy", mode="w+", dtype=row.dtype, shape=(count, *row.shape)
-                )
+                arrays[name] = _new_array(folder / f"{name}.npy", row, count)
             arrays[name][number] = row
         ids.append(sample.id)
         defects.append(sample.defect)
@@ -188,6 +186,16 @@ def _write(folder: Path, dataset: SplitOfSamples, config: Config, extractor: Fea
             "defects": defects,
         },
     )
+
+
+def _new_array(path: Path, row: np.ndarray, count: int) -> np.ndarray:
+    """A mapped file for `count` rows like `row`, its space taken on the disk at once."""
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=row.dtype, shape=(count, *row.shape))
+    if hasattr(os, "posix_fallocate"):
+        # Writing to a mapped file on a full disk kills the process without a word; this raises OSError.
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def _rows(sample: Sample, extractor: FeatureExtractor) -> Iterator[tuple[str, np.ndarray]]:

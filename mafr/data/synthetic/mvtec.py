@@ -18,9 +18,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +29,7 @@ from scipy.ndimage import gaussian_filter
 
 from mafr.config import Config
 from mafr.data.synthetic import defects, render, sdf
+from mafr.data.synthetic.category import write_category
 from mafr.data.synthetic.noise import seed_of
 from mafr.data.synthetic.part import Part
 from mafr.data.synthetic.parts_mvtec import RECIPES
@@ -253,7 +251,7 @@ def _stamp(category: str, config: Config) -> dict:
     return {
         "generator": "mafr.data.synthetic.mvtec",
         "version": VERSION,
-        "data_digest": config.data_digest(),
+        "data_digest": config.data_digest("mvtec3d"),
         "category": category,
         "counts": {
             "train": config.mvtec3d_train, "validation": config.validation_count,
@@ -269,23 +267,9 @@ def generate_mvtec3d(root: Path, config: Config, category: str) -> Path:
     """
     if category not in RECIPES:
         raise ConfigError(f"unknown category {category!r}; the generated ones are {', '.join(RECIPES)}")
-    folder, stamp = Path(root) / category, _stamp(category, config)
-    mark = folder / "generated.json"
-    if mark.is_file() and json.loads(mark.read_text()) == stamp:
-        return folder
-    if folder.exists() and not mark.is_file():
-        raise DataError(f"{folder} holds data that were not generated; choose another folder or move it away")
-    temporary = folder.with_name(f".{category}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        _write(temporary, config, category)
-        write_json(temporary / "generated.json", stamp)
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.replace(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return folder
+    return write_category(
+        Path(root) / category, _stamp(category, config), lambda folder: _write(folder, config, category)
+    )
 
 
 def _write(folder: Path, config: Config, category: str) -> None:

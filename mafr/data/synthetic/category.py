@@ -1,0 +1,53 @@
+"""How a generated category reaches the disk: whole or not at all, and never over data that was not generated."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from mafr.errors import DataError
+from mafr.paths import write_json
+
+MARK = "generated.json"  # written last; makes a category complete
+_STALE = 3600.0  # seconds after which a temporary folder is nobody's any more
+
+
+def write_category(folder: Path, mark: Mapping, write: Callable[[Path], None]) -> Path:
+    """Fill `folder` by `write(temporary folder)` unless a category with the same `mark` is there; returns it.
+
+    Raises DataError for a folder that was not generated: real data is never overwritten.
+    """
+    if _mark_of(folder) == mark:
+        return folder
+    if folder.exists() and not (folder / MARK).is_file():
+        raise DataError(
+            f"{folder} exists and was not generated: it holds no {MARK}. Move it away or choose another data root; "
+            "real data is never overwritten."
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.parent.glob(f".{folder.name}.*"):
+        if time.time() - leftover.stat().st_mtime > _STALE:
+            shutil.rmtree(leftover, ignore_errors=True)
+    fresh, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{kind}") for kind in ("new", "old"))
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        write(fresh)
+        write_json(fresh / MARK, mark)
+        if folder.exists():
+            folder.rename(old)
+        fresh.rename(folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+def _mark_of(folder: Path) -> object:
+    try:
+        return json.loads((folder / MARK).read_text())
+    except (OSError, ValueError):
+        return None
