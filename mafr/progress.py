@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -53,7 +54,10 @@ def map_parallel(function: Callable, items: list, workers: int = 1, what: str = 
     workers = min(workers, len(items))
     # spawn: forked children of a process with threads (torch) can hang.
     context = multiprocessing.get_context("spawn")
-    with _thread_limit(max(1, default_workers() // workers)), ProcessPoolExecutor(workers, context) as pool:
+    # Ctrl-C reaches the workers too: they end at once and without a word, the caller says what is to be said.
+    quiet = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_DFL)}
+    threads = max(1, default_workers() // workers)
+    with _thread_limit(threads), ProcessPoolExecutor(workers, context, **quiet) as pool:
         futures = {pool.submit(function, item): k for k, item in enumerate(items)}
         try:
             for future in bar(as_completed(futures), total=len(items), what=what):
