@@ -48,14 +48,16 @@ def map_parallel(function: Callable, items: list, workers: int = 1, what: str = 
     `function` must be importable (a module's top level). An error in one item is raised after the
     pool has been told to start nothing further; what finished before it stays on disk.
     """
+    if not items:
+        return []  # without an empty bar
     if workers <= 1 or len(items) <= 1:
         return [function(item) for item in bar(items, what=what)]
     results: list = [None] * len(items)
     workers = min(workers, len(items))
     # spawn: forked children of a process with threads (torch) can hang.
     context = multiprocessing.get_context("spawn")
-    # Ctrl-C reaches the workers too: they end at once and without a word, the caller says what is to be said.
-    quiet = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_DFL)}
+    # Ctrl-C reaches the workers too: they leave it to this process, which ends them and says what is to be said.
+    quiet = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
     threads = max(1, default_workers() // workers)
     with _thread_limit(threads), ProcessPoolExecutor(workers, context, **quiet) as pool:
         futures = {pool.submit(function, item): k for k, item in enumerate(items)}
@@ -67,6 +69,10 @@ def map_parallel(function: Callable, items: list, workers: int = 1, what: str = 
                 f"a worker process was killed while working on {what or 'the items'}, most likely for lack of memory; "
                 "what was finished is kept: run the same command again, with fewer --workers"
             ) from None
+        except KeyboardInterrupt:
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
