@@ -275,8 +275,8 @@ def _fit(arguments: argparse.Namespace) -> None:
     detector = Detector(config).fit(train)
     threshold = detector.calibrate(validation)
     detector.save(arguments.out)
-    print(f"detector in {arguments.out}; threshold {threshold:.4f}, the {config.quantile:.0%} quantile of the")
-    print("good validation scores")
+    origin = f"the {config.quantile:.0%} quantile of the good validation scores"
+    print(f"detector in {arguments.out}; threshold {threshold:.4f}, {origin}")
 
 
 def _predict(arguments: argparse.Namespace) -> None:
