@@ -46,6 +46,8 @@ def all_metrics(
     """
     if labels.min() == labels.max():
         raise MafrError("the test set needs good and anomalous samples; an AUROC of one class is not defined")
+    # Once for all operators: a map of full size passes `fused_maps` as it is.
+    psi_rgb, psi_xyz = (upsample(psi, valid, config.image_size) for psi in (psi_rgb, psi_xyz))
     metrics, scores = {}, {}
     for how in FUSIONS:
         maps = fused_maps(psi_rgb, psi_xyz, valid, mask, config, how)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mafr.detector import Prediction
 
 # Okabe and Ito's colours: told apart by colour-blind readers too.
-BLUE, ORANGE, GREEN, PURPLE, GREY, BLACK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C8C8C", "#1A1A1A"
+BLUE, ORANGE, GREEN, GREY, BLACK = "#0072B2", "#D55E00", "#009E73", "#8C8C8C", "#1A1A1A"
 VARIANT_STYLES = {"paper": (BLUE, "-"), "released": (ORANGE, "--")}
 GOOD, DEFECTIVE = BLUE, ORANGE
 HEAT, DEPTH = "inferno", "cividis"

@@ -241,7 +241,7 @@ def cloud_figure(view: View, size: int = 2) -> go.Figure:
     return go.Figure(
         traces,
         {
-            "scene": axis | {"aspectmode": "data", "camera": {"eye": {"x": 0, "y": -0.9, "z": 1.6}}},
+            "scene": axis | {"aspectmode": "data", "camera": {"eye": {"x": 0, "y": -1.1, "z": 1.95}}},
             "title": {"text": f"{view.sample.category}, {view.sample.id}: {len(points)} points", "font": {"size": 13}},
             "updatemenus": [{"buttons": buttons, "type": "buttons", "direction": "right", "x": 0, "y": 1.02}],
             "margin": {"l": 0, "r": 0, "b": 0, "t": 40},

@@ -48,11 +48,6 @@ class Tokens:
         """The samples of several tokens, one after the other."""
         return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in TOKEN_NAMES))
 
-    def to(self, device: torch.device | str) -> Tokens:
-        """The same tokens on another device."""
-        return Tokens(*(getattr(self, name).to(device) for name in TOKEN_NAMES))
-
-
 TOKEN_NAMES = ("rgb", "xyz", "index", "weight")
 
 

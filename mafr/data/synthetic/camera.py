@@ -63,10 +63,6 @@ class Camera:
         """World to camera coordinates, (..., 3)."""
         return (points - self.origin) @ self.rotation
 
-    def to_world(self, points: object) -> Array:
-        """Camera to world coordinates, (..., 3)."""
-        return np.asarray(points, np.float32) @ self.rotation.T + self.origin
-
     def project(self, points: Array) -> tuple[Array, Array, Array]:
         """Pixel coordinates u, v and depth z of world points."""
         q = self.to_camera(points)

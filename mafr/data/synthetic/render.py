@@ -14,7 +14,7 @@ A pixel's ray passes through integer coordinates: pixel (row v, column u) looks 
 coordinates (x right, y down, z forward). `hits.depth` is z in the camera, `hits.xyz()` the points in the camera.
 
 - `Camera`: focal, cx, cy (pixels), width, height, rotation (3, 3; columns are the camera's axes in the world), origin.
-  `directions()` (H·W, 3) unit; `to_camera(points)`, `to_world(points)`, `project(points) -> (u, v, z)`,
+  `directions()` (H·W, 3) unit; `to_camera(points)`, `project(points) -> (u, v, z)`,
   `pose()` (4, 4) camera to world.
 - `Hits`: camera; part, ground (H, W) bool; distance (H, W), along the ray; points, normals (H, W, 3) in the world;
   0 where nothing is hit.

@@ -1,14 +1,14 @@
 """Signed distance functions: plain functions on (N, 3) float32 points, negative inside, in the points' unit.
 
 Primitives (p first, then sizes; centred on the origin, long axis z unless said otherwise):
-`sphere(p, radius)`, `ellipsoid(p, radii)`, `capsule(p, a, b, radius_a, radius_b=None)`, `torus(p, ring, tube)`,
+`sphere(p, radius)`, `ellipsoid(p, radii)`, `capsule(p, a, b, radius_a, radius_b=None)`,
 `box(p, half, rounding=0)`, `cylinder(p, radius, half, rounding=0)`, `cone(p, low, high, half, rounding=0)`,
 `prism(p, corners, half, rounding=0)` (any simple polygon, extruded), `plane(p, normal, offset)`,
-`polyline(p, nodes, radii)` (a chain of capsules) and `helix_phase(p, pitch)`.
-Joining: `union(*d)`, `smooth_union(a, b, k)`, `smooth_subtract(a, tool, k)`, `smooth_intersect(a, b, k)`;
+`polyline(p, nodes, radii)` (a chain of capsules).
+Joining: `smooth_union(a, b, k)`, `smooth_subtract(a, tool, k)`, `smooth_intersect(a, b, k)`;
 k is the width of the rounding, 0 is sharp.
 Moving points before a primitive: `move(p, offset)`, `turn(p, rotation)` (into the frame whose axes are the columns),
-`rotation(axis, angle)`, `frame(normal, angle)`, `twist(p, rate)`, `bend(p, curvature, ...)`, `repeat_around(p, count)`.
+`rotation(axis, angle)`, `frame(normal, angle)`, `bend(p, curvature, ...)`.
 `relief(pattern, half, step)`: a pattern of x and y alone, tabulated once; for what is costly and seen from above.
 `displace(d, p, amount, pattern)`: pushes the surface out by `amount * pattern(p)`, the pattern in [-1, 1]; it is only
 evaluated near the surface, and elsewhere the result is a safe lower bound, so that tracing stays quick.
@@ -70,12 +70,6 @@ def polyline(p: Array, nodes: object, radii: object) -> Array:
     return out
 
 
-def torus(p: Array, ring: float, tube: float) -> Array:
-    """Ring radius to the middle of the tube; the axis is z. Exact."""
-    q = np.hypot(p[:, 0], p[:, 1]) - np.float32(ring)
-    return np.hypot(q, p[:, 2]) - np.float32(tube)
-
-
 def _corner(q: Array, r: Array) -> Array:
     """Distance outside a corner where q, r are the distances to its two sides."""
     return np.hypot(np.maximum(q, 0), np.maximum(r, 0)) + np.minimum(np.maximum(q, r), 0)
@@ -127,19 +121,6 @@ def plane(p: Array, normal: object, offset: float) -> Array:
     return p @ _f(normal) - np.float32(offset)
 
 
-def helix_phase(p: Array, pitch: float) -> Array:
-    """Height within the thread about z, in turns: 0 to 1 from one groove to the next."""
-    return np.mod(p[:, 2] / np.float32(pitch) + np.arctan2(p[:, 1], p[:, 0]) / np.float32(2 * np.pi), 1.0)
-
-
-def union(*distances: Array) -> Array:
-    """The nearest of all."""
-    out = distances[0]
-    for d in distances[1:]:
-        out = np.minimum(out, d)
-    return out
-
-
 def smooth_union(a: Array, b: Array, k: float) -> Array:
     """Union with a fillet about k wide (polynomial minimum)."""
     if k <= 0:
@@ -188,13 +169,6 @@ def frame(normal: object, angle: float = 0.0) -> Array:
     return np.stack([first, np.cross(n, first), n], axis=1).astype(np.float32)
 
 
-def twist(p: Array, rate: float) -> Array:
-    """Turn about z by `rate` radians a unit of height."""
-    angle = p[:, 2] * np.float32(rate)
-    c, s = np.cos(angle), np.sin(angle)
-    return np.stack([c * p[:, 0] + s * p[:, 1], c * p[:, 1] - s * p[:, 0], p[:, 2]], axis=1)
-
-
 def bend(p: Array, curvature: float, along: int = 0, towards: int = 1, start: float = 0.0) -> Array:
     """Curl the axis `along` towards another: a straight primitive evaluated here becomes an arc of that curvature.
 
@@ -216,15 +190,6 @@ def bend(p: Array, curvature: float, along: int = 0, towards: int = 1, start: fl
         new_y = np.where(bent, new_y, y)
     q[:, along], q[:, towards] = new_x, new_y
     return q
-
-
-def repeat_around(p: Array, count: int) -> Array:
-    """Fold the points into one of `count` equal sectors about z; the sector's middle is the x axis."""
-    step = np.float32(2 * np.pi / count)
-    angle = np.arctan2(p[:, 1], p[:, 0])
-    angle = angle - step * np.round(angle / step)
-    radius = np.hypot(p[:, 0], p[:, 1])
-    return np.stack([radius * np.cos(angle), radius * np.sin(angle), p[:, 2]], axis=1)
 
 
 def relief(
