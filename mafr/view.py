@@ -37,6 +37,8 @@ from mafr.pictures import (
 from mafr.results import Result, colour_range
 
 MAX_POINTS = 4000  # of a cloud drawn in 3D
+# Seen from above and the front, moved up so that the axis labels below are not cut.
+_CAMERA = {"eye": {"x": 0, "y": -1.2, "z": 2.1}, "center": {"x": 0, "y": -0.25, "z": -0.1}}
 AGREEMENT = {"hit": GREEN, "missed": ORANGE, "false alarm": BLUE}
 
 
@@ -241,7 +243,7 @@ def cloud_figure(view: View, size: int = 2) -> go.Figure:
     return go.Figure(
         traces,
         {
-            "scene": axis | {"aspectmode": "data", "camera": {"eye": {"x": 0, "y": -1.1, "z": 1.95}}},
+            "scene": axis | {"aspectmode": "data", "camera": _CAMERA},
             "title": {"text": f"{view.sample.category}, {view.sample.id}: {len(points)} points", "font": {"size": 13}},
             "updatemenus": [{"buttons": buttons, "type": "buttons", "direction": "right", "x": 0, "y": 1.02}],
             "margin": {"l": 0, "r": 0, "b": 0, "t": 40},
