@@ -24,6 +24,7 @@ CATEGORIES = {
         "LicoriceSandwich", "Lollipop", "Marshmallow", "PeppermintCandy",
     ),
 }  # fmt: skip
+UNTRAINED = "UNTRAINED random backbones: these numbers mean nothing"  # on every output made with `random_weights`
 LOSS_TERMS = ("sim", "smooth", "census")
 FUSIONS = ("product", "sum", "max", "rgb", "xyz")
 
@@ -91,6 +92,8 @@ _PROFILE_SETTINGS: dict[str, dict[str, object]] = {
         "epochs": 100,
         "min_steps": 0,
         "threads": 0,
+        "precision": "auto",
+        "device": "auto",
     },
 }
 
@@ -129,6 +132,7 @@ class Config:
     group_size: int = 32  # neighbours a group
     xyz_pool: int = 1  # side of the average pool over the scattered point features; released code: 3
     extractor_mode: str = "eval"  # "train" repeats the released code's never switching to eval
+    random_weights: bool = False  # untrained backbones, for tests and timing; every output says so
 
     # --- head (Sec. III-B, IV-A)
     fused_dim: int = 0  # 0: the variant's rule, see `width`
@@ -163,6 +167,10 @@ class Config:
     sigma: float = math.sqrt(22.0)
     image_score: str = "max"
     map_scaling: str = "none"
+
+    # --- computing
+    precision: str = "float32"  # of matrix products; "auto": bfloat16 where the hardware multiplies it natively
+    device: str = "cpu"  # "auto": a GPU where there is one
 
     # --- reporting
     bootstrap: int = 1000  # resamples behind a confidence interval
@@ -232,9 +240,9 @@ class Config:
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
     def digest(self, names: tuple[str, ...] | None = None) -> str:
-        """SHA-256 (hex) of all settings, or of the named ones."""
+        """SHA-256 (hex) of the named settings, or of all that decide results (`PLACE_SETTINGS` aside)."""
         values = self.as_dict()
-        kept = {name: values[name] for name in (names or sorted(values))}
+        kept = {name: values[name] for name in (names or sorted(set(values) - PLACE_SETTINGS))}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
     def data_digest(self, dataset: str) -> str:
@@ -247,9 +255,10 @@ class Config:
         return self.digest(FEATURE_SETTINGS)
 
 
+PLACE_SETTINGS = {"device"}  # where a run is computed; its record says where it was
 FEATURE_SETTINGS = (
     "image_size", "rgb_backbone", "point_backbone", "rgb_dim", "xyz_dim", "grid", "groups", "group_size",
-    "xyz_pool", "extractor_mode",
+    "xyz_pool", "extractor_mode", "random_weights", "precision",
 )  # fmt: skip
 
 _CHOICES = {
@@ -267,6 +276,8 @@ _CHOICES = {
     "blur": ("gaussian", "box"),
     "image_score": ("max", "max-over-root-mean"),
     "map_scaling": ("none", "per-metric"),
+    "precision": ("auto", "float32", "bfloat16"),
+    "device": ("auto", "cpu", "cuda"),
 }
 _POSITIVE = (
     "image_size", "rgb_dim", "xyz_dim", "grid", "groups", "group_size", "xyz_pool", "cbam_reduction",

@@ -16,7 +16,7 @@ from mafr.errors import ResultError
 from mafr.metrics import pro_curve
 from mafr.paths import Paths
 from mafr.pictures import DEFECTIVE, GOOD, GREY, VARIANT_STYLES, Picture, new_figure
-from mafr.results import Result, not_run, stamp, stored_records, stored_results
+from mafr.results import Result, needs_warning, not_run, stamp, stored_records, stored_results
 from mafr.scoring import metric_maps
 
 PRO_LIMIT = 0.3  # the largest false-positive rate of the paper's AUPRO
@@ -29,7 +29,7 @@ def training_curves(
 ) -> Picture:
     """Loss terms of each epoch, mean over categories, both variants; a band from the lowest to the highest."""
     records = [r for d in datasets for v in variants for r in stored_records(config, paths, d, v).values()]
-    return plot_history(records, stamp(config, datasets, variants), warn=config.generated)
+    return plot_history(records, stamp(config, datasets, variants), warn=needs_warning(config))
 
 
 def plot_history(records: Sequence[dict], stamp: str = "", warn: bool = False) -> Picture:
@@ -222,7 +222,7 @@ def _panels(
     width = min(_COLUMNS, max(len(columns[d]) + 1 for d in datasets))
     missing = "".join(not_run(config, d, columns[d]) for d in datasets)
     figure = new_figure(max(1.95 * width, 6.0), 1.75 * sum(rows.values()) + 0.3 * len(datasets), title,
-                        stamp(config, datasets, variants), caption + missing, warn=config.generated)  # fmt: skip
+                        stamp(config, datasets, variants), caption + missing, warn=needs_warning(config))  # fmt: skip
     parts = figure.subfigures(len(datasets), 1, squeeze=False, height_ratios=[rows[d] for d in datasets])[:, 0]
 
     def panels() -> Iterator[tuple[str, str | None, Axes]]:

@@ -13,15 +13,18 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from mafr.config import Config
+from mafr.config import PLACE_SETTINGS, Config
 from mafr.data.samples import Sample
+from mafr.device import Place
 from mafr.errors import ConfigError, MafrError, WeightsError
-from mafr.features.extract import FeatureExtractor, Tokens, densify
+from mafr.features.extract import FeatureExtractor, Tokens
 from mafr.features.live import LiveFeatures
 from mafr.model import MAFR
 from mafr.paths import Paths, write_atomically, write_json
 from mafr.progress import bar
-from mafr.scoring import anomaly_map, image_score, residual_map, score_mask, upsample
+from mafr.released import load_checkpoints
+from mafr.restore import Restorer, open_scene, scores_every_pixel
+from mafr.scoring import anomaly_map, image_score, score_mask, upsample
 from mafr.training import Features, fit, torch_threads
 
 FORMAT = 1
@@ -44,16 +47,14 @@ class Prediction:
 class SampleFeatures:
     """Features of samples held in memory, extracted once: what `Detector.fit` trains on."""
 
-    def __init__(self, samples: Sequence[Sample], config: Config, extractor: FeatureExtractor) -> None:
-        self.config = config
-        self.tokens: list[Tokens] = [extractor.extract(s) for s in bar(samples, what="extracting features")]
+    def __init__(self, samples: Sequence[Sample], extractor: FeatureExtractor) -> None:
+        self.all: list[Tokens] = [extractor.extract(s) for s in bar(samples, what="extracting features")]
 
     def __len__(self) -> int:
-        return len(self.tokens)
+        return len(self.all)
 
-    def dense(self, indices: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        parts = [densify(self.tokens[k], self.config) for k in indices]
-        return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    def tokens(self, indices: Sequence[int]) -> Tokens:
+        return Tokens.cat([self.all[k] for k in indices])
 
 
 class Detector:
@@ -82,8 +83,9 @@ class Detector:
         for sample in samples:
             if sample.label:
                 raise MafrError(f"{sample.category}/{sample.id} is anomalous; train on good samples only")
-        kind = LiveFeatures if self.config.extractor_mode == "train" else SampleFeatures
-        return self.fit_features(kind(samples, self.config, self.extractor), show=show)
+        if self.config.extractor_mode == "train":
+            return self.fit_features(LiveFeatures(samples, self.config, self.extractor), show=show)
+        return self.fit_features(SampleFeatures(samples, self.extractor), show=show)
 
     def fit_features(
         self,
@@ -97,24 +99,34 @@ class Detector:
         self.model, self.history = fit(self.config, features, chosen, checkpoint, show)
         return self
 
-    def residuals(self, e_rgb: Tensor, e_xyz: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Eq. 7 on dense features: two residual maps (B, 1, g, g), zero at invalid cells."""
+    def residuals(self, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
+        """Eq. 7 on tokens: psi_rgb, psi_xyz, valid, each (B, 1, g, g); the maps are zero at invalid cells."""
         if self.model is None:
             raise MafrError("this detector is not trained yet; call fit, or load a saved one")
-        with torch.inference_mode(), torch_threads(self.config.threads):
-            e_rgb_hat, e_xyz_hat = self.model(e_rgb, e_xyz, valid if self.config.valid_only else None)
-            return residual_map(e_rgb, e_rgb_hat) * valid, residual_map(e_xyz, e_xyz_hat) * valid
+        place = Place.of(self.config)
+        restorer = Restorer(self.model.to(place.device), self.config, place)
+        parts = []
+        with torch_threads(self.config.threads):
+            for k in range(len(tokens)):
+                scene = open_scene(tokens.part(k), self.config, place, scores_every_pixel(self.config))
+                parts.append((*restorer.residuals(scene), scene.valid[None, None]))
+        return tuple(torch.cat(maps).cpu() for maps in zip(*parts, strict=True))
 
     def predict(self, sample: Sample) -> Prediction:
         """Maps and score of one sample."""
-        e_rgb, e_xyz, valid = densify(self.extractor.extract(sample), self.config)
-        psi_rgb, psi_xyz = self.residuals(e_rgb, e_xyz, valid)
-        mask = score_mask(valid, torch.from_numpy(sample.valid)[None])
-        size = self.config.image_size
+        maps = self.anomaly_map(self.extractor.extract(sample), torch.from_numpy(sample.valid)[None])
+        score = image_score(maps[2], self.config.image_score).item()
+        return Prediction(*(psi[0, 0].numpy() for psi in maps), score)
+
+    def anomaly_map(self, tokens: Tokens, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Eqs. 7-8 on tokens: psi_rgb, psi_xyz and psi, each (B, 1, S, S).
+
+        mask: (B, 1, S, S) bool, true where a pixel has a 3D point.
+        """
+        psi_rgb, psi_xyz, valid = self.residuals(tokens)
+        mask, size = score_mask(valid, mask), self.config.image_size
         psi_rgb, psi_xyz = (upsample(p, valid, size) * mask for p in (psi_rgb, psi_xyz))
-        psi = anomaly_map(psi_rgb, psi_xyz, mask, self.config, self.config.fusion)
-        score = image_score(psi, self.config.image_score).item()
-        return Prediction(psi_rgb[0, 0].numpy(), psi_xyz[0, 0].numpy(), psi[0, 0].numpy(), score)
+        return psi_rgb, psi_xyz, anomaly_map(psi_rgb, psi_xyz, mask, self.config, self.config.fusion)
 
     def calibrate(self, samples: Sequence[Sample]) -> float:
         """Set and return the threshold: the `config.quantile` of the scores of good validation samples."""
@@ -154,6 +166,13 @@ class Detector:
         detector = cls(saved)
         detector.threshold, detector.history = threshold, history
         detector.model = _read_model(folder / "model.safetensors", saved)
+        return detector
+
+    @classmethod
+    def from_released(cls, source: str | Path | Sequence[str | Path], config: Config) -> Detector:
+        """A detector, without a threshold, from the released code's checkpoints, see `mafr.released`."""
+        detector = cls(config)
+        detector.model = load_checkpoints(source, config)
         return detector
 
 
@@ -196,6 +215,7 @@ def _read_model(path: Path, config: Config) -> MAFR:
 def _same_model(folder: Path, saved: Config, wanted: Config) -> None:
     # Reporting and run-time settings may differ; they change no weight.
     free = {"threads", "bootstrap", "quantile", "fusion", "shots", "mvtec3d_categories", "eyecandies_categories"}
+    free |= PLACE_SETTINGS
     neutral = {name: getattr(saved, name) for name in free}
     a, b = saved.as_dict(), replace(wanted, **neutral).as_dict()
     odd = [f"{name} is {a[name]} there and {b[name]} here" for name in a if a[name] != b[name]]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
 
-from mafr.config import VARIANTS, Config
+from mafr.config import UNTRAINED, VARIANTS, Config
 from mafr.pictures import BLACK, BLUE, GREEN, GREY, ORANGE, Picture, new_figure
 
 _RGB_NAMES = {"efficientnet_lite0": "EfficientNet-Lite0\nstrides 8 and 16", "dino_vitb8": "DINO ViT-B/8\n28×28 tokens"}
@@ -39,8 +39,10 @@ def architecture(config: Config) -> Picture:
         f"{config.image_size}×{config.image_size} pixels."
     )
     stamp = f"{config.profile} profile · {config.variant} variant · drawn from the settings, no data"
+    if config.random_weights:
+        stamp = f"{UNTRAINED} · {stamp}"
     height = 4.7 + 0.2 * (len(rows) + 1)
-    figure = new_figure(11.5, height, "Fig. 1: architecture of MAFR", stamp, caption)
+    figure = new_figure(11.5, height, "Fig. 1: architecture of MAFR", stamp, caption, config.random_weights)
     top, bottom = figure.subplots(2, 1, gridspec_kw={"height_ratios": [4.7, 0.2 * (len(rows) + 1)]})
     _draw(top, config)
     _table(bottom, rows, config.variant)

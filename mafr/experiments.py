@@ -8,42 +8,35 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import platform
-import resource
-import subprocess
-import sys
 import time
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from mafr import __version__
-from mafr.config import DATASETS, Config
-from mafr.data import FolderDataset, few_shot, open_dataset
+from mafr.config import DATASETS, PLACE_SETTINGS, Config
+from mafr.data import few_shot
+from mafr.data.layout import SPLITS
 from mafr.detector import Detector, score_threshold
+from mafr.device import Place
 from mafr.errors import ConfigError, DataError, MafrError
 from mafr.evaluation import all_metrics, fused_maps
-from mafr.features.extract import FeatureExtractor
-from mafr.features.live import LiveFeatures
-from mafr.features.store import FeatureStore, build_store, open_store
-from mafr.paths import Paths, write_json
-from mafr.progress import map_parallel
+from mafr.extraction import extraction_seconds, gpu_count, load_features
+from mafr.features.store import FeatureStore
+from mafr.paths import Paths, temporary_beside, write_json
+from mafr.progress import Workers, map_parallel
+from mafr.provenance import git_commit, peak_megabytes, software_versions
 from mafr.scoring import image_score
 from mafr.training import torch_threads
 
-RESULTS_VERSION = 1  # raised whenever a change of the code changes numbers; finished runs are then repeated
-SPLITS = ("train", "validation", "test")
+RESULTS_VERSION = 2  # raised whenever a change of the code changes numbers; finished runs are then repeated
 LOSS_ABLATION = (("sim",), ("census",), ("smooth",), ("sim", "smooth", "census"))  # rows of Table IV
 TABLES = (1, 2, 3, 4, 5)
 # Settings that say which runs are made or how they are shown, not what one run computes.
-_NOT_OF_A_RUN = {"mvtec3d_categories", "eyecandies_categories", "shots"}
+_NOT_OF_A_RUN = {"mvtec3d_categories", "eyecandies_categories", "shots"} | PLACE_SETTINGS
 
 
 @dataclass(frozen=True)
@@ -106,71 +99,6 @@ def all_runs(
         for run in table_runs(table, replace(config, seed=config.seed + k), variants)
     ]
     return list(dict.fromkeys(runs))
-
-
-# ---------------------------------------------------------------- features
-
-
-def store_folder(paths: Paths, dataset: str, samples: FolderDataset, config: Config) -> Path:
-    """Where the features of a split are stored: named by what decides them, data included."""
-    key = hashlib.sha256(f"{config.feature_digest()} {samples.fingerprint}".encode()).hexdigest()
-    return paths.features(dataset) / samples.category / f"{samples.split}-{key[:12]}"
-
-
-def load_features(
-    paths: Paths, dataset: str, category: str, split: str, config: Config
-) -> FeatureStore | LiveFeatures:
-    """The stored features of a split; in `extractor_mode` "train", features drawn anew at each access.
-
-    Raises DataError, naming the command, if features should be stored and are not.
-    """
-    samples = open_dataset(dataset, paths.processed(dataset), category, split, config)
-    if config.extractor_mode == "train":
-        return LiveFeatures(samples, config, _extractor(config, paths.weights))
-    folder = store_folder(paths, dataset, samples, config)
-    store = open_store(folder, config, samples.fingerprint)
-    if store is None:
-        raise DataError(
-            f"{folder} holds no features of this data; make them with `mafr features {paths.options}`"
-        )
-    return store
-
-
-def extract_features(
-    paths: Paths, config: Config, dataset: str, categories: Sequence[str], workers: int = 1
-) -> None:
-    """Extract and store the features of all splits of `categories`; what is stored already is kept."""
-    if config.extractor_mode == "train":
-        return  # nothing can be stored, see `load_features`
-    jobs = [(paths, config, dataset, c, s) for c in categories for s in SPLITS]
-    missing = [job for job in jobs if not _has_features(*job)]
-    map_parallel(_extract, missing, workers, what=f"features {dataset}")
-
-
-def _has_features(paths: Paths, config: Config, dataset: str, category: str, split: str) -> bool:
-    samples = open_dataset(dataset, paths.processed(dataset), category, split, config)
-    folder = store_folder(paths, dataset, samples, config)
-    return open_store(folder, config, samples.fingerprint) is not None
-
-
-@lru_cache(maxsize=1)
-def _extractor(config: Config, weights: Path) -> FeatureExtractor:
-    return FeatureExtractor.from_config(config, weights)  # loaded once a worker process
-
-
-def _extract(job: tuple[Paths, Config, str, str, str]) -> None:
-    paths, config, dataset, category, split = job
-    samples = open_dataset(dataset, paths.processed(dataset), category, split, config)
-    folder = store_folder(paths, dataset, samples, config)
-    extractor = _extractor(config, paths.weights)
-    start = time.perf_counter()
-    with torch_threads(config.threads):
-        build_store(samples, folder, config, extractor)
-    seconds = time.perf_counter() - start
-    write_json(folder / "timing.json", {"seconds": seconds, "samples": len(samples)})
-
-
-# -------------------------------------------------------------------- runs
 
 
 def read_record(run: Run, paths: Paths) -> dict | None:
@@ -243,6 +171,9 @@ def execute(run: Run, paths: Paths) -> dict:
     detector.threshold = _validation_threshold(detector, stores["validation"])
     scored = time.perf_counter()
 
+    # A worker that was thought dead may have been slow only: one execution's files are not mixed with another's.
+    if (record := _finished(run, paths)) is not None:
+        return record
     detector.save(folder / "detector")
     _save_residuals(folder / "residuals.npz", psi_rgb, psi_xyz, valid)
     record = {
@@ -270,10 +201,11 @@ def execute(run: Run, paths: Paths) -> dict:
             "train_s": trained - start,
             "inference_s": inferred - trained,
             "score_s": scored - inferred,
-            "extract_s": _extraction_seconds(paths, run),
+            "extract_s": extraction_seconds(paths, run.dataset, run.category, config),
         },
         "memory": {"peak_mb": peak_megabytes()},
         "parameters": sum(p.numel() for p in detector.model.parameters()),
+        "place": Place.of(config).describe(),
         "versions": software_versions(),
         "git_commit": git_commit(Path(__file__).parent),
         "data_fingerprint": fingerprint,
@@ -286,22 +218,26 @@ def execute(run: Run, paths: Paths) -> dict:
     return record
 
 
-def run_all(runs: Sequence[Run], paths: Paths, workers: int = 1) -> list[dict]:
-    """Execute `runs`, in `workers` local processes; records in the same order.
+def run_all(runs: Sequence[Run], paths: Paths, workers: Workers = 1) -> list[dict]:
+    """Execute `runs`; records in the same order.
 
-    Finished runs are read, not repeated. With `Config.threads` 1 results do not depend on the number of workers.
+    workers: so many local processes (None: one a GPU, without GPUs one a processor), or a `mafr.cluster.Cluster`.
+    Finished runs are read, not repeated; that of a worker that died is done again, from its last checkpoint. With
+    `Config.threads` 1 results do not depend on the workers.
     """
     # Reading needs no processes of its own.
     records = {run: record for run in runs if (record := _finished(run, paths)) is not None}
     missing = list(dict.fromkeys(run for run in runs if run not in records))
     # The longest first, so that no worker is left alone with one at the end.
     missing.sort(key=lambda run: -(run.shots or 10**9))
-    made = map_parallel(_execute_job, [(run, paths) for run in missing], workers, what="runs")
+    gpus = max((gpu_count(run.config) for run in missing), default=0)
+    made = map_parallel(execute_job, [(run, paths) for run in missing], workers, "runs", gpus)
     records.update(zip(missing, made, strict=True))
     return [records[run] for run in runs]
 
 
-def _execute_job(job: tuple[Run, Paths]) -> dict:
+def execute_job(job: tuple[Run, Paths]) -> dict:
+    """`execute` for one worker; a MafrError names the run."""
     run, paths = job
     try:
         return execute(run, paths)
@@ -311,10 +247,7 @@ def _execute_job(job: tuple[Run, Paths]) -> dict:
 
 def residual_maps(detector: Detector, store: FeatureStore) -> tuple[torch.Tensor, ...]:
     """Eq. 7 on every stored sample: (psi_rgb, psi_xyz, valid), each (N, 1, g, g)."""
-    parts = []
-    for k in range(len(store)):
-        e_rgb, e_xyz, valid = store.dense([k])
-        parts.append((*detector.residuals(e_rgb, e_xyz, valid), valid))
+    parts = [detector.residuals(store.tokens([k])) for k in range(len(store))]
     return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
 
 
@@ -332,9 +265,10 @@ def load_residuals(run: Run, paths: Paths) -> tuple[torch.Tensor, ...]:
 
 def _save_residuals(path: Path, psi_rgb: torch.Tensor, psi_xyz: torch.Tensor, valid: torch.Tensor) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    temporary = temporary_beside(path)
     try:
-        np.savez(temporary, psi_rgb=psi_rgb.numpy(), psi_xyz=psi_xyz.numpy(), valid=valid.numpy())
+        with temporary.open("wb") as file:
+            np.savez(file, psi_rgb=psi_rgb.numpy(), psi_xyz=psi_xyz.numpy(), valid=valid.numpy())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -351,37 +285,3 @@ def _validation_threshold(detector: Detector, store: FeatureStore) -> float:
     if not len(scores):
         raise DataError(f"{store.category}: the validation folder holds no good sample to take the threshold from")
     return score_threshold(scores.tolist(), config.quantile)
-
-
-def _extraction_seconds(paths: Paths, run: Run) -> float:
-    """Seconds a sample that extraction took for this category's test set."""
-    samples = open_dataset(run.dataset, paths.processed(run.dataset), run.category, "test", run.config)
-    folder = store_folder(paths, run.dataset, samples, run.config)
-    try:
-        timing = json.loads((folder / "timing.json").read_text())
-    except FileNotFoundError:
-        return float("nan")
-    return timing["seconds"] / timing["samples"]
-
-
-def peak_megabytes() -> float:
-    """Largest resident size of this process so far, MB (Linux, macOS)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-@lru_cache(maxsize=1)
-def software_versions() -> dict[str, str]:
-    """What computed a result."""
-    names = ("torch", "timm", "numpy", "scipy")
-    return {"mafr": __version__, "python": platform.python_version(), **{n: version(n) for n in names}}
-
-
-@lru_cache(maxsize=4)
-def git_commit(folder: Path) -> str | None:
-    """The commit of the checkout that `folder` lies in, or None outside one."""
-    try:
-        command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -16,7 +16,7 @@ from mafr.errors import ResultError
 from mafr.experiments import Run
 from mafr.paths import Paths
 from mafr.pictures import Picture, png_bytes
-from mafr.results import Result, load_result, stamp, stored_records
+from mafr.results import Result, load_result, needs_warning, stamp, stored_records
 from mafr.view import View, cloud_figure, explore, plot_view
 
 BLURS = {"Gaussian": "gaussian", "box (released code)": "box", "none": None}
@@ -76,7 +76,7 @@ class Explorer:
 
     def _picture(self, clouds: bool) -> Picture:
         text = stamp(self.config, [self.dataset.value], [self.config.variant])
-        return plot_view(self.view(), self.opacity.value, text, self.config.generated, clouds)
+        return plot_view(self.view(), self.opacity.value, text, needs_warning(self.config), clouds)
 
     # ---------------------------------------------------------------- widgets
 

@@ -28,7 +28,7 @@ from mafr.pictures import (
     show_rgb,
     show_truth,
 )
-from mafr.results import colour_range, not_run, stamp, stored_records, stored_results
+from mafr.results import colour_range, needs_warning, not_run, stamp, stored_records, stored_results
 
 __all__ = [
     "architecture", "draw_scores", "figure2", "plot_contact_sheet", "plot_heatmap", "plot_history", "plot_maps",
@@ -94,7 +94,7 @@ def figure2(config: Config, paths: Paths, dataset: str = "mvtec3d", variant: str
     number = "Fig. 2: qualitative" if dataset == "mvtec3d" else "Qualitative"
     title = f"{number} results, {config.dataset_title(dataset)}"
     source = stamp(config, [dataset], [variant])
-    figure = new_figure(7.6, 1.22 * len(categories) + 0.2, title, source, caption, warn=config.generated)
+    figure = new_figure(7.6, 1.22 * len(categories) + 0.2, title, source, caption, warn=needs_warning(config))
     names = ("RGB", DEPTH_NAME, "ground truth", "Ψ2D", "Ψ3D", "Ψ fused, blurred")
     grid = figure.subplots(len(categories), len(names), squeeze=False)
     for row, result in zip(grid, stored_results(config, paths, dataset, variant), strict=True):

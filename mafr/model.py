@@ -1,7 +1,7 @@
 """The MAFR head: fusion encoder, CBAM and the two restoration decoders (Sec. III-B, IV-A).
 
-Everything but CBAM's spatial attention and pooling works on single pixels, so the head computes on rows,
-(P, C), of the pixels that count, and scatters them back to maps once at the end.
+This is the method as it is written down, on dense maps and all pixels, and what the tests of `mafr.restore`, which
+trains and scores with the same weights, compare with.
 """
 
 from __future__ import annotations
@@ -14,36 +14,28 @@ from mafr.config import Config
 
 
 class Pixels:
-    """Which pixels of a batch of maps are computed, and the way from maps to rows and back."""
+    """The pixels of a batch of maps as rows, and which of them count where something is pooled."""
 
     def __init__(self, shape: torch.Size | tuple[int, ...], valid: Tensor | None) -> None:
         """`shape` is that of a (B, C, H, W) map; `valid` (B, 1, H, W) bool, or None for all pixels."""
         self.batch, _, self.height, self.width = shape
-        self.area = self.height * self.width
-        self.rows = None if valid is None else valid.reshape(-1).nonzero().squeeze(1)
-        # Where each sample's rows begin and end: pooling is over one sample at a time.
-        if valid is None:
-            self.bounds = [k * self.area for k in range(self.batch + 1)]
-        else:
-            counts = valid.reshape(self.batch, -1).sum(dim=1).tolist()
-            self.bounds = [sum(counts[:k]) for k in range(self.batch + 1)]
+        self.valid = valid
 
     def gather(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (P, C)."""
-        rows = x.permute(0, 2, 3, 1).reshape(self.batch * self.area, -1)
-        return rows if self.rows is None else rows[self.rows]
+        """(B, C, H, W) -> (B·H·W, C)."""
+        return x.permute(0, 2, 3, 1).reshape(self.batch * self.height * self.width, -1)
 
     def scatter(self, rows: Tensor) -> Tensor:
-        """(P, C) -> (B, C, H, W), zeros where no pixel is computed."""
-        if self.rows is not None:
-            full = rows.new_zeros(self.batch * self.area, rows.shape[1])
-            rows = full.index_copy(0, self.rows, rows)
-        return rows.reshape(self.batch, self.height, self.width, -1).permute(0, 3, 1, 2)
+        """(B·H·W, C) -> (B, C, H, W), zeros where no pixel counts."""
+        maps = rows.reshape(self.batch, self.height, self.width, -1).permute(0, 3, 1, 2)
+        return maps if self.valid is None else maps * self.valid
 
-    def samples(self, rows: Tensor) -> list[Tensor]:
-        """The rows of each sample that has any: views of (P_b, C)."""
-        parts = zip(self.bounds[:-1], self.bounds[1:], strict=True)
-        return [rows[begin:end] for begin, end in parts if end > begin]
+    def samples(self, rows: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Of each sample: all its rows (H·W, C), and those that count."""
+        each = rows.split(self.height * self.width)
+        if self.valid is None:
+            return [(part, part) for part in each]
+        return [(part, part[mask.reshape(-1)]) for part, mask in zip(each, self.valid, strict=True)]
 
 
 class ChannelAttention(nn.Module):
@@ -89,17 +81,22 @@ class CBAM(nn.Module):
     def attend(self, rows: Tensor, pixels: Pixels) -> Tensor:
         """The same on rows: (P, C) -> (P, C)."""
         if self.scope == "pixel":
-            gate = torch.sigmoid(2 * self.channel_attention.fc(rows))
-            rows = rows * gate
-            centre = self.spatial_attention.conv.weight.shape[-1] // 2
-            taps = self.spatial_attention.conv.weight[:, :, centre, centre]  # (1, 2)
-            return rows * torch.sigmoid(_mean_and_max(rows) @ taps.T)
+            return self._attend_each(rows[:, :, None, None]).flatten(1)
         gated = []
-        for part in pixels.samples(rows):
-            gated.append(part * self.channel_attention(part.mean(dim=0), part.amax(dim=0)))
-        rows = torch.cat(gated) if gated else rows
+        for part, counted in pixels.samples(rows):
+            gate = self.channel_attention(counted.mean(dim=0), counted.amax(dim=0)) if len(counted) else 1.0
+            gated.append(part * gate)
+        rows = torch.cat(gated)
         summary = pixels.scatter(_mean_and_max(rows))  # (B, 2, H, W)
-        return rows * torch.sigmoid(pixels.gather(self.spatial_attention.conv(summary)))
+        logits = self.spatial_attention.conv(summary)
+        return rows * torch.sigmoid(logits.permute(0, 2, 3, 1).reshape(-1, 1))
+
+    def _attend_each(self, x: Tensor) -> Tensor:
+        """(P, C, 1, 1): every pixel a map of its own, pooled and convolved as such."""
+        average, maximum = F.adaptive_avg_pool2d(x, 1).flatten(1), F.adaptive_max_pool2d(x, 1).flatten(1)
+        x = x * self.channel_attention(average, maximum)[:, :, None, None]
+        summary = torch.cat([x.mean(dim=1, keepdim=True), x.amax(dim=1, keepdim=True)], dim=1)  # (P, 2, 1, 1)
+        return x * torch.sigmoid(self.spatial_attention.conv(summary))
 
 
 class FusionEncoder(nn.Module):
@@ -201,7 +198,7 @@ class MAFR(nn.Module):
     def forward(self, e_rgb: Tensor, e_xyz: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(B, C2, H, W), (B, C3, H, W) -> restored maps of the same shapes.
 
-        With `valid` (B, 1, H, W) only those pixels are computed, and the rest of the output is zero.
+        With `valid` (B, 1, H, W) attention sees these pixels only, and the rest of the output is zero.
         """
         pixels = Pixels(e_rgb.shape, valid)
         fused = self.encoder(torch.cat([pixels.gather(e_rgb), pixels.gather(e_xyz)], dim=1))

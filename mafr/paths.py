@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,10 +100,15 @@ class Paths:
         return self.root / "weights"
 
 
+def temporary_beside(path: Path) -> Path:
+    """A new name beside `path`, to write to and then rename; also two machines never get the same."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+
+
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Write a file so that it appears whole or not at all (temporary file beside it, then rename)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     try:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         temporary.replace(path)

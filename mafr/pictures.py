@@ -216,23 +216,23 @@ def plot_maps(sample: Sample, psi_rgb: np.ndarray, psi_xyz: np.ndarray, psi: np.
     return figure
 
 
-def save_heatmap(sample: Sample, prediction: Prediction, threshold: float, path: Path) -> Path:
+def save_heatmap(sample: Sample, prediction: Prediction, threshold: float, path: Path, warning: str = "") -> Path:
     """Write RGB, depth and the heatmap over the image, with the verdict, as PNG; returns `path`.
 
     The heatmap's scale runs from half to one and a half of the threshold, so that colours mean the same in every
-    picture of one detector; pixels above the threshold are outlined.
+    picture of one detector; pixels above the threshold are outlined. `warning` stands below the verdict.
     """
-    return save_png(plot_heatmap(sample, prediction, threshold), Path(path))
+    return save_png(plot_heatmap(sample, prediction, threshold, warning), Path(path))
 
 
-def plot_heatmap(sample: Sample, prediction: Prediction, threshold: float) -> Picture:
+def plot_heatmap(sample: Sample, prediction: Prediction, threshold: float, warning: str = "") -> Picture:
     """The figure of `save_heatmap`."""
     psi, score = prediction.psi, prediction.score
     # An image score may be a scaled maximum (released code); this is the threshold on the map's own scale.
     level = threshold * float(psi.max()) / score if score > 0 else threshold
     anomalous = score > threshold
     verdict = "not OK" if anomalous else "OK"
-    figure = new_figure(8.4, 2.7, f"{verdict}: image score {score:.4g}, threshold {threshold:.4g}",
+    figure = new_figure(8.4, 2.7, f"{verdict}: image score {score:.4g}, threshold {threshold:.4g}", warning, warn=True,
                         caption="Heatmap: fused and blurred residual map over the grey image; outline: pixels above "
                         "the threshold.")  # fmt: skip
     left, middle, right = figure.subplots(1, 3)

@@ -1,23 +1,32 @@
-"""Work over many items: a progress bar with an estimate, in turn or in local processes."""
+"""Work over many items: a progress bar with an estimate; in turn, in local processes, or on a cluster."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing
+from typing import Protocol
 
 from tqdm.auto import tqdm
 
-from mafr.errors import MafrError
+from mafr.workers import processors, run_in_processes, worker_environments
 
 
-def default_workers() -> int:
-    """The number of processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+class Crew(Protocol):
+    """Workers elsewhere, as `mafr.cluster.Cluster` has them."""
+
+    def run(self, function: Callable, items: list, what: str) -> Iterator[tuple[int, object]]:
+        """(index, function(item)) of every item, as they finish."""
+        ...
+
+
+# Who does the work: so many local processes, a cluster, or None for as many processes as suit this machine.
+Workers = int | Crew | None
+
+
+def default_workers(gpus: int = 0) -> int:
+    """As many processes as suit this machine: one a GPU where work goes to GPUs, else one a processor."""
+    return gpus or processors()
 
 
 def bar(items: Iterable, total: int | None = None, what: str = "") -> Iterator:
@@ -26,54 +35,31 @@ def bar(items: Iterable, total: int | None = None, what: str = "") -> Iterator:
     return tqdm(items, total=total, desc=what, disable=silent, leave=True, dynamic_ncols=True)
 
 
-@contextmanager
-def _thread_limit(threads: int) -> Iterator[None]:
-    """Let processes started inside the block use `threads` threads each in their numerical libraries."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update({name: str(threads) for name in names})
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+def byte_bar(total: int | None, done: int = 0, what: str = "", silent: bool = False) -> tqdm:
+    """A progress bar in bytes that starts at `done`; silent on request and where nobody watches, as `bar`."""
+    silent = True if silent or os.environ.get("TQDM_DISABLE") else None
+    units = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
+    return tqdm(total=total, initial=done, desc=what, disable=silent, leave=True, dynamic_ncols=True, **units)
 
 
-def map_parallel(function: Callable, items: list, workers: int = 1, what: str = "") -> list:
-    """[function(item) for item in items], in `workers` spawned processes, results in order.
+def map_parallel(function: Callable, items: list, workers: Workers = 1, what: str = "", gpus: int = 0) -> list:
+    """[function(item) for item in items], by `workers`, results in order.
 
-    `function` must be importable (a module's top level). An error in one item is raised after the
-    pool has been told to start nothing further; what finished before it stays on disk.
+    `function` must be importable (a module's top level). gpus: local processes get GPUs 0 to gpus - 1 in turn.
+    The item of a worker that died is done again, see `mafr.workers.run_in_processes`. An error in one item is
+    raised once nothing further is begun; what finished before it stays on disk.
     """
     if not items:
         return []  # without an empty bar
-    if workers <= 1 or len(items) <= 1:
-        return [function(item) for item in bar(items, what=what)]
+    if workers is None or isinstance(workers, int):
+        count = min(workers or default_workers(gpus), len(items))
+        if count <= 1:
+            return [function(item) for item in bar(items, what=what)]
+        finished = run_in_processes(function, items, worker_environments(count, gpus), what or "the items")
+    else:
+        finished = workers.run(function, items, what or "the items")
     results: list = [None] * len(items)
-    workers = min(workers, len(items))
-    # spawn: forked children of a process with threads (torch) can hang.
-    context = multiprocessing.get_context("spawn")
-    # Ctrl-C reaches the workers too: they leave it to this process, which ends them and says what is to be said.
-    quiet = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
-    threads = max(1, default_workers() // workers)
-    with _thread_limit(threads), ProcessPoolExecutor(workers, context, **quiet) as pool:
-        futures = {pool.submit(function, item): k for k, item in enumerate(items)}
-        try:
-            for future in bar(as_completed(futures), total=len(items), what=what):
-                results[futures[future]] = future.result()
-        except BrokenProcessPool:
-            raise MafrError(
-                f"a worker process was killed while working on {what or 'the items'}, most likely for lack of memory; "
-                "what was finished is kept: run the same command again, with fewer --workers"
-            ) from None
-        except KeyboardInterrupt:
-            for process in multiprocessing.active_children():
-                process.terminate()
-            raise
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    with closing(finished):  # ends the workers, whatever happens here
+        for k, result in bar(finished, total=len(items), what=what):
+            results[k] = result
     return results

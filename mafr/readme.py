@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from mafr.config import UNTRAINED
 from mafr.errors import ResultError
 from mafr.paths import write_atomically
 
@@ -22,14 +23,20 @@ _STAMP = ("kind", "data", "profile", "variant", "seeds", "config")
 
 
 def results_block(tables: Path) -> str:
-    """The measured rows of table1.csv … table5.csv as markdown. Raises ResultError if one is missing."""
+    """The measured rows of table1.csv … table5.csv as markdown.
+
+    Raises ResultError if one is missing, or was measured with untrained backbones.
+    """
     parts = []
     for number, title in _TITLES.items():
         path = tables / f"table{number}.csv"
         if not path.exists():
             raise ResultError(f"{path} is missing; write it with `mafr tables`")
         frame = pd.read_csv(path, keep_default_na=False)
-        frame = frame[frame["kind"] == "measured"].drop(columns=[c for c in _STAMP if c in frame])
+        frame = frame[frame["kind"] == "measured"]
+        if "data" in frame and frame["data"].str.contains(UNTRAINED, regex=False).any():
+            raise ResultError(f"{path}: {UNTRAINED}; the README takes tables of trained backbones only")
+        frame = frame.drop(columns=[c for c in _STAMP if c in frame])
         frame = _by_shots(frame) if number == 3 else frame.rename(columns=_METRICS)
         parts.append(f"**{title}**\n\n{_markdown(frame)}")
     return "\n\n".join(parts)

@@ -7,14 +7,15 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from mafr.cluster import Cluster
 from mafr.config import DATASET_TITLES, DATASETS, VARIANTS, Config
 from mafr.errors import ConfigError, MafrError
 from mafr.paths import Paths, write_atomically, write_json
-from mafr.progress import map_parallel
+from mafr.progress import Workers, map_parallel
+from mafr.workers import environment
 
 # What kernels inherit: one thread each, for several run at once; neither bars nor hidden warnings in outputs.
 _KERNEL = {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PYTHONWARNINGS": "default"}
@@ -22,7 +23,7 @@ TABLE_NOTEBOOKS = {1: "03", 2: "04", 3: "05", 4: "06", 5: "07"}
 STAGES = ("data", "features", "runs", "tables", "figures", "notebooks")
 
 
-def prepare_data(config: Config, paths: Paths, workers: int = 1, datasets: Sequence[str] = DATASETS) -> None:
+def prepare_data(config: Config, paths: Paths, workers: Workers = 1, datasets: Sequence[str] = DATASETS) -> None:
     """Generated profiles: write the raw data sets; all profiles: preprocess what is not yet."""
     from mafr.data import preprocess
 
@@ -33,17 +34,18 @@ def prepare_data(config: Config, paths: Paths, workers: int = 1, datasets: Seque
             generate(dataset, paths.raw(dataset), config, config.categories(dataset), workers)
         elif not paths.raw(dataset).is_dir() and not paths.processed(dataset).is_dir():
             raise MafrError(
-                f"{paths.raw(dataset)} is missing: put the {DATASET_TITLES[dataset]} category folders there, or "
-                f"name another place with --data-root (it holds raw/{dataset}/<category>/...)"
+                f"{paths.raw(dataset)} is missing: `mafr data {dataset} --data-root DIR` downloads "
+                f"{DATASET_TITLES[dataset]}, or takes it from --archive FILE or --source FOLDER; then name the same "
+                "--data-root here"
             )
         if paths.raw(dataset).is_dir():
             categories = config.categories(dataset)
             preprocess(dataset, paths.raw(dataset), paths.processed(dataset), config, categories, workers)
 
 
-def extract_all(config: Config, paths: Paths, workers: int = 1, datasets: Sequence[str] = DATASETS) -> None:
+def extract_all(config: Config, paths: Paths, workers: Workers = 1, datasets: Sequence[str] = DATASETS) -> None:
     """Extract and store the features of every category."""
-    from mafr.experiments import extract_features
+    from mafr.extraction import extract_features
 
     for dataset in datasets:
         extract_features(paths, config, dataset, config.categories(dataset), workers)
@@ -73,7 +75,7 @@ def make_figures(config: Config, paths: Paths, variants: Sequence[str]) -> list[
 
 
 def run_notebooks(
-    config: Config, paths: Paths, workers: int = 1, names: Sequence[str] | None = None, force: bool = False
+    config: Config, paths: Paths, workers: int | None = 1, names: Sequence[str] | None = None, force: bool = False
 ) -> list[Path]:
     """Execute the notebooks by papermill into `paths.executed`; those that are up to date are kept.
 
@@ -82,8 +84,8 @@ def run_notebooks(
     """
     if not _is_preset(config, paths):
         raise ConfigError(
-            "the notebooks show a profile as it is, without --set; to change a setting there, edit the "
-            "`parameters` cell and the line below it in Jupyter"
+            "the notebooks show a profile as it is, without --set and --random-weights; to change a setting there, "
+            "edit the `parameters` cell and the line below it in Jupyter"
         )
     sources = sorted(paths.notebooks.glob("[0-9]*.ipynb"))
     if names:
@@ -144,7 +146,7 @@ def _run_notebook(job: tuple[Path, Paths, str, str]) -> None:
     if paths.data_root:
         parameters["data_root"] = str(paths.data_root)
     try:
-        with _environment(_KERNEL | {"MAFR_HOME": str(paths.root)}):
+        with environment(_KERNEL | {"MAFR_HOME": str(paths.root)}):
             papermill.execute_notebook(
                 str(source), str(temporary), parameters, kernel_name="python3", cwd=str(paths.notebooks),
                 progress_bar=False, log_output=False, extra_arguments=["--IPKernelApp.log_level=50"],
@@ -155,18 +157,6 @@ def _run_notebook(job: tuple[Path, Paths, str, str]) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     write_json(_stamp_file(paths, source), {"stamp": stamp})
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables inside the block; as before after it."""
-    before = dict(os.environ)
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def _without_machine(text: str, paths: Paths) -> str:
@@ -182,28 +172,35 @@ def _without_machine(text: str, paths: Paths) -> str:
 def reproduce(
     config: Config,
     paths: Paths,
-    workers: int = 1,
+    workers: int | None = 1,
     variants: Sequence[str] = ("paper", "released"),
     seeds: int = 1,
     tables: Sequence[int] = (1, 2, 3, 4, 5),
     stages: Sequence[str] = STAGES,
+    cluster: Cluster | None = None,
 ) -> dict[str, float]:
-    """Run the stages in order; returns the seconds that each took. Finished work is not repeated."""
+    """Run the stages in order; returns the seconds that each took. Finished work is not repeated.
+
+    workers: local processes, None for as many as suit the machine. Data, features and runs go to the `cluster`
+    where there is one; the notebooks are executed here.
+    """
     from mafr.experiments import all_runs, run_all
 
     # Table II alone needs no MVTec 3D-AD, and the other way round.
     datasets = [d for d, needed in zip(DATASETS, (set(tables) - {2}, set(tables) & {2}), strict=True) if needed]
     notebooks = None if set(tables) == set(TABLE_NOTEBOOKS) else [TABLE_NOTEBOOKS[k] for k in tables]
+    crew: Workers = cluster or workers
     work: dict[str, Callable[[], object]] = {
-        "data": lambda: prepare_data(config, paths, workers, datasets),
-        "features": lambda: extract_all(config, paths, workers, datasets),
-        "runs": lambda: run_all(all_runs(config, tables, variants, seeds), paths, workers),
+        "data": lambda: prepare_data(config, paths, crew, datasets),
+        "features": lambda: extract_all(config, paths, crew, datasets),
+        "runs": lambda: run_all(all_runs(config, tables, variants, seeds), paths, crew),
         "tables": lambda: make_tables(config, paths, variants, seeds, tables),
         "figures": lambda: make_figures(config, paths, variants),
         "notebooks": lambda: run_notebooks(config, paths, workers, notebooks),
     }
     if not _is_preset(config, paths) and "notebooks" in stages:
-        print("mafr: the notebooks show a profile as it is; with --set they are left out", file=sys.stderr)
+        left_out = "with --set or --random-weights they are left out"
+        print(f"mafr: the notebooks show a profile as it is; {left_out}", file=sys.stderr)
         stages = [stage for stage in stages if stage != "notebooks"]
     seconds = {}
     for stage in STAGES:

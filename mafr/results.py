@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mafr.config import DATASET_TITLES, Config
+from mafr.config import DATASET_TITLES, UNTRAINED, Config
 from mafr.data import FolderDataset, open_dataset
+from mafr.data.layout import SPLITS
 from mafr.errors import DataError, ResultError
 from mafr.evaluation import fused_maps
-from mafr.experiments import SPLITS, Run, data_fingerprint, load_features, load_residuals, read_record
+from mafr.experiments import Run, data_fingerprint, load_residuals, read_record
+from mafr.extraction import load_features
 from mafr.features.store import FeatureStore
 from mafr.paths import Paths
 from mafr.scoring import fuse, image_score, score_mask, smooth, upsample
@@ -174,4 +176,10 @@ def stamp(config: Config, datasets: Sequence[str], variants: Sequence[str]) -> s
     if config.generated:
         names = f"GENERATED DATA in the format of {names}, not the real one"
     which = "variant" if len(variants) == 1 else "variants"
-    return f"{names} · {config.profile} profile · {' and '.join(variants)} {which}"
+    text = f"{names} · {config.profile} profile · {' and '.join(variants)} {which}"
+    return f"{UNTRAINED} · {text}" if config.random_weights else text
+
+
+def needs_warning(config: Config) -> bool:
+    """Whether a stamp must stand out: generated data, or backbones that were never trained."""
+    return config.generated or config.random_weights

@@ -164,6 +164,8 @@ def _missing_text(
     variants = {one.variant for one in missing}
     if variants == {"released"}:
         command += " --variant released"
+    if config.random_weights:
+        command += " --random-weights"
     if seed != config.seed:
         command += f" --set seed={seed}"
     stale = ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mafr.config import DATASET_TITLES, Config
+from mafr.config import DATASET_TITLES, UNTRAINED, Config
 from mafr.selection import Selection, Wanted, expected_settings
 
 
@@ -19,6 +19,8 @@ def stamp(selection: Selection, config: Config, wanted: Sequence[Wanted]) -> lis
         f"seed {', '.join(map(str, selection.seeds))}; backbones {config.rgb_backbone} and {config.point_backbone}; "
         f"settings digest {digests}."
     ]
+    if config.random_weights:
+        notes.insert(0, f"{UNTRAINED}.")
     for dataset in datasets:
         notes.append(_counts(config, selection, [one for one in wanted if one.dataset == dataset], dataset))
     if len(selection.seeds) > 1:
@@ -53,6 +55,9 @@ def _counts(config: Config, selection: Selection, wanted: Sequence[Wanted], data
 
 def banner(config: Config, published: bool = True) -> str:
     """A warning in plain words where measured values cannot be compared with the paper's, else ""."""
+    if config.random_weights:
+        data = " on generated data" if config.generated else ""
+        return f"{UNTRAINED}. Measured{data} with {backbones(config)}; made to test or time the code."
     if config.generated and published:
         return (
             f"Our rows are measured on generated data with {backbones(config)}. They are NOT comparable with the "
@@ -70,6 +75,8 @@ def row_stamp(config: Config, variant: str, selection: Selection) -> dict[str, s
     data = "measured on real data"
     if config.generated:
         data = f"measured on generated data with {backbones(config)}; NOT comparable with published rows"
+    if config.random_weights:
+        data = f"{UNTRAINED}; {data}"
     return {
         "data": data,
         "profile": config.profile,
@@ -77,6 +84,11 @@ def row_stamp(config: Config, variant: str, selection: Selection) -> dict[str, s
         "seeds": " ".join(map(str, selection.seeds)),
         "config": expected_settings(config, variant).digest()[:12],
     }
+
+
+def is_comparable(config: Config) -> bool:
+    """Whether measured values may stand beside published ones: real data, trained backbones."""
+    return not config.generated and not config.random_weights
 
 
 def has_small_backbones(config: Config) -> bool:
@@ -87,4 +99,6 @@ def has_small_backbones(config: Config) -> bool:
 def backbones(config: Config) -> str:
     """The feature extractors in words."""
     size = "small backbones" if has_small_backbones(config) else "the paper's backbones"
+    if config.random_weights:
+        size = f"untrained {'small backbones' if has_small_backbones(config) else 'networks of the paper'}"
     return f"{size} ({config.rgb_backbone}, {config.point_backbone})"

@@ -15,7 +15,7 @@ from mafr.config import CATEGORIES, DATASET_TITLES, VARIANTS, Config
 from mafr.errors import ConfigError
 from mafr.selection import Selection, Wanted, select
 from mafr.table_format import Column, Row, Table, write
-from mafr.table_stamp import banner, data_title, row_stamp, stamp
+from mafr.table_stamp import banner, data_title, is_comparable, row_stamp, stamp
 from mafr.tables_extra import table_cost, table_s1, table_s2, table_s3
 
 __all__ = ["TABLES", "table1", "table2", "table3", "table4", "table5", "write", "write_tables"]
@@ -142,7 +142,7 @@ def _by_category(number: int, records: Sequence[Mapping], config: Config, varian
     for variant in variants:
         cells = {one.category: selection.values(one, config.fusion, "i_auroc") for one in wanted[variant]}
         cells["mean"] = np.mean(list(cells.values()), axis=0)
-        difference = None if config.generated else f"{_ours(variant)} − published"
+        difference = f"{_ours(variant)} − published" if is_comparable(config) else None
         rows += _measured_rows(_ours(variant), difference, cells, target, row_stamp(config, variant, selection))
     notes = [*stamp(selection, config, _flat(wanted)), *_mean_notes(dataset, config)]
     columns = [Column(name, paper.HEADINGS.get(name, name)) for name in names]
@@ -226,7 +226,7 @@ def _frame_texts(config: Config, dataset: str, variants: Sequence[str]) -> dict[
         "measured": f"Measured ({which}; {data_title(config, dataset)})",
         "difference": f"Difference ({which} − published)",
     }
-    if config.generated:
+    if not is_comparable(config):
         sections["published"] += ": for orientation only"
         sections["measured"] += ": NOT comparable with the published rows"
     return {"banner": banner(config), "sections": sections}
@@ -238,7 +238,7 @@ def _has_all(config: Config, dataset: str) -> bool:
 
 def _means_compare(config: Config) -> bool:
     """Whether the measured means of Tables III-V and the published ones are over the same real categories."""
-    return not config.generated and _has_all(config, "mvtec3d")
+    return is_comparable(config) and _has_all(config, "mvtec3d")
 
 
 def _mean_notes(dataset: str, config: Config, means_only: bool = False) -> list[str]:
@@ -246,9 +246,9 @@ def _mean_notes(dataset: str, config: Config, means_only: bool = False) -> list[
         return []
     measured = config.categories(dataset)
     notes = [f"Measured in {len(measured)} categories only ({', '.join(measured)}); our means are over these."]
-    if not config.generated and means_only:
+    if is_comparable(config) and means_only:
         notes.append("No differences are shown: the published means are over all ten categories.")
-    elif not config.generated and set(measured) < set(CATEGORIES[dataset]):
+    elif is_comparable(config) and set(measured) < set(CATEGORIES[dataset]):
         notes.append("The difference of the means is to the published mean over the same categories.")
     return notes
 

@@ -6,6 +6,7 @@ import io
 import math
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -14,14 +15,17 @@ import torch
 from torch import Tensor
 
 from mafr.config import Config
+from mafr.device import Place
 from mafr.errors import MafrError
-from mafr.losses import CompositeLoss
+from mafr.features.extract import Tokens
 from mafr.model import MAFR
 from mafr.paths import write_atomically
+from mafr.pixelwise import Dropout
 from mafr.progress import bar
+from mafr.restore import Restorer, Scene, open_scene
 
 CHECKPOINT_SECONDS = 30.0
-CACHE_BYTES = 512 * 2**20  # dense features up to this size are kept in memory between epochs
+CACHE_BYTES = 256 * 2**20  # samples prepared for the head are kept between epochs if all of them fit in this
 
 
 class Features(Protocol):
@@ -29,8 +33,8 @@ class Features(Protocol):
 
     def __len__(self) -> int: ...
 
-    def dense(self, indices: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """(e_rgb (B, C2, g, g), e_xyz (B, C3, g, g), valid (B, 1, g, g) bool)."""
+    def tokens(self, indices: Sequence[int]) -> Tokens:
+        """The tokens of some samples."""
         ...
 
 
@@ -66,80 +70,94 @@ def fit(
     """
     if not len(indices):
         raise MafrError("training needs at least one sample")
+    place = Place.of(config)
     with torch_threads(config.threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = MAFR.from_config(config)
+        model = MAFR.from_config(config).to(place.device)
         optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
-        loss = CompositeLoss(config)
+        restorer = Restorer(model, config, place)
         history: list[dict[str, float]] = []
         if checkpoint is not None and checkpoint.exists():
             history = _resume(checkpoint, model, optimiser)
-        samples = _Cache(features, indices)
         epochs, saved = epochs_for(config, len(indices)), time.monotonic()
         model.train()
-        remaining = range(len(history), epochs)
-        for epoch in bar(remaining, what="training") if show else remaining:
-            history.append(_epoch(config, model, optimiser, loss, samples, epoch))
-            if not math.isfinite(history[-1]["total"]):
-                raise MafrError(f"the loss became {history[-1]['total']} in epoch {epoch + 1}; lower learning_rate")
-            if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
-                _save(checkpoint, model, optimiser, history)
-                saved = time.monotonic()
+        with _Scenes(features, indices, config, place) as scenes:
+            remaining = range(len(history), epochs)
+            for epoch in bar(remaining, what="training") if show else remaining:
+                history.append(_epoch(config, restorer, optimiser, scenes, epoch))
+                if not math.isfinite(history[-1]["total"]):
+                    raise MafrError(
+                        f"the loss became {history[-1]['total']} in epoch {epoch + 1}; lower learning_rate"
+                    )
+                if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
+                    _save(checkpoint, model, optimiser, history)
+                    saved = time.monotonic()
     return model.eval(), history
 
 
-def _epoch(config, model, optimiser, loss, samples: _Cache, epoch: int) -> dict[str, float]:
+def _epoch(
+    config: Config, restorer: Restorer, optimiser: torch.optim.Optimizer, scenes: _Scenes, epoch: int
+) -> dict[str, float]:
     generator = torch.Generator().manual_seed(config.seed * 100_003 + epoch)
-    samples.begin(epoch)
+    order = torch.randperm(len(scenes), generator=generator).tolist()
     sums: dict[str, Tensor] = {}
-    for k in torch.randperm(len(samples), generator=generator).tolist():
-        e_rgb, e_xyz, valid = samples[k]
-        e_rgb_hat, e_xyz_hat = model(e_rgb, e_xyz, valid if config.valid_only else None)
-        total, terms = loss(e_rgb, e_rgb_hat, e_xyz, e_xyz_hat, valid)
+    for step, scene in enumerate(scenes.walk(order, epoch)):
         optimiser.zero_grad(set_to_none=True)
-        total.backward()
+        terms = restorer.step(scene, Dropout(config.dropout, (config.seed, epoch, step)))
         optimiser.step()
-        for name, value in {"total": total.detach(), **terms}.items():
-            sums[name] = sums[name] + value if name in sums else value.clone()
-    return {name: value.item() / len(samples) for name, value in sums.items()}
+        for name, value in terms.items():
+            sums[name] = sums[name] + value if name in sums else value
+    # One transfer an epoch: the loop itself waits for no result of the device.
+    means = {name: value.item() / len(scenes) for name, value in sums.items()}
+    return {"total": sum(restorer.objective.weights[name] * value for name, value in means.items()), **means}
 
 
-class _Cache:
-    """Dense features of the chosen samples, kept when they are small enough."""
+class _Scenes:
+    """The chosen samples, prepared for the head: kept when they are small enough, else one ahead of the training."""
 
-    def __init__(self, features: Features, indices: Sequence[int]) -> None:
-        self.features, self.indices = features, list(indices)
-        self.kept: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
-        self.keep = False
+    def __init__(self, features: Features, indices: Sequence[int], config: Config, place: Place) -> None:
+        self.features, self.indices, self.config, self.place = features, list(indices), config, place
         self.live = getattr(features, "live", False)
-        if not self.live:  # features that change at every access must not be kept
-            size = sum(tensor.numel() * tensor.element_size() for tensor in self[0])
-            self.keep = len(self.indices) * size <= CACHE_BYTES
+        self.kept: dict[int, Scene] = {}
+        # Features that change at every access must not be kept.
+        self.keep = not self.live and len(self.indices) * self._open(0).nbytes <= CACHE_BYTES
+        self.ahead = ThreadPoolExecutor(1)
 
-    def begin(self, epoch: int) -> None:
-        """Features that are drawn anew follow from the epoch, so that a resumed training sees the same."""
-        if self.live:
-            self.features.seek(epoch)
+    def __enter__(self) -> _Scenes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ahead.shutdown(cancel_futures=True)
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    def walk(self, order: Sequence[int], epoch: int) -> Iterator[Scene]:
+        """The samples in this order; the next one is read and prepared while the caller works on one."""
+        if self.live:  # drawn features follow from the epoch, so that a resumed training sees the same
+            self.features.seek(epoch)
+        following = self.ahead.submit(self._get, order[0])
+        for k in [*order[1:], None]:
+            scene = following.result()
+            if k is not None:
+                following = self.ahead.submit(self._get, k)
+            yield scene
+
+    def _get(self, k: int) -> Scene:
         if k in self.kept:
             return self.kept[k]
-        sample = self.features.dense([self.indices[k]])
+        scene = self._open(k)
         if self.keep:
-            self.kept[k] = sample
-        return sample
+            self.kept[k] = scene
+        return scene
+
+    def _open(self, k: int) -> Scene:
+        tokens = self.features.tokens([self.indices[k]])
+        return open_scene(tokens, self.config, self.place, every_pixel=not self.config.valid_only)
 
 
 def _save(path: Path, model: MAFR, optimiser: torch.optim.Optimizer, history: list) -> None:
-    state = {
-        "model": model.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "random": torch.get_rng_state(),
-        "history": history,
-    }
+    state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "history": history}
     buffer = io.BytesIO()
     torch.save(state, buffer)
     write_atomically(path, buffer.getvalue())
@@ -147,10 +165,11 @@ def _save(path: Path, model: MAFR, optimiser: torch.optim.Optimizer, history: li
 
 def _resume(path: Path, model: MAFR, optimiser: torch.optim.Optimizer) -> list[dict[str, float]]:
     try:
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
-        torch.set_rng_state(state["random"])
+    except FileNotFoundError:  # another worker has just finished the same run
+        return []
     except Exception as error:
         reason = str(error).partition("\n")[0].partition(". ")[0]
         raise MafrError(f"{path}: this checkpoint cannot be read ({reason}); delete it to begin anew") from error

@@ -6,10 +6,13 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from server import Server, serve
 
+from mafr import web
 from mafr.config import Config
 from mafr.paths import Paths
 from mafr.reproduce import reproduce
@@ -30,3 +33,13 @@ def smoke(tmp_path_factory) -> tuple[Config, Paths]:
     config, paths = Config.preset("smoke"), Paths.resolve("smoke", root=root)
     reproduce(config, paths, stages=("data", "features", "runs", "tables", "figures"))
     return config, paths
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A web server for downloads, which here wait for nothing."""
+    monkeypatch.setattr(web, "PAUSE", 0.001)
+    monkeypatch.setattr(web, "TIMEOUT", 5)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with serve() as running:
+        yield running

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from mafr.config import FUSIONS, Config
+from mafr.data.layout import SPLITS
 from mafr.data.samples import Sample
 from mafr.evaluation import all_metrics
-from mafr.experiments import SPLITS, Run, data_fingerprint
+from mafr.experiments import Run, data_fingerprint
 from mafr.paths import Paths, write_json
 
 SIDE, GOOD, BAD = 56, 3, 5

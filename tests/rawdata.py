@@ -41,6 +41,10 @@ def write_tiff(path: Path, array: np.ndarray) -> None:
     tifffile.imwrite(path, array, photometric="minisblack")
 
 
+def read_tiff(path: Path) -> np.ndarray:
+    return tifffile.imread(path)
+
+
 def rgb(seed: int, height: int = SIZE[0], width: int = SIZE[1]) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 

@@ -14,6 +14,7 @@ from mafr.data import few_shot
 from mafr.errors import ConfigError, DataError, MafrError
 from mafr.evaluation import all_metrics, fused_maps
 from mafr.experiments import Run, all_runs, execute, load_residuals, read_record, run_all, table_runs
+from mafr.extraction import extract_features, load_features
 
 
 def test_the_grid_of_the_paper():
@@ -72,7 +73,7 @@ def test_a_record_holds_what_the_tables_and_a_reader_need(smoke):
 def test_stored_residuals_give_the_stored_metrics(smoke):
     config, paths = smoke
     run = Run("mvtec3d", "bagel", config)
-    store = experiments.load_features(paths, "mvtec3d", "bagel", "test", config)
+    store = load_features(paths, "mvtec3d", "bagel", "test", config)
     psi_rgb, psi_xyz, valid = load_residuals(run, paths)
     everything = range(len(store))
     mask = torch.from_numpy(store.mask(everything))[:, None]
@@ -135,16 +136,15 @@ def test_a_full_disk_while_features_are_written_is_an_error_and_leaves_nothing(s
     folder = paths.features("mvtec3d") / "bagel"
     before = sorted(folder.iterdir())
     with pytest.raises(OSError, match="No space left"):
-        experiments.extract_features(paths, other, "mvtec3d", ["bagel"])
+        extract_features(paths, other, "mvtec3d", ["bagel"])
     assert sorted(folder.iterdir()) == before
 
 
 def test_anomalous_training_samples_are_refused(smoke, monkeypatch):
     config, paths = smoke
-    real = experiments.load_features
 
     def mislabelled(*arguments):
-        store = real(*arguments)
+        store = load_features(*arguments)
         if store.split == "train":
             store.labels[1] = 1
         return store
@@ -172,4 +172,4 @@ def test_a_damaged_record_is_named(smoke, tmp_path):
 def test_missing_features_name_the_command(smoke):
     config, paths = smoke
     with pytest.raises(DataError, match="mafr features --profile smoke"):
-        experiments.load_features(paths, "mvtec3d", "bagel", "test", replace(config, groups=32))
+        load_features(paths, "mvtec3d", "bagel", "test", replace(config, groups=32))

@@ -34,8 +34,9 @@ from mafr.features.extract import (
 )
 from mafr.features.geometry import group_points
 from mafr.features.live import LiveFeatures
-from mafr.features.rgb import RANDOM, dino_weights, lite0_network, rgb_backbone
+from mafr.features.rgb import RANDOM, lite0_network, rgb_backbone
 from mafr.features.store import build_store, open_store
+from mafr.features.weight_files import DINO, provide_files
 
 CONFIG = Config.preset("smoke")
 PALACE = 698
@@ -124,25 +125,8 @@ def test_a_changed_package_file_is_refused(tmp_path: Path, monkeypatch: pytest.M
         lite0_network()
 
 
-def _no_hub(*_args: object, **_kwargs: object) -> str:
-    raise OSError("no network")
-
-
-def test_missing_dino_weights_say_what_to_bring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rgb.huggingface_hub, "hf_hub_download", _no_hub)
-    with pytest.raises(WeightsError) as caught:
-        rgb_backbone(Config.preset("full"), tmp_path)
-    for text in (
-        "timm/vit_base_patch8_224.dino",
-        "dino_vitbase8_pretrain.pth",
-        str(tmp_path / "dino_vitb8.safetensors"),
-    ):
-        assert text in str(caught.value)
-
-
-@pytest.mark.parametrize("name", rgb.DINO_FILES)
+@pytest.mark.parametrize("name", DINO.names)
 def test_dino_tokens_from_a_local_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(rgb.huggingface_hub, "hf_hub_download", _no_hub)
     # Two of the twelve blocks: 300 MB less to write and read.
     monkeypatch.setattr(rgb.timm, "create_model", functools.partial(timm.create_model, depth=2))
     torch.manual_seed(3)
@@ -152,7 +136,7 @@ def test_dino_tokens_from_a_local_file(tmp_path: Path, monkeypatch: pytest.Monke
         torch.save(network.state_dict(), path)
     else:
         save_file(network.state_dict(), path)
-    assert dino_weights(tmp_path) == path
+    assert provide_files(Config.preset("full"), tmp_path, (DINO,)) == {DINO: path}
     backbone, digest = rgb_backbone(Config.preset("full"), tmp_path)
     assert digest == rgb.file_sha256(path)
     photo = _china()
@@ -420,7 +404,7 @@ def test_a_present_store_is_not_extracted_again(
     tmp_path: Path, extractor: FeatureExtractor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build_store(_split(2), tmp_path / "store", CONFIG, extractor)
-    monkeypatch.setattr(FeatureExtractor, "extract", None)
+    monkeypatch.setattr(FeatureExtractor, "encode", None)
     assert len(build_store(_split(2), tmp_path / "store", CONFIG, extractor)) == 2
 
 
@@ -457,13 +441,18 @@ def test_anonymous_memory_does_not_grow_with_the_samples(tmp_path: Path, extract
     sample = make_sample()
     tokens = extractor.extract(sample)
     big = dataclasses.replace(tokens, rgb=tokens.rgb.repeat(1, 1, 6, 6))
-    extractor.extract = lambda _: big
-    build_store(Split([sample] * 3), tmp_path / "warm", config, extractor)
-    before = anonymous()
-    store = build_store(Split([sample] * 60), tmp_path / "store", config, extractor)
-    assert store.size > 60 * 2**20
-    assert anonymous() - before < 15 * 1024  # kB
-    shutil.rmtree(tmp_path / "store")
+    extractor.encode = lambda batch: Tokens.cat([big] * len(batch))
+    for batch in (1, 3):
+        warm = build_store(Split([sample] * 6), tmp_path / f"warm {batch}", config, extractor, batch)
+        warm.dense([0, 1])
+        before = anonymous()
+        store = build_store(Split([sample] * 60), tmp_path / f"store {batch}", config, extractor, batch)
+        assert store.size > 60 * 2**20
+        assert anonymous() - before < 15 * 1024  # kB
+        for number in range(60):
+            store.tokens([number, 59 - number])
+        assert anonymous() - before < 15 * 1024
+        shutil.rmtree(store.folder)
 
 
 # ------------------------------------------------------------------ the released code's train mode

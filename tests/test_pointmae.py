@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from mafr.config import Config
 from mafr.errors import ConfigError, WeightsError
-from mafr.features import encoders
+from mafr.features import encoders, weight_files
 from mafr.features.encoders import SMALL_WEIGHTS, known_weights, point_encoder, small_weights_sha256
 from mafr.features.pointmae import (
     PUBLISHED,
@@ -27,7 +27,8 @@ from mafr.features.pointmae import (
     load_checkpoint,
     shape_as_json,
 )
-from mafr.features.rgb import file_sha256
+from mafr.features.weight_files import POINTMAE
+from mafr.fetch import file_sha256
 
 TINY = PointMAEShape(width=24, depth=4, heads=2, taps=(2, 4), first=(8, 12), second=20, position=16)
 
@@ -304,16 +305,14 @@ def test_the_packages_weights_are_what_their_record_says(tmp_path: Path, monkeyp
         point_encoder(Config())
 
 
-def test_published_weights_are_asked_for_by_address_and_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_published_weights_are_known_by_their_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = Config.preset("full")
-    with pytest.raises(WeightsError) as caught:
-        point_encoder(config, tmp_path)
-    for text in (encoders.PUBLISHED_URL, encoders.PUBLISHED_SHA256, str(tmp_path / "pointmae_pretrain.pth")):
-        assert text in str(caught.value)
     path = write_published(tmp_path / "pretrain.pth", published_weights())
     with pytest.raises(WeightsError, match="SHA-256"):
         point_encoder(config, tmp_path)
-    monkeypatch.setattr(encoders, "PUBLISHED_SHA256", file_sha256(path))
+    known = dataclasses.replace(POINTMAE, sha256=file_sha256(path))
+    for module in (weight_files, encoders):
+        monkeypatch.setattr(module, "POINTMAE", known)
     model, digest = point_encoder(config, tmp_path)
     assert model.shape == PUBLISHED and digest == file_sha256(path)
 

@@ -1,15 +1,18 @@
-"""Work in local processes: order, errors, and a worker that is killed."""
+"""Work in local processes: order, errors, a worker that is killed, GPUs in turn."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from mafr.errors import DataError, MafrError
 from mafr.progress import map_parallel
+from mafr.workers import MAX_DEATHS, worker_environments
 
 
 def double(number: int) -> int:
@@ -20,12 +23,49 @@ def refuse(number: int) -> int:
     raise DataError(f"file {number} is damaged")
 
 
+class OddError(Exception):
+    """An exception that cannot be rebuilt from its message alone."""
+
+    def __init__(self, number: int, reason: str) -> None:
+        super().__init__(reason)
+
+
+def refuse_oddly(number: int) -> int:
+    raise OddError(number, "cannot be sent")
+
+
 def die(number: int) -> int:
     os.kill(os.getpid(), signal.SIGKILL)
     return number
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+def die_once(job: tuple[Path, int]) -> int:
+    folder, number = job
+    with (folder / "log").open("a") as log:
+        log.write(f"{number}\n")
+    if number == 1 and not (folder / "died").exists():
+        (folder / "died").touch()
+        die(number)
+    return 2 * number
+
+
+def die_always_at_one(job: tuple[Path, int]) -> int:
+    folder, number = job
+    with (folder / "log").open("a") as log:
+        log.write(f"{number}\n")
+    return die(number) if number == 1 else number
+
+
+def gpu_of_this_worker(number: int) -> tuple[int, str | None]:
+    time.sleep(0.3)  # so that each worker gets some
+    return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def executions(folder: Path) -> Counter:
+    return Counter(int(line) for line in (folder / "log").read_text().split())
+
+
+@pytest.mark.parametrize("workers", [1, 2, None])
 def test_results_keep_their_order(workers):
     assert map_parallel(double, list(range(7)), workers) == [0, 2, 4, 6, 8, 10, 12]
 
@@ -36,9 +76,21 @@ def test_an_error_arrives_as_it_is(workers):
         map_parallel(refuse, [1, 2], workers)
 
 
-def test_a_killed_worker_is_one_clear_error():
-    with pytest.raises(MafrError, match=r"killed while working on the pictures.*fewer --workers"):
-        map_parallel(die, [1, 2], 2, what="the pictures")
+def test_an_error_that_cannot_be_sent_still_says_what_it_is():
+    with pytest.raises(MafrError, match="OddError: cannot be sent"):
+        map_parallel(refuse_oddly, [1, 2], 2)
+
+
+def test_a_killed_worker_loses_one_item_and_that_is_done_again(tmp_path):
+    jobs = [(tmp_path, k) for k in range(6)]
+    assert map_parallel(die_once, jobs, 2) == [0, 2, 4, 6, 8, 10]
+    assert executions(tmp_path) == {0: 1, 1: 2, 2: 1, 3: 1, 4: 1, 5: 1}
+
+
+def test_an_item_that_kills_every_worker_is_one_clear_error_after_all_others(tmp_path):
+    with pytest.raises(MafrError, match=r"killed while working on the pictures \(signal 9.*fewer --workers"):
+        map_parallel(die_always_at_one, [(tmp_path, k) for k in range(4)], 2, what="the pictures")
+    assert executions(tmp_path) == {0: 1, 1: MAX_DEATHS, 2: 1, 3: 1}
 
 
 def test_an_interrupt_ends_the_workers_at_once_and_quietly():
@@ -56,3 +108,17 @@ def test_thread_limits_end_with_the_work(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     map_parallel(double, [1, 2], 2)
     assert "OMP_NUM_THREADS" not in os.environ
+
+
+def test_workers_get_gpus_in_turn(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in worker_environments(5, gpus=2)] == ["0", "1", "0", "1", "0"]
+    assert all("CUDA_VISIBLE_DEVICES" not in e for e in worker_environments(3))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-5a,7")
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in worker_environments(3, gpus=2)] == ["3", "GPU-5a", "3"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    # Without a number of workers there is one a GPU; a process keeps its GPU for all its items.
+    seen = map_parallel(gpu_of_this_worker, list(range(8)), None, gpus=2)
+    assert {gpu for _, gpu in seen} == {"0", "1"}
+    assert len({process for process, _ in seen}) == len(set(seen)) == 2
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ

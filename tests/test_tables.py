@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mafr import paper, tables
-from mafr.config import CATEGORIES, FUSIONS, LOSS_TERMS, VARIANTS, Config
+from mafr.config import CATEGORIES, FUSIONS, LOSS_TERMS, UNTRAINED, VARIANTS, Config
 from mafr.errors import ConfigError, MafrError, ResultError
 from mafr.metrics import metric_names
 from mafr.table_format import Column, Row, Table
@@ -408,3 +408,19 @@ def test_latex_environments_open_and_close():
             assert text.count(rf"\begin{{{name}}}") == text.count(rf"\end{{{name}}}") == 1
         assert text.count("{") == text.count("}")
         assert text.isascii()
+
+
+def test_untrained_backbones_are_named_in_every_table_and_never_compared():
+    config = dataclasses.replace(FULL, random_weights=True, mvtec3d_categories=("bagel", "tire"))
+    records = all_records(config)
+    for table in every_table(records, config):
+        assert UNTRAINED in table.banner and UNTRAINED in table.notes[0]
+        assert table.rows("difference").empty
+        for text in (table.to_markdown(), table.to_latex()):
+            assert text.count(UNTRAINED) >= 2
+        rows = list(csv.DictReader(io.StringIO(table.to_csv())))
+        assert all((UNTRAINED in row["data"]) == (row["kind"] == "measured") for row in rows)
+    with pytest.raises(ResultError, match="--random-weights"):
+        tables.table1(FULL_RECORDS, config)  # trained ones are no substitute
+    with pytest.raises(ResultError, match="random_weights True instead of False"):
+        tables.table1(records, dataclasses.replace(config, random_weights=False))

@@ -11,6 +11,7 @@ from mafr import training
 from mafr.config import Config
 from mafr.detector import Detector, score_threshold
 from mafr.errors import MafrError, WeightsError
+from mafr.features.extract import Tokens
 
 
 class FakeFeatures:
@@ -27,13 +28,18 @@ class FakeFeatures:
     def __len__(self) -> int:
         return len(self.rgb)
 
-    def dense(self, indices):
-        k = list(indices)
-        return self.rgb[k].contiguous(), self.xyz[k].contiguous(), self.valid[k]
+    def tokens(self, indices):
+        """One token a cell: the features of a cell are its token's."""
+        k, cells = list(indices), self.valid[0].numel()
+        index = torch.zeros(len(k), cells, 3, dtype=torch.int16)
+        index[:, :, 0] = torch.arange(cells)
+        weight = torch.zeros(len(k), cells, 3)
+        weight[:, :, 0] = self.valid[k].flatten(1)
+        return Tokens(self.rgb[k].contiguous(), self.xyz[k].flatten(2).transpose(1, 2).contiguous(), index, weight)
 
 
 def small(variant: str = "paper", **settings) -> Config:
-    values = {"rgb_dim": 20, "xyz_dim": 32, "grid": 8, "image_size": 16, "epochs": 4, "min_steps": 0}
+    values = {"rgb_dim": 20, "xyz_dim": 32, "grid": 8, "image_size": 16, "groups": 64, "epochs": 4, "min_steps": 0}
     return Config.preset("smoke", variant, values | settings)
 
 
@@ -48,10 +54,11 @@ def test_the_loss_falls_and_anomalies_stand_out(variant):
     detector = Detector(config).fit_features(features)
     totals = [epoch["total"] for epoch in detector.history]
     assert totals[-1] < 0.7 * totals[0]
-    e_rgb, e_xyz, valid = FakeFeatures(config, 1, seed=5).dense([0])
-    good = detector.residuals(e_rgb, e_xyz, valid)
-    off_manifold = torch.randn(e_rgb.shape, generator=torch.Generator().manual_seed(1)) * e_rgb.std()
-    bad = detector.residuals(off_manifold, e_xyz, valid)
+    tokens = FakeFeatures(config, 1, seed=5).tokens([0])
+    good = detector.residuals(tokens)
+    off_manifold = torch.randn(tokens.rgb.shape, generator=torch.Generator().manual_seed(1)) * tokens.rgb.std()
+    bad = detector.residuals(replace(tokens, rgb=off_manifold))
+    valid = good[2]
     assert bad[0][valid].mean() > 1.1 * good[0][valid].mean()
     assert (bad[0][~valid] == 0).all()
 
@@ -80,11 +87,11 @@ def test_an_interrupted_training_resumes_to_the_same_result(tmp_path, monkeypatc
     class Interrupted(FakeFeatures):
         calls = 0
 
-        def dense(self, indices):
+        def tokens(self, indices):
             self.calls += 1
-            if self.calls > 13:  # five samples an epoch and a look ahead: inside the third epoch
+            if self.calls > 14:  # five samples an epoch and two looks ahead: inside the third epoch
                 raise KeyboardInterrupt
-            return super().dense(indices)
+            return super().tokens(indices)
 
     monkeypatch.setattr(training, "CACHE_BYTES", 0)
     with pytest.raises(KeyboardInterrupt):
@@ -105,10 +112,9 @@ def test_features_that_are_drawn_anew_follow_from_the_epoch(tmp_path, monkeypatc
         def seek(self, draw):
             self.draw = draw
 
-        def dense(self, indices):
-            e_rgb, e_xyz, valid = super().dense(indices)
-            noise = torch.randn(e_rgb.shape, generator=torch.Generator().manual_seed(1000 * self.draw + indices[0]))
-            return e_rgb + noise, e_xyz, valid
+        def tokens(self, indices):
+            tokens, g = super().tokens(indices), torch.Generator().manual_seed(1000 * self.draw + indices[0])
+            return replace(tokens, rgb=tokens.rgb + torch.randn(tokens.rgb.shape, generator=g))
 
     config, checkpoint = small(), tmp_path / "checkpoint.pt"
     _, history = training.fit(config, Drawn(config, 3), range(3))
@@ -152,8 +158,8 @@ def test_save_and_load(tmp_path, variant):
     detector.threshold = 1.25
     loaded = Detector.load(detector.save(tmp_path / "detector"), config)
     assert (loaded.config, loaded.threshold, loaded.history) == (config, 1.25, detector.history)
-    sample = FakeFeatures(config, 1, seed=3).dense([0])
-    for a, b in zip(detector.residuals(*sample), loaded.residuals(*sample), strict=True):
+    sample = FakeFeatures(config, 1, seed=3).tokens([0])
+    for a, b in zip(detector.residuals(sample), loaded.residuals(sample), strict=True):
         assert torch.equal(a, b)
 
 
@@ -192,7 +198,7 @@ def test_bad_detector_folders_are_refused(tmp_path):
 def test_an_untrained_detector_says_so(tmp_path):
     detector = Detector(small())
     with pytest.raises(MafrError, match="not trained yet"):
-        detector.residuals(*FakeFeatures(small(), 1).dense([0]))
+        detector.residuals(FakeFeatures(small(), 1).tokens([0]))
     with pytest.raises(MafrError, match="not trained yet"):
         detector.save(tmp_path)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mafr.config import CATEGORIES, DATASETS, Config
+from mafr.data.clouds import decode_camera, decode_scan
 from mafr.data.files import check_mask_label, check_same_size, decode_mask, decode_rgb, decode_xyz, read_bytes
 from mafr.data.layout import SPLITS, Entry, scan_split, subfolders
 from mafr.data.manifest import data_command, digest, load_manifest
@@ -104,13 +105,19 @@ def open_dataset(name: str, root: str | Path, category: str, split: str, config:
 
 
 def load_pair(
-    rgb_path: str | Path, xyz_path: str | Path, config: Config, plane: str | None = None
+    rgb_path: str | Path,
+    xyz_path: str | Path,
+    config: Config,
+    plane: str | None = None,
+    intrinsics: str | Path | None = None,
 ) -> Sample:
-    """A sample from one RGB image and its organised cloud, a (H, W, 3) tiff in metres.
+    """A sample from one RGB image and its organised cloud: a (H, W, 3) tiff in metres, PLY or PCD; or a depth image.
 
     Args:
         plane: "remove" preprocesses the cloud in memory as MVTec 3D-AD's, "none" as one without a table; by
             default it must be preprocessed already, and a cloud that still shows its table is refused.
+        intrinsics: json with the camera of a depth image, or the unit of a PLY or PCD file; see
+            `mafr.data.clouds.decode_camera`.
 
     Returns:
         Sample without a mask: `defect` "unknown", `label` 0, `id` the image's stem.
@@ -122,7 +129,8 @@ def load_pair(
     if plane not in (None, "remove", "none"):
         raise DataError(f"unknown plane mode {plane!r}; choose remove or none")
     rgb = decode_rgb(read_bytes(rgb_path), rgb_path)
-    xyz = decode_xyz(read_bytes(xyz_path), xyz_path)
+    camera = decode_camera(read_bytes(Path(intrinsics)), Path(intrinsics)) if intrinsics else None
+    xyz = decode_scan(read_bytes(xyz_path), xyz_path, rgb.shape[:2], rgb_path, camera)
     if plane is not None:
         # With "none" too: the processed copy that the detector was trained on is padded to the same square.
         check_same_size(rgb.shape[:2], rgb_path, xyz.shape[:2], xyz_path)

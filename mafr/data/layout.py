@@ -9,12 +9,14 @@ from pathlib import Path
 from mafr.errors import DataError
 
 SPLITS = ("train", "validation", "test")
-_SUFFIXES = {"rgb": (".png",), "xyz": (".tiff", ".tif"), "gt": (".png",)}
+_TIFF = (".tiff", ".tif")
+_SUFFIXES = {"rgb": (".png",), "xyz": _TIFF, "gt": (".png",)}
+_RAW_SUFFIXES = {**_SUFFIXES, "xyz": (*_TIFF, ".ply", ".pcd"), "depth": (".png", *_TIFF)}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """The files of one sample; `gt` is None where a good sample has no mask."""
+    """The files of one sample; `gt` is None where a good sample has no mask. Raw, `xyz` may be a depth image."""
 
     split: str
     defect: str
@@ -22,6 +24,10 @@ class Entry:
     rgb: Path
     xyz: Path
     gt: Path | None
+
+    @property
+    def is_depth(self) -> bool:
+        return self.xyz.parent.name == "depth"
 
     @property
     def id(self) -> str:
@@ -63,8 +69,10 @@ def files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
     return files
 
 
-def scan_split(category_folder: Path, split: str) -> list[Entry]:
+def scan_split(category_folder: Path, split: str, raw: bool = False) -> list[Entry]:
     """The samples of one split: folders sorted by name, files by number.
+
+    Clouds are xyz/NNN.tiff; in raw data of one's own also xyz/NNN.ply or .pcd, or, without xyz, depth/NNN.png or .tiff.
 
     Raises DataError for a split without samples, for images, clouds and masks that do not pair up,
     and for defective samples without masks.
@@ -72,7 +80,7 @@ def scan_split(category_folder: Path, split: str) -> list[Entry]:
     entries: list[Entry] = []
     folder = category_folder / split
     for defect in subfolders(folder):
-        entries += _scan_defect(folder / defect, split, defect)
+        entries += _scan_defect(folder / defect, split, defect, _RAW_SUFFIXES if raw else _SUFFIXES)
     if not entries:
         raise DataError(
             f"{folder}: no samples; {split}/<good or a defect's name>/rgb/NNN.png and .../xyz/NNN.tiff expected"
@@ -80,8 +88,11 @@ def scan_split(category_folder: Path, split: str) -> list[Entry]:
     return entries
 
 
-def _scan_defect(folder: Path, split: str, defect: str) -> list[Entry]:
-    files = {kind: files_by_stem(folder / kind, suffixes) for kind, suffixes in _SUFFIXES.items()}
+def _scan_defect(folder: Path, split: str, defect: str, suffixes: dict[str, tuple[str, ...]]) -> list[Entry]:
+    files = {kind: files_by_stem(folder / kind, endings) for kind, endings in suffixes.items()}
+    if not files["xyz"] and files.get("depth"):
+        files["xyz"] = files["depth"]
+        _check_pairs(folder, files["rgb"], files["depth"], "depth", ".png")
     _check_pairs(folder, files["rgb"], files["xyz"], "xyz", ".tiff")
     if files["gt"]:
         _check_pairs(folder, files["rgb"], files["gt"], "gt", ".png")

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mafr.data.clouds import FARTHEST, camera_file, decode_camera, decode_cloud, decode_depth_image
 from mafr.data.cluster import largest_cluster
-from mafr.data.files import check_mask_label, check_same_size, decode_mask, decode_rgb, decode_xyz, encode_mask
+from mafr.data.files import check_mask_label, check_same_size, decode_mask, decode_rgb, encode_mask
 from mafr.data.layout import SPLITS, scan_split, subfolders
 from mafr.data.plane import border_points, fit_plane
 from mafr.data.raw import Processed, RawSample
@@ -30,17 +31,24 @@ PARAMETERS = {
     "cluster_eps": CLUSTER_EPS,
     "cluster_points": CLUSTER_POINTS,
 }
-_FARTHEST = 20.0  # coordinates beyond this are hardly metres
 
 
 def scan(folder: Path) -> list[RawSample]:
     """The raw samples of a category's folder. Raises DataError where files are missing or odd."""
     samples = []
+    camera = camera_file(folder)
     for split in SPLITS:
         if not subfolders(folder / split):
             continue  # parts of one's own may come without a validation set
-        for entry in scan_split(folder, split):
-            roles = {"rgb": entry.rgb, "xyz": entry.xyz, "gt": entry.gt}
+        for entry in scan_split(folder, split, raw=True):
+            if entry.is_depth and camera is None:
+                raise DataError(
+                    f"{entry.xyz}: a depth image needs its camera: write {folder / 'intrinsics.json'} with fx, fy, cx, "
+                    "cy in pixels and depth_scale in metres"
+                )
+            roles = {"rgb": entry.rgb, "depth" if entry.is_depth else "xyz": entry.xyz, "gt": entry.gt}
+            if entry.xyz.suffix.lower() not in (".tiff", ".tif") or entry.is_depth:  # xyz tiffs need none
+                roles["camera"] = camera
             files = ((role, path.relative_to(folder).as_posix()) for role, path in roles.items() if path)
             samples.append(RawSample(entry.id, tuple(files)))
     if not samples:
@@ -56,8 +64,14 @@ def convert(folder: Path, raw: RawSample, contents: dict[str, bytes], plane: str
     paths = {role: folder / name for role, name in raw.files}
     split, defect, _ = raw.key.split("/")
     size = decode_rgb(contents["rgb"], paths["rgb"]).shape[:2]
-    xyz = decode_xyz(contents["xyz"], paths["xyz"])
-    check_same_size(size, paths["rgb"], xyz.shape[:2], paths["xyz"])
+    camera = decode_camera(contents["camera"], paths["camera"]) if "camera" in contents else None
+    if "depth" in contents:
+        cloud = paths["depth"]
+        xyz = decode_depth_image(contents["depth"], cloud, camera)
+    else:
+        cloud = paths["xyz"]
+        xyz = decode_cloud(contents["xyz"], cloud, size, paths["rgb"], camera)
+    check_same_size(size, paths["rgb"], xyz.shape[:2], cloud)
     gt = contents.get("gt")
     if gt is not None:
         mask = decode_mask(gt, paths["gt"])
@@ -65,7 +79,7 @@ def convert(folder: Path, raw: RawSample, contents: dict[str, bytes], plane: str
         check_mask_label(mask, defect, paths["gt"])
     elif split == "test":
         gt = encode_mask(np.zeros(size, dtype=bool))
-    cleaned = clean_cloud(xyz, f"{folder.name}/{raw.key}", plane, paths["xyz"])
+    cleaned = clean_cloud(xyz, f"{folder.name}/{raw.key}", plane, cloud)
     return Processed(raw.key, contents["rgb"], cleaned, gt)
 
 
@@ -87,7 +101,7 @@ def clean_cloud(xyz: np.ndarray, seed_text: str, plane: str, path: Path) -> np.n
         DataError: no table is found, or nothing is left without it.
     """
     farthest = float(np.abs(xyz).max())
-    if farthest > _FARTHEST:
+    if farthest > FARTHEST:
         raise DataError(f"{path}: coordinates reach {farthest:.4g}; metres expected: divide millimetres by 1,000")
     side = square_side(*xyz.shape[:2])
     if plane == "none":

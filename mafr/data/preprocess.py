@@ -26,7 +26,7 @@ from mafr.data.manifest import (
 from mafr.data.raw import RawSample
 from mafr.errors import DataError
 from mafr.paths import write_atomically, write_json
-from mafr.progress import map_parallel
+from mafr.progress import Workers, map_parallel
 
 _MODULES: dict[str, ModuleType] = {"mvtec3d": mvtec3d, "eyecandies": eyecandies}
 _PREVIOUS = ".previous.json"  # the manifest of before, while samples are being made again
@@ -67,7 +67,7 @@ def preprocess(
     processed_root: str | Path,
     config: Config,
     categories: Sequence[str] | None = None,
-    workers: int = 1,
+    workers: Workers = 1,
     plane: str | None = None,
 ) -> None:
     """Make `<processed_root>/<category>/{train,validation,test}/<good|defect>/{rgb,xyz,gt}` from raw folders.
@@ -78,7 +78,7 @@ def preprocess(
     Args:
         raw_root: holds `<category>/...` as the data set is published; never written to.
         categories: default: the profile's for generated data, else all folders in `raw_root`.
-        workers: local processes.
+        workers: local processes, or a cluster, see `mafr.progress.map_parallel`.
         plane: "remove" or "none" (MVTec 3D-AD: keep table and strays; Eyecandies: do not crop);
             default: the setting `plane`.
 

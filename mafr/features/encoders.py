@@ -10,11 +10,10 @@ import torch
 from mafr.config import Config
 from mafr.errors import ConfigError, WeightsError
 from mafr.features.pointmae import PUBLISHED, SMALL, PointMAE, batch_statistics, load_checkpoint
-from mafr.features.rgb import LITE0_SHA256, RANDOM, file_sha256
+from mafr.features.rgb import LITE0_SHA256, RANDOM
+from mafr.features.weight_files import POINTMAE, check_file, provide_files
+from mafr.fetch import file_sha256
 
-PUBLISHED_SHA256 = "27ded932bb0a2625d5a8eb006df199b2578598c774aee6d86b985300b6a5fd20"
-PUBLISHED_URL = "https://github.com/Pang-Yatian/Point-MAE/releases/download/main/pretrain.pth"
-PUBLISHED_FILES = ("pointmae_pretrain.pth", "pretrain.pth")
 SMALL_WEIGHTS = Path(__file__).resolve().parent.parent / "weights" / "pointmae_small.safetensors"
 DROP_PATH = 0.1  # the released code's, in effect only where the extractor is in train mode
 
@@ -24,11 +23,12 @@ def point_encoder(
 ) -> tuple[PointMAE, str]:
     """The frozen encoder that `config.point_backbone` names and its weights' SHA-256.
 
-    In eval mode, or with BatchNorm on batch statistics where `config.extractor_mode` is "train".
-    random_weights: initialised from a fixed seed instead (tests, timing); "random" stands for the hash.
+    In eval mode, or with BatchNorm on batch statistics where `config.extractor_mode` is "train". The published
+    weights are downloaded if `weights_dir` (default: the profile's) does not hold them. random_weights, or the
+    setting of that name: initialised from a fixed seed instead; "random" stands for the hash.
     Raises WeightsError for missing or unfit weights, ConfigError where `xyz_dim` does not fit.
     """
-    if random_weights:
+    if random_weights or config.random_weights:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             model = PointMAE(SMALL if config.point_backbone == "pointmae_small" else PUBLISHED)
@@ -37,8 +37,8 @@ def point_encoder(
         digest = small_weights_sha256()
         model = load_checkpoint(SMALL_WEIGHTS)
     else:
-        path = _published_file(weights_dir)
-        digest = PUBLISHED_SHA256
+        path = provide_files(config, weights_dir, (POINTMAE,))[POINTMAE]
+        digest = check_file(POINTMAE, path)
         model = load_checkpoint(path)
     if config.xyz_dim != model.shape.dim:
         raise ConfigError(f"xyz_dim must be {model.shape.dim} for {config.point_backbone}, not {config.xyz_dim}")
@@ -63,26 +63,14 @@ def small_weights_sha256() -> str:
 
 
 def known_weights(config: Config) -> dict[str, str | None]:
-    """The SHA-256 of the weights that a configuration stands for; None where no single file is pinned."""
+    """The SHA-256 of the weights that a configuration stands for; None where no single file is pinned.
+
+    "random" where they are untrained.
+    """
+    if config.random_weights:
+        return {"rgb": RANDOM, "points": RANDOM}
     small = config.point_backbone == "pointmae_small"
     return {
         "rgb": LITE0_SHA256 if config.rgb_backbone == "efficientnet_lite0" else None,
-        "points": small_weights_sha256() if small else PUBLISHED_SHA256,
+        "points": small_weights_sha256() if small else POINTMAE.sha256,
     }
-
-
-def _published_file(weights_dir: Path | None) -> Path:
-    folder = Path(weights_dir) if weights_dir else Path("weights")
-    for name in PUBLISHED_FILES:
-        path = folder / name
-        if path.is_file():
-            found = file_sha256(path)
-            if found != PUBLISHED_SHA256:
-                raise WeightsError(
-                    f"{path} has SHA-256 {found} instead of {PUBLISHED_SHA256}; download {PUBLISHED_URL} again"
-                )
-            return path
-    raise WeightsError(
-        f"Point-MAE weights are missing; download {PUBLISHED_URL} (SHA-256 {PUBLISHED_SHA256}) "
-        f"to {folder / PUBLISHED_FILES[0]}"
-    )

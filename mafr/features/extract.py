@@ -14,10 +14,12 @@ from torch import nn
 
 from mafr.config import Config
 from mafr.data.samples import Sample
+from mafr.device import Place
 from mafr.errors import ConfigError, DataError
 from mafr.features.encoders import DROP_PATH, point_encoder
 from mafr.features.geometry import group_points, interpolation_weights
 from mafr.features.pointmae import PointMAE
+from mafr.features.precision import in_bfloat16
 from mafr.features.rgb import rgb_backbone
 
 FEATURE_VERSION = 1  # raised whenever a change of the code changes features; stores are then built anew
@@ -48,51 +50,83 @@ class Tokens:
         """The samples of several tokens, one after the other."""
         return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in TOKEN_NAMES))
 
+    def part(self, k: int) -> Tokens:
+        """Sample k alone, as views."""
+        return Tokens(*(getattr(self, name)[k : k + 1] for name in TOKEN_NAMES))
+
+
 TOKEN_NAMES = ("rgb", "xyz", "index", "weight")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A sample's input to the networks and its geometry, on the CPU; metres.
+
+    Attributes:
+        name: the sample's id, which seeds the draws of `extractor_mode` "train".
+        rgb: (3, S, S) float32 in [0, 1].
+        patches: (G, M, 3) float32, neighbourhoods relative to their centres.
+        centres: (G, 3) float32.
+        middle: (3,) float32, the mean of the cloud's points.
+        index, weight: (P, 3), see `Tokens`.
+    """
+
+    name: str
+    rgb: np.ndarray
+    patches: np.ndarray
+    centres: np.ndarray
+    middle: np.ndarray
+    index: np.ndarray
+    weight: np.ndarray
 
 
 class FeatureExtractor:
     """The two frozen backbones. `weights` holds the SHA-256 of each one's weights, or "random".
+
+    They compute where `mafr.device.Place.of(config)` says; `place` is that. Sampling and neighbours are found
+    on the CPU in any case, while a GPU works on the samples before.
 
     With `extractor_mode` "train" Point-MAE uses batch statistics and drops branches, as in the released code
     that never switches to eval; the draws are seeded by (seed, sample id, draw). DINO has nothing that train
     mode changes, and EfficientNet, which the released code does not know, stays in eval mode.
     """
 
-    def __init__(
-        self, config: Config, rgb: nn.Module, points: PointMAE, weights: dict[str, str], device: str = "cpu"
-    ) -> None:
+    def __init__(self, config: Config, rgb: nn.Module, points: PointMAE, weights: dict[str, str]) -> None:
         if config.groups > np.iinfo(np.int16).max:
             raise ConfigError(f"groups must be at most {np.iinfo(np.int16).max}, not {config.groups}")
         if config.groups < NEIGHBOURS:
             raise ConfigError(f"groups must be at least {NEIGHBOURS}, not {config.groups}")
-        self.config, self.weights, self.device = config, weights, device
-        self.rgb, self.points = rgb.to(device), points.to(device)
+        self.config, self.weights, self.place = config, weights, Place.of(config)
+        if self.place.half:
+            rgb, points = in_bfloat16(rgb), in_bfloat16(points)
+        self.rgb, self.points = rgb.to(self.place.device), points.to(self.place.device)
 
     @classmethod
     def from_config(
-        cls,
-        config: Config,
-        weights_dir: Path | None = None,
-        random_weights: bool = False,
-        device: str = "cpu",
+        cls, config: Config, weights_dir: Path | None = None, random_weights: bool = False
     ) -> FeatureExtractor:
         """Build and load the backbones that `config` names.
 
         weights_dir: where downloaded weights lie (full profile: `Paths.weights`). random_weights: untrained
         backbones, for tests and timing. Raises WeightsError for missing weights, ConfigError for sizes that
-        do not fit them.
+        do not fit them, and for a device or precision that this machine does not have.
         """
         rgb, rgb_digest = rgb_backbone(config, weights_dir, random_weights)
         points, point_digest = point_encoder(config, weights_dir, random_weights)
-        return cls(config, rgb, points, {"rgb": rgb_digest, "points": point_digest}, device)
+        return cls(config, rgb, points, {"rgb": rgb_digest, "points": point_digest})
 
-    @torch.no_grad()
     def extract(self, sample: Sample, draw: int = 0) -> Tokens:
         """The tokens of one sample (B = 1), on the CPU.
 
         draw: number of the random draw; it matters only in `extractor_mode` "train". Raises DataError where
         the sample has fewer valid points than the configuration has groups or neighbours.
+        """
+        return self.encode([self.prepare(sample)], draw)
+
+    def prepare(self, sample: Sample) -> Prepared:
+        """What `encode` needs of a sample: sampling, neighbours, interpolation weights; safe in a thread.
+
+        Raises DataError, see `extract`.
         """
         config = self.config
         valid = sample.valid[0]
@@ -109,40 +143,71 @@ class FeatureExtractor:
                 f"least {needed} are needed; scan closer, leave the sample out, or lower the settings groups and "
                 "group_size"
             )
-        patches, centres = group_points(points, config.groups, config.group_size)
-        index, weight = cell_weights(sample.xyz, centres, config.grid)
+        # On a GPU's machine the threads are busy with other samples.
+        workers = torch.get_num_threads() if self.place.device.type == "cpu" else 1
+        patches, centres = group_points(points, config.groups, config.group_size, workers)
+        index, weight = cell_weights(sample.xyz, centres, config.grid, workers)
+        return Prepared(sample.id, sample.rgb, patches, centres, points.mean(axis=0), index, weight)
+
+    def encode(self, batch: Sequence[Prepared], draw: int = 0) -> Tokens:
+        """The tokens of some prepared samples, on the CPU; at once, but one by one in `extractor_mode` "train"."""
+        if self.config.extractor_mode == "train":  # statistics are a cloud's own, draws a sample's own
+            clouds = [self.cloud_tokens(one.patches, one.centres, one.middle, f"{one.name} {draw}") for one in batch]
+            xyz = torch.cat(clouds)
+        else:
+            xyz = self._cloud_tokens(*(self._stack(batch, name) for name in ("patches", "centres", "middle")))
+        with torch.no_grad():
+            rgb = self.rgb(self._stack(batch, "rgb"))
         return Tokens(
-            rgb=self.image_tokens(sample.rgb).half().cpu(),
-            xyz=self.cloud_tokens(patches, centres, points.mean(axis=0), f"{sample.id} {draw}").half().cpu(),
-            index=torch.from_numpy(index)[None],
-            weight=torch.from_numpy(weight)[None],
+            rgb=rgb.half().cpu(),
+            xyz=xyz.half().cpu(),
+            index=torch.from_numpy(np.stack([one.index for one in batch])),
+            weight=torch.from_numpy(np.stack([one.weight for one in batch])),
         )
 
     @torch.no_grad()
     def image_tokens(self, rgb: np.ndarray) -> torch.Tensor:
         """rgb (3, S, S) in [0, 1] -> (1, C, S/8, S/8) float32."""
-        return self.rgb(torch.from_numpy(rgb)[None].to(self.device))
+        return self.rgb(self._to_place(rgb[None]))
 
-    @torch.no_grad()
     def cloud_tokens(self, patches: np.ndarray, centres: np.ndarray, middle: np.ndarray, key: str = "") -> torch.Tensor:
         """patches (G, M, 3), centres (G, 3), mean point (3,), metres -> (1, G, D) float32.
 
         key: seeds the draws of `extractor_mode` "train", together with `Config.seed`.
         """
-        arrays = (torch.from_numpy(np.asarray(a, dtype=np.float32))[None] for a in (patches, centres, middle))
-        scaled = self.points.scale(*(array.to(self.device) for array in arrays))
+        arrays = (self._to_place(np.asarray(array, dtype=np.float32)[None]) for array in (patches, centres, middle))
         if self.config.extractor_mode == "eval":
-            return self.points(*scaled)
+            return self._cloud_tokens(*arrays)
         digest = hashlib.sha256(f"{self.config.seed} {key}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-        return self.points(*scaled, DROP_PATH, generator)
+        return self._cloud_tokens(*arrays, DROP_PATH, generator)
+
+    @torch.no_grad()
+    def _cloud_tokens(
+        self,
+        patches: torch.Tensor,
+        centres: torch.Tensor,
+        middle: torch.Tensor,
+        drop_path: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor:
+        return self.points(*self.points.scale(patches, centres, middle), drop_path, generator)
+
+    def _stack(self, batch: Sequence[Prepared], name: str) -> torch.Tensor:
+        return self._to_place(np.stack([getattr(one, name) for one in batch]).astype(np.float32, copy=False))
+
+    def _to_place(self, array: np.ndarray) -> torch.Tensor:
+        tensor = torch.from_numpy(array)
+        if self.place.device.type == "cpu":
+            return tensor
+        return tensor.pin_memory().to(self.place.device, non_blocking=True)
 
 
-def cell_weights(xyz: np.ndarray, centres: np.ndarray, grid: int) -> tuple[np.ndarray, np.ndarray]:
+def cell_weights(xyz: np.ndarray, centres: np.ndarray, grid: int, workers: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Interpolation to the grid: each cell takes the point at its central pixel.
 
-    xyz: (3, S, S) with S a multiple of grid, centres: (G, 3), metres. Returns index (grid², 3) int16 and weight
-    (grid², 3) float16, zero where the central pixel has no point.
+    xyz: (3, S, S) with S a multiple of grid, centres: (G, 3), metres; workers: threads. Returns index
+    (grid², 3) int16 and weight (grid², 3) float16, zero where the central pixel has no point.
     """
     step = xyz.shape[-1] // grid
     cells = xyz[:, step // 2 :: step, step // 2 :: step].reshape(3, -1).T  # (P, 3)
@@ -150,7 +215,7 @@ def cell_weights(xyz: np.ndarray, centres: np.ndarray, grid: int) -> tuple[np.nd
     index = np.zeros((len(cells), NEIGHBOURS), dtype=np.int16)
     weight = np.zeros((len(cells), NEIGHBOURS), dtype=np.float16)
     if valid.any():
-        index[valid], weight[valid] = interpolation_weights(cells[valid], centres, NEIGHBOURS)
+        index[valid], weight[valid] = interpolation_weights(cells[valid], centres, NEIGHBOURS, workers)
     return index, weight
 
 

@@ -45,11 +45,13 @@ def farthest_point_sample(points: np.ndarray, count: int, start: int = 0) -> np.
     return chosen
 
 
-def nearest_neighbours(points: np.ndarray, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+def nearest_neighbours(
+    points: np.ndarray, queries: np.ndarray, count: int, workers: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
     """The `count` points nearest to each query, nearest first, equal distances by rising index.
 
-    points: (N, 3), queries: (Q, 3). Returns distances (Q, count) float64 in the points' unit and indices
-    (Q, count) int64. Raises DataError for fewer than `count` points.
+    points: (N, 3), queries: (Q, 3); workers: threads, which do not change the result. Returns distances
+    (Q, count) float64 in the points' unit and indices (Q, count) int64. Raises DataError for fewer than `count` points.
     """
     points, queries = np.asarray(points, dtype=np.float64), np.asarray(queries, dtype=np.float64)
     _check_points("points", points)
@@ -60,7 +62,7 @@ def nearest_neighbours(points: np.ndarray, queries: np.ndarray, count: int) -> t
     tree = cKDTree(points)
     # One neighbour more than asked for shows where a tie crosses the border, which the tree would cut at will.
     wanted = min(count + 1, total)
-    distances, indices = tree.query(queries, k=np.arange(1, wanted + 1))
+    distances, indices = tree.query(queries, k=np.arange(1, wanted + 1), workers=workers)
     for row in np.flatnonzero(distances[:, count - 1] == distances[:, count] if wanted > count else []):
         radius = distances[row, count - 1]
         inside = np.asarray(tree.query_ball_point(queries[row], radius * (1 + 1e-12)), dtype=np.int64)
@@ -72,26 +74,29 @@ def nearest_neighbours(points: np.ndarray, queries: np.ndarray, count: int) -> t
     return np.take_along_axis(distances, order, axis=1), np.take_along_axis(indices, order, axis=1)
 
 
-def interpolation_weights(points: np.ndarray, centres: np.ndarray, count: int = 3) -> tuple[np.ndarray, np.ndarray]:
+def interpolation_weights(
+    points: np.ndarray, centres: np.ndarray, count: int = 3, workers: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
     """How to interpolate values given at `centres` to `points`: 1/(d² + 1e-8) of the nearest, normalised.
 
-    points: (N, 3), centres: (G, 3), both in metres (the constant is in m²). Returns indices (N, count) int64
-    and weights (N, count) float64 whose rows sum to 1. Raises DataError for fewer than `count` centres.
+    points: (N, 3), centres: (G, 3), both in metres (the constant is in m²); workers: threads. Returns
+    indices (N, count) int64 and weights (N, count) float64 whose rows sum to 1. Raises DataError for fewer than
+    `count` centres.
     """
-    distances, indices = nearest_neighbours(centres, points, count)
+    distances, indices = nearest_neighbours(centres, points, count, workers)
     weights = 1.0 / (distances**2 + DISTANCE_EPS)
     return indices, weights / weights.sum(axis=1, keepdims=True)
 
 
-def group_points(points: np.ndarray, groups: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+def group_points(points: np.ndarray, groups: int, size: int, workers: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Point-MAE's groups: farthest points as centres, each with its `size` nearest points around it.
 
-    points: (N, 3). Returns neighbourhoods (groups, size, 3), relative to their centre and nearest first, and
-    centres (groups, 3), both in the points' unit and precision. Raises DataError for fewer points than
-    `groups` or `size`.
+    points: (N, 3); workers: threads. Returns neighbourhoods (groups, size, 3), relative to their centre and
+    nearest first, and centres (groups, 3), both in the points' unit and precision. Raises DataError for fewer
+    points than `groups` or `size`.
     """
     centres = points[farthest_point_sample(points, groups)]
-    _, indices = nearest_neighbours(points, centres, size)
+    _, indices = nearest_neighbours(points, centres, size, workers)
     return points[indices] - centres[:, None], centres
 
 

@@ -19,7 +19,8 @@ from torch import nn
 
 from mafr.errors import WeightsError
 
-_POINTS_A_CHUNK = 16_384  # bounds the mini-PointNet's activations to some 30 MB at the published widths
+_POINTS_A_CHUNK = 8_192  # keeps the mini-PointNet's activations (8 MB each at the published widths) in the cache
+_POINTS_A_CHUNK_CUDA = 262_144  # fewer, larger kernels; some 600 MB
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,12 @@ SMALL = PointMAEShape(
 
 
 class MiniPointNet(nn.Module):
-    """One token a group of points; `first_conv` and `second_conv` as in the published checkpoint."""
+    """One token a group of points; `first_conv` and `second_conv` as in the published checkpoint.
+
+    `products` is the type that its matrix products take, see `mafr.features.precision`.
+    """
+
+    products = torch.float32
 
     def __init__(self, shape: PointMAEShape) -> None:
         super().__init__()
@@ -71,30 +77,37 @@ class MiniPointNet(nn.Module):
         )
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
-        """patches (N, M, 3), relative to their centres. Returns (N, width)."""
+        """patches (N, M, 3), relative to their centres. Returns (N, width) float32."""
+        layers = self._layers()
         if self.training:  # batch statistics need all points at once
-            return self._tokens(patches)
-        step = max(1, _POINTS_A_CHUNK // patches.shape[1])
-        return torch.cat([self._tokens(part) for part in patches.split(step)])
+            return self._tokens(patches, layers)
+        points = _POINTS_A_CHUNK if patches.device.type == "cpu" else _POINTS_A_CHUNK_CUDA
+        step = max(1, points // patches.shape[1])
+        return torch.cat([self._tokens(part, layers) for part in patches.split(step)])
 
-    def _tokens(self, patches: torch.Tensor) -> torch.Tensor:
+    def _layers(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Weight and bias of the four layers, BatchNorm taken into the first of each pair in eval mode."""
+        layers = []
+        for conv, norm, _, last in (self.first_conv, self.second_conv):
+            layers += [(_matrix(conv), conv.bias) if self.training else _folded(conv, norm), (_matrix(last), last.bias)]
+        # The first layer takes coordinates, to which bfloat16 would be too coarse.
+        return layers[:1] + [tuple(tensor.to(self.products) for tensor in layer) for layer in layers[1:]]
+
+    def _tokens(self, patches: torch.Tensor, layers: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
         groups, size, _ = patches.shape
-        conv, norm, _, last = self.first_conv
+        hidden = F.linear(patches.reshape(-1, 3), *layers[0])
         if self.training:
-            hidden = norm(F.linear(patches.reshape(-1, 3), _matrix(conv), conv.bias))
-        else:
-            hidden = F.linear(patches.reshape(-1, 3), *_folded(conv, norm))
-        local = F.linear(F.relu(hidden), _matrix(last), last.bias).view(groups, size, -1)
+            hidden = self.first_conv[1](hidden)
+        local = F.linear(F.relu_(hidden).to(self.products), *layers[1]).view(groups, size, -1)
         whole = local.amax(dim=1)
         # The group's maximum comes first in the concatenation. A linear layer of a concatenation is the sum of
         # two: the maximum's half is computed once a group instead of once a point.
-        conv, norm, _, last = self.second_conv
         half = whole.shape[1]
-        weight, bias = (_matrix(conv), conv.bias) if self.training else _folded(conv, norm)
-        hidden = F.linear(local, weight[:, half:]) + F.linear(whole, weight[:, :half], bias)[:, None]
+        weight, bias = layers[2]
+        hidden = F.linear(local, weight[:, half:]).add_(F.linear(whole, weight[:, :half], bias)[:, None])
         if self.training:
-            hidden = norm(hidden.view(groups * size, -1)).view(groups, size, -1)
-        return F.linear(F.relu(hidden), _matrix(last), last.bias).amax(dim=1)
+            hidden = self.second_conv[1](hidden.view(groups * size, -1).float()).view(groups, size, -1)
+        return F.linear(F.relu_(hidden).to(self.products), *layers[3]).amax(dim=1).float()
 
 
 class Attention(nn.Module):

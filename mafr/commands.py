@@ -1,0 +1,239 @@
+"""What the commands of `mafr` do with their options. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+from mafr.config import UNTRAINED
+from mafr.errors import ConfigError, DataError
+from mafr.options import chosen_stages, chosen_variants, chosen_workers, read_settings
+
+
+def reproduce_all(arguments: argparse.Namespace) -> None:
+    """Every table, figure and notebook."""
+    from mafr.reproduce import STAGES, reproduce
+
+    config, paths = read_settings(arguments)
+    stages = chosen_stages(arguments, STAGES)
+    variants = chosen_variants(arguments)
+    seeds, tables = arguments.seeds, arguments.tables
+    with chosen_workers(arguments, paths) as crew:
+        cluster = crew if arguments.scheduler else None
+        reproduce(config, paths, arguments.workers, variants, seeds, tables, stages, cluster)
+    print(f"tables in {paths.tables}, figures in {paths.figures}, notebooks in {paths.executed}")
+
+
+def provide_data(arguments: argparse.Namespace) -> None:
+    """Generated data, or a real data set from nothing to processed."""
+    from mafr.data import acquire, check_counts, preprocess
+    from mafr.reproduce import prepare_data
+
+    config, paths = read_settings(arguments)
+    if arguments.what == "generate":
+        if arguments.data_root:
+            raise ConfigError("generated data has its own place; leave out --data-root")
+        with chosen_workers(arguments, paths) as workers:
+            prepare_data(config, paths, workers)
+        return
+    if not arguments.data_root:
+        raise ConfigError("real data needs --data-root DIR, the folder for its raw/ and processed/ copies")
+    dataset, categories = arguments.what, arguments.categories
+    raw = Path(arguments.source).expanduser().resolve() if arguments.source else paths.raw(dataset)
+    target = paths.processed(dataset)
+    with chosen_workers(arguments, paths, [raw]) as workers:
+        if not arguments.source:
+            acquire(
+                dataset, raw, paths.data / "downloads" / dataset, archives=arguments.archive, url=arguments.url,
+                categories=categories, allow_incomplete=arguments.allow_incomplete, workers=workers,
+            )  # fmt: skip
+        check_counts(dataset, raw, categories, arguments.allow_incomplete)
+        preprocess(dataset, raw, target, config, categories, workers, arguments.plane)
+    print(f"processed copy in {target}")
+
+
+def store_features(arguments: argparse.Namespace) -> None:
+    """The features of the prepared data, extracted and stored."""
+    from mafr.reproduce import extract_all
+
+    config, paths = read_settings(arguments)
+    with chosen_workers(arguments, paths) as workers:
+        extract_all(config, paths, workers)
+
+
+def make_runs(arguments: argparse.Namespace) -> None:
+    """Runs of tables or of one category, with their metrics printed."""
+    from mafr.experiments import Run, all_runs, run_all
+    from mafr.extraction import extract_features
+
+    config, paths = read_settings(arguments)
+    variants = chosen_variants(arguments)
+    if arguments.category:
+        if arguments.table:
+            raise ConfigError("give --category or --table, not both")
+        configs = [
+            dataclasses.replace(config.with_variant(v), seed=config.seed + k)
+            for v in variants
+            for k in range(arguments.seeds)
+        ]
+        runs = [Run(arguments.dataset, arguments.category, c, arguments.shots) for c in configs]
+    else:
+        if arguments.shots is not None:
+            raise ConfigError("--shots goes with --category; for Table III change the setting: --set shots=5,10")
+        runs = all_runs(config, arguments.table or (1, 2, 3, 4, 5), variants, arguments.seeds)
+    with chosen_workers(arguments, paths) as workers:
+        if arguments.category:
+            extract_features(paths, config, arguments.dataset, [arguments.category], workers)
+        records = run_all(runs, paths, workers)
+    for record in records:
+        _print_record(record)
+
+
+def _print_record(record: dict) -> None:
+    shots = "all" if record["shots"] is None else record["shots"]
+    terms = "+".join(record["loss_terms"])
+    print(f"{record['dataset']}/{record['category']}  {record['variant']}  loss {terms}  shots {shots}")
+    if record["config"]["random_weights"]:
+        print(f"  {UNTRAINED}")
+    print(f"  {'map':8} I-AUROC  P-AUROC  AUPRO@30%  AUPRO@1%")
+    for how, m in record["metrics"].items():
+        print(f"  {how:8} {m['i_auroc']:7.3f}  {m['p_auroc']:7.3f}  {m['aupro_30']:9.3f}  {m['aupro_01']:8.3f}")
+
+
+def write_tables(arguments: argparse.Namespace) -> None:
+    """The tables, from the stored runs."""
+    from mafr.reproduce import make_tables
+
+    config, paths = read_settings(arguments)
+    for path in make_tables(config, paths, chosen_variants(arguments), arguments.seeds, arguments.tables):
+        print(path)
+
+
+def draw_figures(arguments: argparse.Namespace) -> None:
+    """The figures, from the stored runs."""
+    from mafr.reproduce import make_figures
+
+    config, paths = read_settings(arguments)
+    for path in make_figures(config, paths, chosen_variants(arguments)):
+        print(path)
+
+
+def execute_notebooks(arguments: argparse.Namespace) -> None:
+    """The notebooks, with all that they need."""
+    from mafr.reproduce import reproduce, run_notebooks
+
+    config, paths = read_settings(arguments)
+    # All that they need first: kernels that run at the same time must not make the same files.
+    reproduce(config, paths, arguments.workers, stages=("data", "features", "runs"))
+    for path in run_notebooks(config, paths, arguments.workers, arguments.names, arguments.force):
+        print(path)
+
+
+def fit_detector(arguments: argparse.Namespace) -> None:
+    """A detector of a category of one's own, saved."""
+    from mafr.data import open_dataset
+    from mafr.detector import Detector
+
+    config, paths = read_settings(arguments)
+    root = paths.processed(arguments.dataset)
+    # Both are opened first, so that a missing validation folder costs no training.
+    data = arguments.dataset, root, arguments.category
+    train, validation = (open_dataset(*data, split, config) for split in ("train", "validation"))
+    detector = Detector(config).fit(train)
+    threshold = detector.calibrate(validation)
+    detector.save(arguments.out)
+    origin = f"the {config.quantile:.0%} quantile of the good validation scores"
+    print(f"detector in {arguments.out}; threshold {threshold:.4f}, {origin}")
+    if config.random_weights:
+        print(UNTRAINED)
+
+
+def predict_pair(arguments: argparse.Namespace) -> None:
+    """One pair scored by a saved detector."""
+    from mafr.data import load_pair
+    from mafr.detector import Detector
+
+    detector = Detector.load(arguments.detector)
+    threshold = detector.threshold if arguments.threshold is None else arguments.threshold
+    if threshold is None:
+        raise ConfigError(f"{arguments.detector} has no threshold of its own; give one with --threshold")
+    plane = None if arguments.processed else detector.config.plane
+    sample = load_pair(arguments.rgb, arguments.xyz, detector.config, plane, arguments.intrinsics)
+    try:
+        prediction = detector.predict(sample)
+    except DataError as error:
+        raise DataError(f"{arguments.xyz}: {str(error).strip()}") from error
+    verdict = "OK" if prediction.score <= threshold else "not OK"
+    picture, warning = None, UNTRAINED if detector.config.random_weights else ""
+    if arguments.out:
+        from mafr.figures import save_heatmap
+
+        picture = str(save_heatmap(sample, prediction, threshold, Path(arguments.out), warning))
+    if arguments.json:
+        result = {"score": prediction.score, "threshold": threshold, "verdict": verdict, "picture": picture}
+        print(json.dumps(result | ({"warning": warning} if warning else {})))
+        return
+    source = f"the {detector.config.quantile:.0%} quantile of good validation scores"
+    print(f"{verdict}: score {prediction.score:.4f}, threshold {threshold:.4f}", end=" ")
+    print(f"({source if arguments.threshold is None else 'as given'})")
+    if warning:
+        print(warning)
+    if picture:
+        print(f"heatmap in {picture}")
+
+
+def show_weights(arguments: argparse.Namespace) -> None:
+    """What weight files there are; those that are missing on request."""
+    from mafr.features.weight_files import provide_files
+    from mafr.features.weight_report import weights_report
+
+    config, paths = read_settings(arguments)
+    if arguments.fetch:
+        provide_files(config, paths.weights)
+    print(weights_report(config, paths.weights))
+
+
+def import_released(arguments: argparse.Namespace) -> None:
+    """A detector from the released code's checkpoints."""
+    from mafr.detector import Detector
+
+    config, _ = read_settings(arguments)
+    detector = Detector.from_released(arguments.folder or arguments.files, config)
+    detector.save(arguments.out)
+    print(f"detector in {arguments.out}; it has no threshold of its own: give `mafr predict` one with --threshold")
+
+
+def time_paths(arguments: argparse.Namespace) -> None:
+    """The plain path against the product path, timed."""
+    from mafr.bench import STAGES, as_json, bench, report
+    from mafr.paths import write_json
+
+    config, _ = read_settings(arguments)
+    if arguments.device:
+        config = dataclasses.replace(config, device=arguments.device)
+    stages = chosen_stages(arguments, tuple(STAGES))
+    if arguments.repeats < 1 or not all(0 < share <= 100 for share in arguments.valid):
+        raise ConfigError("--repeats must be at least 1, and the shares of --valid in 1 to 100")
+    shares = [share / 100 for share in arguments.valid]
+    machine, rows = bench(config, chosen_variants(arguments), shares, stages, arguments.repeats)
+    print(report(machine, rows))
+    if arguments.out:
+        write_json(Path(arguments.out), as_json(machine, rows))
+
+
+def pretrain_points(arguments: argparse.Namespace) -> None:
+    """The small Point-MAE, pretrained again."""
+    from mafr.pretrain import PretrainSettings, pretrain
+
+    given = {name: getattr(arguments, name) for name in ("steps", "seed")}
+    settings = PretrainSettings(**{name: value for name, value in given.items() if value is not None})
+    print(f"weights in {pretrain(Path(arguments.out), settings)}")
+
+
+def show_config(arguments: argparse.Namespace) -> None:
+    """Every setting of a profile and a variant."""
+    config, _ = read_settings(arguments)
+    for name, value in config.as_dict().items():
+        print(f"{name:22} {value}")

@@ -1,0 +1,79 @@
+"""Where a run is computed, and in which precision its matrix products are."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from mafr.config import Config
+from mafr.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Place:
+    """A device and the type of matrix products there; sums, statistics, losses and weights stay float32."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, config: Config) -> Place:
+        """Resolve the settings `device` and `precision` on this machine.
+
+        Raises ConfigError for "cuda" without a GPU, and for "bfloat16" where the hardware would emulate it.
+        """
+        wanted = config.device
+        if wanted == "auto":
+            wanted = "cuda" if torch.cuda.is_available() else "cpu"
+        if wanted == "cuda" and not torch.cuda.is_available():
+            raise ConfigError('device is "cuda", but torch finds no GPU here; use --set device=cpu')
+        device = torch.device(wanted)
+        native = native_bfloat16(device.type)
+        if config.precision == "bfloat16" and not native:
+            raise ConfigError(
+                'precision is "bfloat16", which this hardware does not multiply natively; use --set precision=float32 '
+                'or precision=auto'
+            )
+        half = config.precision == "bfloat16" or (config.precision == "auto" and native)
+        return cls(device, torch.bfloat16 if half else torch.float32)
+
+    @property
+    def half(self) -> bool:
+        """Whether matrix products take bfloat16."""
+        return self.dtype == torch.bfloat16
+
+    def describe(self) -> dict[str, str]:
+        """What a record says: the device's name and the precision."""
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+        return {"device": name, "precision": str(self.dtype).removeprefix("torch.")}
+
+
+@lru_cache(maxsize=1)
+def keep_freed_memory() -> None:
+    """Let the C library keep freed blocks instead of returning them (glibc; elsewhere nothing happens).
+
+    A step frees and takes the same blocks over and over; each time the kernel would have to clear fresh pages, a
+    third of a step at full size. Blocks of 256 MB and more are still returned, and of the rest at most 2 GB is kept.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return
+    m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
+    mallopt(m_mmap_threshold, 2**28)
+    mallopt(m_trim_threshold, 2**31 - 1)
+
+
+@lru_cache(maxsize=2)
+def native_bfloat16(kind: str) -> bool:
+    """Whether a device kind ("cpu", "cuda") has instructions that multiply bfloat16 with float32 sums."""
+    if kind == "cuda":
+        return torch.cuda.get_device_capability() >= (8, 0)
+    if os.environ.get("ONEDNN_MAX_CPU_ISA"):  # a limit set by the user counts as the hardware
+        return "BF16" in os.environ["ONEDNN_MAX_CPU_ISA"].upper() or "AMX" in os.environ["ONEDNN_MAX_CPU_ISA"].upper()
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name)() for name in checks if hasattr(torch.cpu, name))

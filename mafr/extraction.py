@@ -1,0 +1,102 @@
+"""The stored features of the data sets: where they lie, made once, read by every run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from mafr.config import Config
+from mafr.data import FolderDataset, open_dataset
+from mafr.data.layout import SPLITS
+from mafr.errors import DataError
+from mafr.features.extract import FeatureExtractor
+from mafr.features.live import LiveFeatures
+from mafr.features.store import FeatureStore, build_store, open_store
+from mafr.features.weight_files import provide_files
+from mafr.paths import Paths, write_json
+from mafr.progress import Workers, map_parallel
+from mafr.training import torch_threads
+
+
+def store_folder(paths: Paths, dataset: str, samples: FolderDataset, config: Config) -> Path:
+    """Where the features of a split are stored: named by what decides them, data included."""
+    key = hashlib.sha256(f"{config.feature_digest()} {samples.fingerprint}".encode()).hexdigest()
+    return paths.features(dataset) / samples.category / f"{samples.split}-{key[:12]}"
+
+
+def load_features(paths: Paths, dataset: str, category: str, split: str, config: Config) -> FeatureStore | LiveFeatures:
+    """The stored features of a split; in `extractor_mode` "train", features drawn anew at each access.
+
+    Raises DataError, naming the command, if features should be stored and are not.
+    """
+    samples, folder = _open(paths, config, dataset, category, split)
+    if config.extractor_mode == "train":
+        return LiveFeatures(samples, config, _extractor(config, paths.weights))
+    store = open_store(folder, config, samples.fingerprint)
+    if store is None:
+        raise DataError(f"{folder} holds no features of this data; make them with `mafr features {paths.options}`")
+    return store
+
+
+def extract_features(
+    paths: Paths, config: Config, dataset: str, categories: Sequence[str], workers: Workers = 1
+) -> None:
+    """Extract and store the features of all splits of `categories`; what is stored already is kept.
+
+    workers: so many local processes (None: one a GPU, without GPUs one a processor), or a `mafr.cluster.Cluster`.
+    """
+    if config.extractor_mode == "train":
+        return  # nothing can be stored, see `load_features`
+    jobs = [(paths, config, dataset, c, s) for c in categories for s in SPLITS]
+    missing = [job for job in jobs if not _has_features(*job)]
+    if missing:
+        provide_files(config, paths.weights)  # downloads once, not in every worker
+    map_parallel(_extract, missing, workers, what=f"features {dataset}", gpus=gpu_count(config))
+
+
+def gpu_count(config: Config) -> int:
+    """How many GPUs of this machine the settings use: all that torch sees, or none."""
+    return 0 if config.device == "cpu" else torch.cuda.device_count()  # does not initialise CUDA
+
+
+def extraction_seconds(paths: Paths, dataset: str, category: str, config: Config) -> float:
+    """Seconds a sample that extraction took for a category's test set, NaN where that is not known."""
+    _, folder = _open(paths, config, dataset, category, "test")
+    try:
+        timing = json.loads((folder / "timing.json").read_text())
+    except FileNotFoundError:
+        return float("nan")
+    return timing["seconds"] / timing["samples"]
+
+
+def _open(paths: Paths, config: Config, dataset: str, category: str, split: str) -> tuple[FolderDataset, Path]:
+    """A split, and where its features are stored."""
+    samples = open_dataset(dataset, paths.processed(dataset), category, split, config)
+    return samples, store_folder(paths, dataset, samples, config)
+
+
+def _has_features(paths: Paths, config: Config, dataset: str, category: str, split: str) -> bool:
+    samples, folder = _open(paths, config, dataset, category, split)
+    return open_store(folder, config, samples.fingerprint) is not None
+
+
+@lru_cache(maxsize=1)
+def _extractor(config: Config, weights: Path) -> FeatureExtractor:
+    return FeatureExtractor.from_config(config, weights)  # loaded once a worker process
+
+
+def _extract(job: tuple[Paths, Config, str, str, str]) -> None:
+    paths, config, *_ = job
+    samples, folder = _open(*job)
+    extractor = _extractor(config, paths.weights)
+    start = time.perf_counter()
+    with torch_threads(config.threads):
+        build_store(samples, folder, config, extractor)
+    seconds = time.perf_counter() - start
+    write_json(folder / "timing.json", {"seconds": seconds, "samples": len(samples)})

@@ -1,0 +1,211 @@
+"""From tokens to pixels as a sparse matrix, so that a linear layer may be applied to the tokens first (Sec. III-A).
+
+`densify` in `mafr.features.extract` gives the same maps channel by channel; here the weights themselves are at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import sparse
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A sparse (P, columns) matrix in compressed rows; row p holds entries offsets[p] to offsets[p + 1].
+
+    Attributes:
+        index: (nnz,) int32, the columns, rising within a row.
+        weight: (nnz,) float32.
+        offsets: (P + 1,) int32.
+        columns: number of columns.
+    """
+
+    index: torch.Tensor
+    weight: torch.Tensor
+    offsets: torch.Tensor
+    columns: int
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @classmethod
+    def from_scipy(cls, matrix: sparse.csr_matrix) -> Rows:
+        """The same matrix; duplicates are summed and zeros dropped."""
+        matrix = sparse.csr_matrix(matrix)
+        matrix.sum_duplicates()  # which also sorts the columns
+        matrix.eliminate_zeros()
+        return cls(
+            torch.from_numpy(matrix.indices.astype(np.int32, copy=False)),
+            torch.from_numpy(matrix.data.astype(np.float32)),
+            torch.from_numpy(matrix.indptr.astype(np.int32, copy=False)),
+            matrix.shape[1],
+        )
+
+    def to_scipy(self) -> sparse.csr_matrix:
+        """The same matrix for scipy (on the CPU)."""
+        parts = (self.weight.cpu().numpy(), self.index.cpu().numpy(), self.offsets.cpu().numpy())
+        return sparse.csr_matrix(parts, shape=(len(self), self.columns))
+
+    @classmethod
+    def stack(cls, parts: Sequence[Rows]) -> Rows:
+        """Several samples as one block-diagonal matrix: their tokens and their pixels one after the other."""
+        columns = np.cumsum([0] + [part.columns for part in parts])
+        entries = np.cumsum([0] + [len(part.index) for part in parts])
+        return cls(
+            torch.cat([part.index + int(first) for part, first in zip(parts, columns[:-1], strict=True)]),
+            torch.cat([part.weight for part in parts]),
+            torch.cat(
+                [parts[0].offsets[:1]]
+                + [part.offsets[1:] + int(first) for part, first in zip(parts, entries[:-1], strict=True)]
+            ),
+            int(columns[-1]),
+        )
+
+    @classmethod
+    def beside(cls, left: Rows, right: Rows) -> Rows:
+        """(P, a) and (P, b) as one (P, a + b) matrix, on the device of the left one."""
+        joined = sparse.hstack([left.to_scipy(), right.to_scipy()], format="csr")
+        return cls.from_scipy(joined).to(left.index.device)
+
+    def to(self, device: torch.device | str) -> Rows:
+        """The same matrix on another device."""
+        parts = (part.to(device, non_blocking=True) for part in (self.index, self.weight, self.offsets))
+        return Rows(*parts, self.columns)
+
+    def transpose(self) -> Rows:
+        """The (columns, P) matrix; computed once and kept, since every backward pass needs it."""
+        kept = self.__dict__.get("_transposed")
+        if kept is None:
+            rows = torch.repeat_interleave(
+                torch.arange(len(self), dtype=torch.int32, device=self.index.device), self.offsets.diff().long()
+            )
+            order = torch.argsort(self.index, stable=True)
+            counts = torch.bincount(self.index, minlength=self.columns)
+            offsets = F.pad(counts.cumsum(0), (1, 0)).to(torch.int32)
+            kept = Rows(rows[order], self.weight[order], offsets, len(self))
+            object.__setattr__(self, "_transposed", kept)  # a frozen dataclass; the value follows from the others
+        return kept
+
+    def select(self, rows: np.ndarray | torch.Tensor) -> Rows:
+        """Only some rows, in the given order: (n,) indices, or (P,) bool."""
+        chosen = np.asarray(rows)
+        return Rows.from_scipy(self.to_scipy()[np.flatnonzero(chosen) if chosen.dtype == bool else chosen])
+
+    def part(self, first: int, last: int) -> Rows:
+        """Rows `first` to `last`, as views."""
+        if (first, last) == (0, len(self)):  # without a look at the offsets, which may lie on a GPU
+            return self
+        begin, end = int(self.offsets[first]), int(self.offsets[last])
+        offsets = self.offsets[first : last + 1] - begin
+        return Rows(self.index[begin:end], self.weight[begin:end], offsets, self.columns)
+
+    def apply(self, tokens: torch.Tensor) -> torch.Tensor:
+        """tokens (columns, D) float32 -> (P, D) float32; differentiable in the tokens.
+
+        The backward pass is a product with the transposed matrix: no atomic additions, so it repeats exactly.
+        """
+        if tokens.requires_grad and torch.is_grad_enabled():
+            return _Product.apply(tokens, self)
+        return _product(self, tokens)
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, tokens: torch.Tensor, rows: Rows) -> torch.Tensor:
+        ctx.rows = rows
+        return _product(rows, tokens)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return _product(ctx.rows.transpose(), gradient.contiguous()), None
+
+
+def _product(rows: Rows, dense: torch.Tensor) -> torch.Tensor:
+    return F.embedding_bag(
+        rows.index, dense, rows.offsets, mode="sum", per_sample_weights=rows.weight.to(dense.dtype),
+        include_last_offset=True,
+    )  # fmt: skip
+
+
+def xyz_rows(
+    index: np.ndarray | torch.Tensor,
+    weight: np.ndarray | torch.Tensor,
+    grid: int,
+    pool: int = 1,
+    *,
+    groups: int,
+    only_valid: bool = False,
+) -> tuple[Rows, np.ndarray]:
+    """The matrix from the cloud's tokens to the cells, average pools included, as `densify_xyz` applies them.
+
+    index, weight: (grid², 3), as stored; groups: number of tokens. Returns the rows of all grid² cells, or of
+    the valid ones only, row by row of the grid; and valid (grid, grid) bool, false where all weights are zero.
+    """
+    index, weight = np.asarray(index), np.asarray(weight)
+    cells = len(index)
+    offsets = np.arange(0, cells * index.shape[1] + 1, index.shape[1])
+    values = weight.reshape(-1).astype(np.float64)
+    matrix = sparse.csr_matrix((values, index.reshape(-1).astype(np.int32), offsets), shape=(cells, groups))
+    matrix.eliminate_zeros()
+    if pool > 1:
+        matrix = _pool_matrix(grid, pool) @ matrix
+    valid = np.diff(matrix.indptr) > 0
+    if only_valid:
+        matrix = matrix[np.flatnonzero(valid)]
+    return Rows.from_scipy(matrix), valid.reshape(grid, grid)
+
+
+def rgb_rows(height: int, width: int, grid: int, selected: np.ndarray | None = None) -> Rows:
+    """The matrix from the image's (height, width) tokens to the cells: bilinear, align_corners false.
+
+    selected: (n,) indices of cells or a bool mask of them, row by row of the grid; None: all grid² cells.
+    """
+    if selected is None:
+        return _rgb_rows(height, width, grid)
+    selected = np.asarray(selected).reshape(-1)
+    chosen = np.flatnonzero(selected) if selected.dtype == bool else selected
+    return Rows.from_scipy(_bilinear_matrix(height, width, grid)[chosen])
+
+
+@lru_cache(maxsize=8)
+def _rgb_rows(height: int, width: int, grid: int) -> Rows:
+    return Rows.from_scipy(_bilinear_matrix(height, width, grid))
+
+
+@lru_cache(maxsize=8)
+def _bilinear_matrix(height: int, width: int, grid: int) -> sparse.csr_matrix:
+    return sparse.csr_matrix(sparse.kron(_bilinear(height, grid), _bilinear(width, grid)))
+
+
+def _bilinear(tokens: int, grid: int) -> sparse.csr_matrix:
+    # (grid, tokens): along one axis, cell centres fall at (i + 1/2)·tokens/grid − 1/2, clamped at the edges
+    place = np.clip((np.arange(grid) + 0.5) * tokens / grid - 0.5, 0, tokens - 1)
+    low = np.floor(place).astype(np.int64)
+    high = np.minimum(low + 1, tokens - 1)
+    rows = np.arange(grid)
+    matrix = sparse.coo_matrix(
+        (np.concatenate([1 - (place - low), place - low]), (np.tile(rows, 2), np.concatenate([low, high]))),
+        shape=(grid, tokens),
+    )
+    matrix = matrix.tocsr()
+    matrix.eliminate_zeros()
+    return matrix
+
+
+@lru_cache(maxsize=8)
+def _pool_matrix(grid: int, pool: int) -> sparse.csr_matrix:
+    """(grid², grid²): an average pool without padding, then an adaptive one back to the grid, both separable."""
+    inner = grid - pool + 1
+    plain = sparse.diags([1.0 / pool] * pool, range(pool), shape=(inner, grid))
+    adaptive = sparse.lil_matrix((grid, inner))
+    for cell in range(grid):
+        first, last = cell * inner // grid, -(-(cell + 1) * inner // grid)
+        adaptive[cell, first:last] = 1.0 / (last - first)
+    line = sparse.csr_matrix(adaptive) @ sparse.csr_matrix(plain)
+    return sparse.csr_matrix(sparse.kron(line, line))

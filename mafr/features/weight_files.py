@@ -1,0 +1,161 @@
+"""The weight files of the paper's backbones: where they are looked for, and how they are had."""
+
+from __future__ import annotations
+
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import huggingface_hub
+
+from mafr.config import Config
+from mafr.errors import MafrError, WeightsError
+from mafr.fetch import fetch, file_sha256
+from mafr.paths import Paths
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """One downloaded file.
+
+    Attributes:
+        title, use: its name and what it is for, in words.
+        names: what it may be called in the weights folder; downloads get the first.
+        address: where it is published. other: address of the same weights under the last of `names`, or "".
+        sha256: of the file (hex), or "" where none is published. hub: the Hugging Face repository, or "".
+    """
+
+    title: str
+    use: str
+    names: tuple[str, ...]
+    address: str
+    sha256: str = ""
+    hub: str = ""
+    other: str = ""
+
+
+HUB_FILE = "model.safetensors"
+DINO = WeightFile(
+    "DINO ViT-B/8",
+    "image features",
+    ("dino_vitb8.safetensors", "dino_vitbase8_pretrain.pth"),
+    f"https://huggingface.co/timm/vit_base_patch8_224.dino/resolve/main/{HUB_FILE}",
+    hub="timm/vit_base_patch8_224.dino",
+    other="https://dl.fbaipublicfiles.com/dino/dino_vitbase8_pretrain/dino_vitbase8_pretrain.pth",
+)
+POINTMAE = WeightFile(
+    "Point-MAE",
+    "point features",
+    ("pointmae_pretrain.pth", "pretrain.pth"),
+    "https://github.com/Pang-Yatian/Point-MAE/releases/download/main/pretrain.pth",
+    sha256="27ded932bb0a2625d5a8eb006df199b2578598c774aee6d86b985300b6a5fd20",
+)
+
+
+def needed_files(config: Config) -> tuple[WeightFile, ...]:
+    """The files that a configuration's backbones need beside what is installed with the package."""
+    if config.random_weights:
+        return ()
+    named = {DINO: config.rgb_backbone == "dino_vitb8", POINTMAE: config.point_backbone == "pointmae"}
+    return tuple(file for file, wanted in named.items() if wanted)
+
+
+def weights_folder(config: Config, folder: Path | None = None) -> Path:
+    """`folder`, or where the profile keeps its weights."""
+    return Paths.resolve(config.profile).weights if folder is None else Path(folder)
+
+
+def find_file(file: WeightFile, folder: Path) -> Path | None:
+    """The file in `folder`, else in the Hugging Face hub's cache; None where it is in neither. Uses no network."""
+    for name in file.names:
+        if (folder / name).is_file():
+            return folder / name
+    cached = huggingface_hub.try_to_load_from_cache(file.hub, HUB_FILE) if file.hub else None
+    return Path(cached) if isinstance(cached, str) else None
+
+
+def expected_sha256(file: WeightFile, path: Path) -> str:
+    """The SHA-256 that a file found at `path` must have, or "" where none is known."""
+    blob = path.resolve().name  # the hub's cache calls its files by their SHA-256
+    return file.sha256 or (blob if re.fullmatch(r"[0-9a-f]{64}", blob) else "")
+
+
+def check_file(file: WeightFile, path: Path) -> str:
+    """The SHA-256 (hex) of a found file. Raises WeightsError where another one is known."""
+    found, expected = file_sha256(path), expected_sha256(file, path)
+    if expected and found != expected:
+        raise WeightsError(
+            f"{path} has SHA-256 {found} instead of {expected}; delete it and download {file.address} again"
+        )
+    return found
+
+
+def provide_files(
+    config: Config, folder: Path | None = None, wanted: Sequence[WeightFile] | None = None
+) -> dict[WeightFile, Path]:
+    """Find the files that a configuration needs, or those `wanted` of them, and download what is missing.
+
+    folder: the weights folder; default: the profile's. Nothing else stands in for a file: raises one WeightsError
+    that names every missing file of the configuration, its address and its place.
+    """
+    folder = weights_folder(config, folder)
+    needed = needed_files(config)
+    found, reasons = {}, {}
+    for file in needed if wanted is None else wanted:
+        path = find_file(file, folder)
+        if path is None:
+            try:
+                path = _download(file, folder)
+            except (MafrError, OSError) as error:
+                reasons[file] = _first_line(error)
+                continue
+        found[file] = path
+    if reasons:
+        missing = [f for f in needed if f in reasons or (f not in found and find_file(f, folder) is None)]
+        raise WeightsError(missing_text(missing, folder, reasons))
+    return found
+
+
+def missing_text(missing: Sequence[WeightFile], folder: Path, reasons: dict[WeightFile, str] | None = None) -> str:
+    """Which files to bring, from where, and where to put them."""
+    count = "1 weight file is" if len(missing) == 1 else f"{len(missing)} weight files are"
+    head = f"{count} missing" + (" and could not be downloaded" if reasons else "")
+    lines = [f"{head}; bring from a machine with network, and run again:"]
+    for file in missing:
+        line = f"  {file.title} ({file.use}): download {file.address} to {folder / file.names[0]}"
+        if file.sha256:
+            line += f" (SHA-256 {file.sha256})"
+        if file.other:
+            line += f", or {file.other} to {folder / file.names[-1]}"
+        lines.append(line)
+        if reasons and file in reasons:
+            lines.append(f"    not reached: {reasons[file]}")
+    return "\n".join(lines)
+
+
+def _download(file: WeightFile, folder: Path) -> Path:
+    if not file.hub:
+        return fetch(file.address, folder / file.names[0], file.sha256 or None)
+    reach(huggingface_hub.hf_hub_url(file.hub, HUB_FILE))
+    try:
+        return Path(huggingface_hub.hf_hub_download(file.hub, HUB_FILE))
+    except Exception as error:  # the client raises errors of several libraries, by cause of the failure
+        raise OSError(f"{file.address}: {_first_line(error)}") from error
+
+
+def reach(url: str) -> None:
+    """Raise OSError where no connection is possible: the hub's client would try for half a minute first."""
+    try:
+        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=15).close()
+    except urllib.error.HTTPError:
+        return  # an answer, whatever it says: the client knows more about it
+    except urllib.error.URLError as error:
+        if isinstance(error.reason, OSError) and error.reason.__class__.__module__ != "ssl":
+            raise OSError(f"{url}: {error.reason}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

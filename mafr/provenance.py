@@ -1,0 +1,36 @@
+"""What a result was computed by: software, commit, memory."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import subprocess
+import sys
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+
+from mafr import __version__
+
+
+def peak_megabytes() -> float:
+    """Largest resident size of this process so far, MB (Linux, macOS)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+@lru_cache(maxsize=1)
+def software_versions() -> dict[str, str]:
+    """What computed a result."""
+    names = ("torch", "timm", "numpy", "scipy")
+    return {"mafr": __version__, "python": platform.python_version(), **{n: version(n) for n in names}}
+
+
+@lru_cache(maxsize=4)
+def git_commit(folder: Path) -> str | None:
+    """The commit of the checkout that `folder` lies in, or None outside one."""
+    try:
+        command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

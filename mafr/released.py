@@ -1,0 +1,97 @@
+"""Checkpoints in the layout of the authors' released code: three files a category, for the `released` variant."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mafr.config import Config
+from mafr.errors import ConfigError, WeightsError
+from mafr.model import MAFR
+
+# Beginning of the file's name -> our module. Their keys within a file are the names of our parameters.
+PARTS = {"fusion_encoder_": "encoder", "decoder_2D_": "decoder_rgb", "decoder_3D_": "decoder_xyz"}
+# What decides which parameters there are, and how they act; the widths are the checkpoint's own matter.
+_HEAD = ("decoder_layers", "decoder_order", "shared_norm", "cbam_scope")
+
+
+def load_checkpoints(source: str | Path | Sequence[str | Path], config: Config) -> MAFR:
+    """The head whose weights lie in `source`: a folder with the three files, or the three files themselves.
+
+    Files are named `fusion_encoder_*.pth`, `decoder_2D_*.pth` and `decoder_3D_*.pth`. The model is in eval mode.
+    Raises ConfigError for settings other than the released variant's, WeightsError where a file is missing or there
+    are several, where it holds more than tensors, and for missing, additional or ill-shaped tensors.
+    """
+    released = Config.preset(config.profile, "released")
+    odd = [f"{name}={getattr(config, name)}" for name in _HEAD if getattr(config, name) != getattr(released, name)]
+    if config.variant != "released" or odd:
+        what = ", ".join([f"variant {config.variant}", *odd])
+        raise ConfigError(f"the released code's checkpoints fit the settings of variant released, not {what}")
+    files = find_checkpoints(source)
+    with torch.device("meta"):  # all values come from the files
+        model = MAFR.from_config(config)
+    for part, path in files.items():
+        _load(getattr(model, PARTS[part]), path)
+    return model.eval()
+
+
+def find_checkpoints(source: str | Path | Sequence[str | Path]) -> dict[str, Path]:
+    """{beginning of the name: file} of the three files. Raises WeightsError unless there is one of each."""
+    if isinstance(source, str | Path):
+        folder = Path(source)
+        if not folder.is_dir():
+            raise WeightsError(f"{folder}: there is no such folder; it should hold {_wanted()}")
+        files, where = sorted(folder.glob("*.pth")), str(folder)
+    else:
+        files = [Path(path) for path in source]
+        where = "the files given"
+    found = {}
+    for part in PARTS:
+        matches = [path for path in files if path.name.startswith(part)]
+        if not matches:
+            raise WeightsError(f"{where}: {part}*.pth is missing; a category has {_wanted()}")
+        if len(matches) > 1:
+            names = ", ".join(path.name for path in matches)
+            raise WeightsError(f"{where}: several files match {part}*.pth ({names}); give the three files themselves")
+        found[part] = matches[0]
+    return found
+
+
+def _wanted() -> str:
+    return ", ".join(f"{part}*.pth" for part in PARTS)
+
+
+def _load(module: nn.Module, path: Path) -> None:
+    tensors = _read(path)
+    wanted = module.state_dict()
+    wrong = [f"{name} is missing" for name in wanted if name not in tensors]
+    wrong += [f"{name} is not known" for name in tensors if name not in wanted]
+    wrong += [
+        f"{name} has shape {tuple(tensors[name].shape)} instead of {tuple(wanted[name].shape)}"
+        for name in wanted
+        if name in tensors and tensors[name].shape != wanted[name].shape
+    ]
+    if wrong:
+        raise WeightsError(f"{path}: not the checkpoint that these settings expect: {'; '.join(wrong)}")
+    module.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: there is no such file") from None
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path}: holds something other than tensors, which is not read as it could run code; save the module's "
+            "state_dict() instead"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise WeightsError(f"{path}: cannot be read as a torch checkpoint; copy it again") from error
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise WeightsError(f"{path}: should hold a module's state_dict(), names with tensors")
+    return dict(content)

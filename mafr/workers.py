@@ -1,0 +1,181 @@
+"""Local worker processes: each does one item at a time, and one that dies loses no more than that."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import connection, resource_tracker
+
+from mafr.errors import MafrError
+
+MAX_DEATHS = 3  # of the processes that work on one item
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def processors() -> int:
+    """The number of processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables inside the block, and so of processes started there; as before after it."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def worker_environments(count: int, gpus: int = 0) -> list[dict[str, str]]:
+    """What `count` worker processes find in their environment: their share of threads and, in turn, a GPU.
+
+    gpus: how many GPUs torch sees; with CUDA_VISIBLE_DEVICES set, they are the first so many of its list.
+    """
+    threads = dict.fromkeys(_THREADS, str(max(1, processors() // count)))
+    if not gpus:
+        return [dict(threads) for _ in range(count)]
+    names = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    names = (names or [str(k) for k in range(gpus)])[:gpus]
+    return [{**threads, "CUDA_VISIBLE_DEVICES": names[k % len(names)]} for k in range(count)]
+
+
+def run_in_processes(
+    function: Callable, items: Sequence, environments: Sequence[Mapping[str, str]], what: str = "the items"
+) -> Iterator[tuple[int, object]]:
+    """(index, function(item)) of every item, as they finish, from one spawned process for each of `environments`.
+
+    `function` must be importable (a module's top level). The item of a process that died is done again in a new
+    one; MafrError once `MAX_DEATHS` processes died of one item. An error in one item is raised after the others
+    that were begun are finished. Closing the iterator ends the processes at once.
+    """
+    waiting, deaths = deque(range(len(items))), [0] * len(items)
+    staff = [_Worker(env) for env in environments[: len(items)]]
+    failure: BaseException | None = None
+    try:
+        while True:
+            for worker in staff:
+                if worker.item is None and waiting and failure is None:
+                    worker.give(waiting.popleft(), function, items)
+            busy = {worker.pipe: worker for worker in staff if worker.item is not None}
+            if not busy:
+                break
+            for pipe in connection.wait(list(busy)):
+                worker = busy[pipe]
+                k, worker.item = worker.item, None
+                try:
+                    good, value = worker.receive()
+                except (EOFError, OSError):  # the pipe closes with the process
+                    reason = worker.end()
+                    deaths[k] += 1
+                    if deaths[k] < MAX_DEATHS:
+                        # Bad luck is made good at once; what kills its worker again must not hold up the others.
+                        (waiting.appendleft if deaths[k] == 1 else waiting.append)(k)
+                    elif failure is None:
+                        failure = MafrError(
+                            f"a worker process was killed while working on {what} ({reason}, {MAX_DEATHS} times over "
+                            "the same one), most likely for lack of memory; what was finished is kept: run the same "
+                            "command again, with fewer --workers"
+                        )
+                    continue
+                if good:
+                    yield k, value
+                elif failure is None:
+                    failure = value
+        if failure is not None:
+            raise failure
+    finally:
+        for worker in staff:
+            worker.end()
+
+
+class _Worker:
+    """A process and this side of its pipe; it starts with its first item, and again after its death."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self.variables = variables
+        self.item: int | None = None
+        self.pipe: connection.Connection | None = None
+        self.process: multiprocessing.process.BaseProcess | None = None
+
+    def give(self, k: int, function: Callable, items: Sequence) -> None:
+        work = pickle.dumps((function, items[k]))
+        if self.process is None:
+            self._start()
+        self.item = k
+        with suppress(OSError):  # a process that died meanwhile: `receive` will tell
+            self.pipe.send_bytes(work)
+
+    def _start(self) -> None:
+        # spawn: forked children of a process with threads (torch) can hang.
+        context = multiprocessing.get_context("spawn")
+        self.pipe, other = context.Pipe()
+        self.process = context.Process(target=_serve, args=(other,))
+        with environment(self.variables), _interrupts_held():
+            self.process.start()
+        other.close()  # so that this side reads an end of file when the process is gone
+
+    def receive(self) -> tuple[bool, object]:
+        """(True, result) or (False, exception). Raises EOFError or OSError if the process is gone."""
+        return pickle.loads(self.pipe.recv_bytes())
+
+    def end(self) -> str:
+        """End the process, if there is one; says how it went."""
+        if self.process is None:
+            return "never started"
+        process, self.process = self.process, None
+        self.pipe.close()
+        if self.item is not None:
+            process.terminate()
+        process.join(5)  # an idle one leaves by itself at the end of the pipe
+        if process.is_alive():
+            process.kill()
+            process.join()
+        code = process.exitcode or 0
+        return f"signal {-code}" if code < 0 else f"exit status {code}"
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Processes started inside the block are born with Ctrl-C blocked: it must not meet them half imported."""
+    resource_tracker.ensure_running()  # it would unblock them again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _serve(pipe: connection.Connection) -> None:
+    """The life of a worker process: one item after the other, until the pipe closes."""
+    # Ctrl-C reaches the workers too: they leave it to the other side, which ends them and says what is to be said.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # what they start themselves is no such case
+    with suppress(EOFError, OSError):
+        while True:
+            pipe.send_bytes(_answer(pipe.recv_bytes()))
+
+
+def _answer(work: bytes) -> bytes:
+    try:
+        function, item = pickle.loads(work)
+        return pickle.dumps((True, function(item)))
+    except Exception as error:
+        error.add_note("In a worker process:\n" + traceback.format_exc())
+        try:
+            answer = pickle.dumps((False, error))
+            pickle.loads(answer)
+        except Exception:  # not every exception survives the way
+            return pickle.dumps((False, MafrError(f"{type(error).__name__}: {error}")))
+        return answer

@@ -1,0 +1,192 @@
+"""The head on tokens (`mafr.restore`) against the head on dense maps (`mafr.model`) and the maps' losses."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from mafr import pixelwise, restore
+from mafr.config import Config
+from mafr.device import Place, native_bfloat16
+from mafr.features.extract import Tokens, cell_weights, densify
+from mafr.losses import CompositeLoss
+from mafr.model import CBAM, MAFR
+from mafr.pixelwise import Dropout
+from mafr.restore import Restorer, open_scene
+from mafr.scoring import residual_map
+
+CPU = Place(torch.device("cpu"), torch.float32)
+SMALL = {"grid": 28, "image_size": 112, "groups": 40, "group_size": 8, "rgb_dim": 152, "xyz_dim": 192, "dropout": 0.0}
+
+
+def config_of(variant: str, **changes: object) -> Config:
+    return Config.preset("smoke", variant, SMALL | changes)
+
+
+def tokens_of(config: Config, seed: int = 0, side: int = 14) -> Tokens:
+    """Tokens of a bumpy disc; the image's tokens on a coarser grid than the cells, as DINO's are."""
+    g = torch.Generator().manual_seed(seed)
+    size = config.image_size
+    y, x = np.mgrid[:size, :size] / size - 0.5
+    height = 1 + 0.1 * np.sin(9 * x) * np.cos(7 * y)
+    xyz = np.where((x - 0.05) ** 2 + (y / 0.8) ** 2 < 0.12, np.stack([x + 1, y + 1, height]), 0).astype(np.float32)
+    points = xyz[:, (xyz != 0).any(axis=0)].T
+    centres = points[np.random.default_rng(seed).choice(len(points), config.groups, replace=False)]
+    index, weight = cell_weights(xyz, centres, config.grid)
+    return Tokens(
+        torch.randn(1, config.rgb_dim, side, side, generator=g).half(),
+        torch.randn(1, config.groups, config.xyz_dim, generator=g).half(),
+        torch.from_numpy(index)[None],
+        torch.from_numpy(weight)[None],
+    )
+
+
+def model_of(config: Config, seed: int = 3) -> MAFR:
+    torch.manual_seed(seed)
+    model = MAFR.from_config(config)
+    with torch.no_grad():  # norms and biases that are not at their start
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter) if parameter.ndim == 1 else 0)
+    return model
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    return ((a - b).norm() / b.norm()).item()
+
+
+POOLS = (1, 3)
+SCOPES = [("paper", {}), ("released", {}), ("paper", {"valid_only": False}), ("released", {"valid_only": True}),
+          ("released", {"cbam_scope": "map"}), ("paper", {"cbam_scope": "pixel"})]  # fmt: skip
+
+
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize(("variant", "changes"), SCOPES)
+def test_residuals_equal_the_plain_ones(variant, changes, pool):
+    config = config_of(variant, xyz_pool=pool, **changes)
+    tokens, model = tokens_of(config), model_of(config).eval()
+    e_rgb, e_xyz, valid = densify(tokens, config)
+    with torch.no_grad():
+        plain = model(e_rgb, e_xyz, valid if config.valid_only else None)
+    wanted = [residual_map(e, e_hat) * valid for e, e_hat in zip((e_rgb, e_xyz), plain, strict=True)]
+    scene = open_scene(tokens, config, CPU, every_pixel=restore.scores_every_pixel(config))
+    assert torch.equal(scene.valid, valid[0, 0])
+    got = Restorer(model, config, CPU).residuals(scene)
+    for ours, theirs in zip(got, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("variant", "changes"), SCOPES)
+def test_a_step_leaves_the_plain_gradients(variant, changes):
+    config = config_of(variant, xyz_pool=3, **changes)
+    tokens, model = tokens_of(config), model_of(config).train()
+    e_rgb, e_xyz, valid = densify(tokens, config)
+    restored = model(e_rgb, e_xyz, valid if config.valid_only else None)
+    total, plain = CompositeLoss(config)(e_rgb, restored[0], e_xyz, restored[1], valid)
+    total.backward()
+    wanted = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+
+    scene = open_scene(tokens, config, CPU, every_pixel=not config.valid_only)
+    values = Restorer(model, config, CPU).step(scene, Dropout(0.0, (0,)))
+    for name, value in plain.items():
+        assert value.item() == pytest.approx(values[name].item(), rel=1e-4)
+    for name, parameter in model.named_parameters():
+        if "cbam.spatial_attention" in name and config.cbam_scope == "pixel":
+            continue  # below: only the centre taps have a gradient
+        assert relative(parameter.grad, wanted[name]) < 1e-4, name
+    for decoder in ("decoder_rgb", "decoder_xyz"):
+        name = f"{decoder}.cbam.spatial_attention.conv.weight"
+        torch.testing.assert_close(dict(model.named_parameters())[name].grad, wanted[name], rtol=1e-3, atol=1e-8)
+
+
+@pytest.mark.parametrize("variant", ["paper", "released"])
+def test_parts_and_recomputation_change_nothing(variant, monkeypatch):
+    config = config_of(variant, dropout=0.0)
+    tokens, model = tokens_of(config), model_of(config).train()
+    scene = open_scene(tokens, config, CPU, every_pixel=not config.valid_only)
+    gradients = []
+    for part, kept in ((2**20, 2**16), (5 * 192, 100)):
+        monkeypatch.setattr(pixelwise, "_PART", part)
+        monkeypatch.setattr(restore, "ROWS_KEPT", kept)
+        model.zero_grad()
+        Restorer(model, config, CPU).step(scene, Dropout(0.0, (0,)))
+        gradients.append({name: p.grad.clone() for name, p in model.named_parameters()})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=2e-4, atol=2e-6, msg=name)
+
+
+def test_dropout_has_its_rate_and_its_mask_in_the_backward_pass():
+    drop = Dropout(0.1, (1, 2))
+    dropped = drop.mask(0, 0, 2000, 500, torch.device("cpu"))
+    kept = ~dropped
+    assert kept.float().mean().item() == pytest.approx(0.9, abs=0.002)
+    assert drop.scale * (1 - drop.dropped / 65536) == pytest.approx(1.0)
+    assert not torch.equal(dropped, drop.mask(1, 0, 2000, 500, torch.device("cpu")))
+    assert torch.equal(dropped, Dropout(0.1, (1, 2)).mask(0, 0, 2000, 500, torch.device("cpu")))
+    norm = torch.nn.LayerNorm(500)
+    h = torch.randn(2000, 500, requires_grad=True)
+    for order in ("gelu-norm", "norm-gelu"):
+        plain = norm(torch.nn.functional.gelu(h)) if order == "gelu-norm" else torch.nn.functional.gelu(norm(h))
+        plain = plain * kept * drop.scale
+        ours = pixelwise.activate(h, norm, order, dropped, drop.scale)
+        torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-5)
+        upstream = torch.randn_like(h)
+        wanted = torch.autograd.grad(plain, (h, norm.weight, norm.bias), upstream)
+        got = torch.autograd.grad(ours, (h, norm.weight, norm.bias), upstream)
+        for a, b in zip(got, wanted, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("scope", ["map", "pixel"])
+def test_attention_gradients_with_ties(scope):
+    """Equal maxima share the gradient, as in torch's amax."""
+    torch.manual_seed(0)
+    cbam = CBAM(32, reduction=4, kernel=3, scope=scope)
+    x = torch.randn(1, 32, 5, 5).mul(2).round().div(2).requires_grad_()  # half steps: many equal values
+    upstream = torch.randn(1, 32, 5, 5)
+    wanted = torch.autograd.grad(cbam(x), x, upstream)[0]
+    canvas = restore.Canvas(torch.ones(5, 5, dtype=torch.bool))
+    rows = x.detach()[0].flatten(1).T.contiguous().requires_grad_()
+    out = restore.attend(cbam, rows, canvas)
+    got = torch.autograd.grad(out, rows, upstream[0].flatten(1).T)[0]
+    torch.testing.assert_close(got.T.reshape(1, 32, 5, 5), wanted, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.skipif(not native_bfloat16("cpu"), reason="this processor has no bfloat16 products")
+@pytest.mark.parametrize("variant", ["paper", "released"])
+def test_bfloat16_is_close_and_repeats(variant):
+    config = config_of(variant, dropout=0.1)
+    half = Place(torch.device("cpu"), torch.bfloat16)
+    tokens, model = tokens_of(config), model_of(config).eval()
+    scene = open_scene(tokens, config, CPU, every_pixel=not config.valid_only)
+    exact, rounded = Restorer(model, config, CPU).residuals(scene), Restorer(model, config, half).residuals(scene)
+    for a, b in zip(rounded, exact, strict=True):
+        assert a.dtype == torch.float32
+        assert 0 < relative(a, b) < 0.01
+    gradients = []
+    for place in (CPU, half, half):
+        model.zero_grad()
+        Restorer(model, config, place).step(scene, Dropout(0.1, (0, 1)))
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert relative(gradients[1], gradients[0]) < 0.1  # the absolute values in the losses have signs that flip
+    assert torch.equal(gradients[1], gradients[2])
+
+
+def test_dropout_of_a_large_image_does_not_depend_on_being_recomputed(monkeypatch):
+    """The mask of a recomputed part is drawn from its key again: gradients fit the values."""
+    monkeypatch.setattr(restore, "ROWS_KEPT", 150)
+    config = dataclasses.replace(config_of("released"), dropout=0.3)
+    tokens, model = tokens_of(config), model_of(config).double().float().train()
+    scene = open_scene(tokens, config, CPU, every_pixel=True)
+    restorer, drop = Restorer(model, config, CPU), Dropout(0.3, (7,))
+    restorer.step(scene, drop)
+    weight = model.decoder_rgb.input_fc.weight
+    direction = weight.grad / weight.grad.norm()
+    slope, eps = (weight.grad * direction).sum().item(), 1e-2
+    ends = []
+    for sign in (1, -1):
+        weight.data.add_(direction, alpha=sign * eps)
+        ends.append(sum(v.item() for v in restorer.step(scene, drop).values()))
+        weight.data.add_(direction, alpha=-sign * eps)
+    assert (ends[0] - ends[1]) / (2 * eps) == pytest.approx(slope, rel=0.02)
