@@ -96,7 +96,8 @@ def _difference(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
 def report(effects: Sequence[Effect]) -> str:
     """The effects as a table to print, with the largest and the mean at the end."""
     names = ("i_auroc", *PIXEL_METRICS)
-    title = "bfloat16 minus float32: same weights, scored in bfloat16" + ("; trained in it" if effects[0].trained else "")
+    title = "bfloat16 minus float32: same weights, scored in bfloat16"
+    title += "; then trained in it" if effects[0].trained else ""
     lines = [title, f"{'category':18} {'variant':9} {'pairs':>6} " + " ".join(f"{name:>9}" for name in names)]
     if effects[0].trained:
         lines[1] += "   " + " ".join(f"{name:>9}" for name in names)
