@@ -159,6 +159,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one")
     sub.add_argument("--out", metavar="FILE", help="the same as json")
 
+    sub = command("precision", commands.compare_precision, "measure what bfloat16 changes in the results of Table I",
+                  variant="both")  # fmt: skip
+    sub.add_argument("--train", action="store_true", help="also train in bfloat16, once a run")
+
     sub = subparsers.add_parser("pretrain-points", help="pretrain the small Point-MAE again, as it was shipped")
     sub.set_defaults(run=commands.pretrain_points)
     sub.add_argument("--out", default="pretrained", metavar="DIR")

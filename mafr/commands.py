@@ -223,6 +223,14 @@ def time_paths(arguments: argparse.Namespace) -> None:
         write_json(Path(arguments.out), as_json(machine, rows))
 
 
+def compare_precision(arguments: argparse.Namespace) -> None:
+    """What bfloat16 changes in Table I's metrics."""
+    from mafr.precision_effect import precision_effect, report
+
+    config, paths = read_settings(arguments)
+    print(report(precision_effect(config, paths, chosen_variants(arguments), arguments.train, arguments.workers)))
+
+
 def pretrain_points(arguments: argparse.Namespace) -> None:
     """The small Point-MAE, pretrained again."""
     from mafr.pretrain import PretrainSettings, pretrain
