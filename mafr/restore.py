@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +35,8 @@ class Scene:
 
     Attributes:
         rgb, xyz: (h·w, C) and (G, D) float32 tokens.
-        rgb_rows, xyz_rows: from tokens to the canvas's pixels, (P, h·w) and (P, G).
+        rgb_rows, xyz_rows: from tokens to the canvas's pixels, (P, h·w) and (P, G); both_rows: the two side by side,
+            from the tokens one after the other to the sum of both.
         canvas: the pixels that are computed.
         valid: (g, g) bool, where the point features are not zero.
     """
@@ -45,20 +45,16 @@ class Scene:
     xyz: Tensor
     rgb_rows: Rows
     xyz_rows: Rows
+    both_rows: Rows
     canvas: Canvas
     valid: Tensor
-
-    @cached_property
-    def both_rows(self) -> Rows:
-        """From the two modalities' tokens, one after the other, to the pixels: their sum."""
-        return Rows.beside(self.rgb_rows, self.xyz_rows)
 
     @property
     def nbytes(self) -> int:
         """Memory of the tokens and the operators, in bytes."""
-        rows = (self.rgb_rows, self.xyz_rows)
+        rows = (self.rgb_rows, self.xyz_rows, self.both_rows, self.both_rows)  # the last with its transpose
         tensors = [self.rgb, self.xyz, *(t for r in rows for t in (r.index, r.weight, r.offsets))]
-        return 2 * sum(t.numel() * t.element_size() for t in tensors)  # the two operators side by side once more
+        return sum(t.numel() * t.element_size() for t in tensors)
 
 
 def open_scene(tokens: Tokens, config: Config, place: Place, every_pixel: bool = False) -> Scene:
@@ -77,11 +73,15 @@ def open_scene(tokens: Tokens, config: Config, place: Place, every_pixel: bool =
         )
     chosen = torch.ones(grid, grid, dtype=torch.bool) if every_pixel else torch.from_numpy(valid)
     rgb = rgb_rows(height, width, grid, None if every_pixel else valid)
+    both = Rows.beside(rgb, xyz_all)
+    if place.device.type != "cpu":
+        both.transpose()  # while it lies on the CPU, so that a step never waits for the GPU
     return Scene(
         tokens.rgb[0].reshape(channels, -1).T.float().contiguous().to(place.device, non_blocking=True),
         tokens.xyz[0].float().to(place.device, non_blocking=True),
         rgb.to(place.device),
         xyz_all.to(place.device),
+        both.to(place.device),
         Canvas(chosen, place.device),
         torch.from_numpy(valid).to(place.device),
     )

@@ -69,14 +69,16 @@ class Rows:
 
     @classmethod
     def beside(cls, left: Rows, right: Rows) -> Rows:
-        """(P, a) and (P, b) as one (P, a + b) matrix, on the device of the left one."""
-        joined = sparse.hstack([left.to_scipy(), right.to_scipy()], format="csr")
-        return cls.from_scipy(joined).to(left.index.device)
+        """(P, a) and (P, b) as one (P, a + b) matrix, on the CPU."""
+        return cls.from_scipy(sparse.hstack([left.to_scipy(), right.to_scipy()], format="csr"))
 
     def to(self, device: torch.device | str) -> Rows:
         """The same matrix on another device."""
         parts = (part.to(device, non_blocking=True) for part in (self.index, self.weight, self.offsets))
-        return Rows(*parts, self.columns)
+        moved = Rows(*parts, self.columns)
+        if "_transposed" in self.__dict__:
+            object.__setattr__(moved, "_transposed", self.__dict__["_transposed"].to(device))
+        return moved
 
     def transpose(self) -> Rows:
         """The (columns, P) matrix; computed once and kept, since every backward pass needs it."""
