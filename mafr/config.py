@@ -9,6 +9,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mafr.baseline_settings import (
+    BASELINE_CHOICES,
+    BASELINE_POSITIVE,
+    BASELINE_PROFILES,
+    PREFIXES,
+    BaselineSettings,
+)
 from mafr.errors import ConfigError
 
 PROFILES = ("smoke", "demo", "full")
@@ -99,7 +106,7 @@ _PROFILE_SETTINGS: dict[str, dict[str, object]] = {
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(BaselineSettings):
     """All settings of a run. Build one with `Config.preset`, change it with `dataclasses.replace`.
 
     Lengths are in pixels of the `image_size` map unless said otherwise.
@@ -191,7 +198,7 @@ class Config:
         _choice("variant", variant, VARIANTS)
         names = {field.name for field in dataclasses.fields(cls)}
         settings = {"profile": profile, "variant": variant}
-        settings |= _PROFILE_SETTINGS[profile] | _VARIANT_SETTINGS[variant]
+        settings |= _PROFILE_SETTINGS[profile] | BASELINE_PROFILES[profile] | _VARIANT_SETTINGS[variant]
         for name, value in (overrides or {}).items():
             if name not in names:
                 raise ConfigError(f"unknown setting {name!r}; the settings are {', '.join(sorted(names))}")
@@ -278,11 +285,12 @@ _CHOICES = {
     "map_scaling": ("none", "per-metric"),
     "precision": ("auto", "float32", "bfloat16"),
     "device": ("auto", "cpu", "cuda"),
+    **BASELINE_CHOICES,
 }
 _POSITIVE = (
     "image_size", "rgb_dim", "xyz_dim", "grid", "groups", "group_size", "xyz_pool", "cbam_reduction",
     "cbam_kernel", "census_kernel", "epochs", "learning_rate", "sigma", "decoder_layers", "bootstrap",
-    "mvtec3d_train", "eyecandies_train", "validation_count", "test_good", "test_defective",
+    "mvtec3d_train", "eyecandies_train", "validation_count", "test_good", "test_defective", *BASELINE_POSITIVE,
 )  # fmt: skip
 _ODD = ("cbam_kernel", "census_kernel", "xyz_pool")
 

@@ -1,0 +1,60 @@
+"""The compared methods: their names, the tables that they stand in, and where their code is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from mafr.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mafr.baselines.base import Baseline
+
+MAFR = "mafr"
+# name in the run store and on the command line -> (title in the paper's tables, module in mafr.baselines)
+_METHODS = {
+    "depthgan": ("DepthGAN", "depth_methods"),
+    "depthae": ("DepthAE", "depth_methods"),
+    "depthvm": ("DepthVM", "depth_methods"),
+    "voxelgan": ("VoxelGAN", "voxel_methods"),
+    "voxelae": ("VoxelAE", "voxel_methods"),
+    "voxelvm": ("VoxelVM", "voxel_methods"),
+    "rgbd": ("RGB-D", "rgbd"),
+    "rgbcdn": ("RGB-cD-n", "rgbd"),
+    "btf": ("BTF", "btf"),
+    "ast": ("AST", "student_teacher"),
+    "m3dm": ("M3DM", "m3dm"),
+    "cfm": ("CFM", "cfm"),
+    "cfm_m": ("CFM-M", "cfm"),
+}
+BASELINES = tuple(_METHODS)
+METHODS = (*BASELINES, MAFR)
+# The compared methods of each table, in the paper's order.
+TABLE_METHODS = {
+    1: ("depthgan", "depthae", "depthvm", "voxelgan", "voxelae", "voxelvm", "btf", "ast", "m3dm", "cfm"),
+    2: ("rgbd", "rgbcdn", "ast", "m3dm", "cfm", "cfm_m"),
+    3: ("btf", "ast", "m3dm", "cfm"),
+}
+
+
+def title(method: str) -> str:
+    """A method's name as the paper prints it."""
+    return "MAFR" if method == MAFR else _METHODS[method][0]
+
+
+def check_methods(names: Iterable[str]) -> tuple[str, ...]:
+    """The names in the usual order. Raises ConfigError for an unknown one."""
+    given = tuple(names)
+    if unknown := set(given) - set(METHODS):
+        raise ConfigError(f"unknown method {', '.join(sorted(unknown))}; the methods are {', '.join(METHODS)}")
+    return tuple(name for name in METHODS if name in given)
+
+
+def baseline_class(method: str) -> type[Baseline]:
+    """The class of a compared method; its module is imported now."""
+    from mafr.baselines.base import Baseline
+
+    module = import_module(f"mafr.baselines.{_METHODS[method][1]}")
+    classes = (value for value in vars(module).values() if isinstance(value, type) and issubclass(value, Baseline))
+    return next(found for found in classes if getattr(found, "name", None) == method)
