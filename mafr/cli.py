@@ -8,7 +8,10 @@ import sys
 from mafr import __version__, commands
 from mafr.config import DATASETS, PROFILES, VARIANTS
 from mafr.errors import MafrError
-from mafr.options import numbers
+from mafr.methods import BASELINES, MAFR, METHODS
+from mafr.options import names, numbers
+
+BESIDE = f"the methods of Tables I-III, of {','.join(METHODS)} (default: all; mafr is always there)"
 
 DESCRIPTION = """\
 MAFR, reproduced: 2D-3D feature fusion for industrial anomaly detection.
@@ -55,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         *,
         parallel: bool = True,
         cluster: bool = False,
+        methods: str = "",
         variant: str = "paper",
         profile: str = "demo",
     ) -> argparse.ArgumentParser:
@@ -72,13 +76,15 @@ def _parser() -> argparse.ArgumentParser:
         if parallel:
             sub.add_argument("--workers", type=int, metavar="N", help="local processes (default: one a processor; "
                              "for features and runs on GPUs, one a GPU)")  # fmt: skip
+        if methods:
+            sub.add_argument("--methods", type=names, metavar="A,B", help=methods)
         if cluster:
             sub.add_argument("--scheduler", metavar="ADDRESS", help="send the work to the Dask cluster with this "
                              "scheduler, like tcp://host:8786; its workers must see the same files")  # fmt: skip
         return sub
 
     sub = command("reproduce", commands.reproduce_all, "regenerate every table, figure and notebook", cluster=True,
-                  variant="both")  # fmt: skip
+                  variant="both", methods=BESIDE)  # fmt: skip
     sub.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds; several give mean ± deviation")
     sub.add_argument("--tables", type=numbers, default=(1, 2, 3, 4, 5), metavar="1,2,…", help="only these")
     sub.add_argument("--stages", default="", metavar="A,B", help="only these of data,features,runs,tables,figures,"
@@ -102,7 +108,8 @@ def _parser() -> argparse.ArgumentParser:
     command("features", commands.store_features, "extract and store the features of the prepared data", cluster=True)
 
     sub = command("run", commands.make_runs, "train and score: the runs of tables, or of one category", cluster=True,
-                  variant="both")  # fmt: skip
+                  variant="both", methods=f"only these of {','.join(METHODS)} (default: all of a table; of a category "
+                  "mafr)")  # fmt: skip
     sub.add_argument("--table", type=numbers, default=(), metavar="1,2,…", help="the runs of these tables")
     sub.add_argument("--dataset", choices=DATASETS, default="mvtec3d")
     sub.add_argument("--category", help="one category instead of tables")
@@ -110,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--seeds", type=int, default=1, metavar="N")
 
     sub = command("tables", commands.write_tables, "write the tables from the stored runs", parallel=False,
-                  variant="both")  # fmt: skip
+                  variant="both", methods=BESIDE)  # fmt: skip
     sub.add_argument("--seeds", type=int, default=1, metavar="N")
     sub.add_argument("--tables", type=numbers, default=(1, 2, 3, 4, 5), metavar="1,2,…", help="only these")
 
@@ -123,6 +130,8 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("fit", commands.fit_detector, "train and save a detector on a category of your own", parallel=False)
     sub.add_argument("--dataset", choices=DATASETS, default="mvtec3d")
     sub.add_argument("--category", required=True)
+    sub.add_argument("--method", choices=METHODS, default=MAFR, metavar="M", help=f"mafr (default) or a compared "
+                     f"method: {', '.join(BASELINES)}")  # fmt: skip
     sub.add_argument("--out", required=True, metavar="DIR", help="folder for the detector")
 
     sub = subparsers.add_parser("predict", help="score one RGB + xyz pair with a saved detector", formatter_class=raw)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from mafr.config import UNTRAINED
 from mafr.errors import ConfigError, DataError
-from mafr.options import chosen_stages, chosen_variants, chosen_workers, read_settings
+from mafr.methods import MAFR, baseline_class, baseline_settings, feature_config, load_detector, title
+from mafr.options import chosen_methods, chosen_stages, chosen_variants, chosen_workers, read_settings
 
 
 def reproduce_all(arguments: argparse.Namespace) -> None:
@@ -19,10 +20,10 @@ def reproduce_all(arguments: argparse.Namespace) -> None:
     config, paths = read_settings(arguments)
     stages = chosen_stages(arguments, STAGES)
     variants = chosen_variants(arguments)
-    seeds, tables = arguments.seeds, arguments.tables
+    seeds, tables, methods = arguments.seeds, arguments.tables, chosen_methods(arguments)
     with chosen_workers(arguments, paths) as crew:
         cluster = crew if arguments.scheduler else None
-        reproduce(config, paths, arguments.workers, variants, seeds, tables, stages, cluster)
+        reproduce(config, paths, arguments.workers, variants, seeds, tables, stages, cluster, methods)
     print(f"tables in {paths.tables}, figures in {paths.figures}, notebooks in {paths.executed}")
 
 
@@ -69,23 +70,28 @@ def make_runs(arguments: argparse.Namespace) -> None:
     from mafr.extraction import extract_features
 
     config, paths = read_settings(arguments)
-    variants = chosen_variants(arguments)
+    variants, methods = chosen_variants(arguments), chosen_methods(arguments)
     if arguments.category:
         if arguments.table:
             raise ConfigError("give --category or --table, not both")
-        configs = [
-            dataclasses.replace(config.with_variant(v), seed=config.seed + k)
-            for v in variants
+        if arguments.methods is None:
+            methods = (MAFR,)
+        entries = [(m, baseline_settings(config)) for m in methods if m != MAFR]
+        entries += [(MAFR, config.with_variant(v)) for v in variants if MAFR in methods]
+        runs = [
+            Run(arguments.dataset, arguments.category, replace(c, seed=c.seed + k), arguments.shots, method)
+            for method, c in entries
             for k in range(arguments.seeds)
         ]
-        runs = [Run(arguments.dataset, arguments.category, c, arguments.shots) for c in configs]
     else:
         if arguments.shots is not None:
             raise ConfigError("--shots goes with --category; for Table III change the setting: --set shots=5,10")
-        runs = all_runs(config, arguments.table or (1, 2, 3, 4, 5), variants, arguments.seeds)
+        runs = all_runs(config, arguments.table or (1, 2, 3, 4, 5), variants, arguments.seeds, methods)
     with chosen_workers(arguments, paths) as workers:
         if arguments.category:
-            extract_features(paths, config, arguments.dataset, [arguments.category], workers)
+            wanted = [feature_config(run.method, run.config) for run in runs]
+            for settings in {c.feature_digest(): c for c in wanted}.values():
+                extract_features(paths, settings, arguments.dataset, [arguments.category], workers)
         records = run_all(runs, paths, workers)
     for record in records:
         _print_record(record)
@@ -93,8 +99,10 @@ def make_runs(arguments: argparse.Namespace) -> None:
 
 def _print_record(record: dict) -> None:
     shots = "all" if record["shots"] is None else record["shots"]
-    terms = "+".join(record["loss_terms"])
-    print(f"{record['dataset']}/{record['category']}  {record['variant']}  loss {terms}  shots {shots}")
+    what = title(record["method"])
+    if record["method"] == MAFR:
+        what += f"  {record['variant']}  loss {'+'.join(record['loss_terms'])}"
+    print(f"{record['dataset']}/{record['category']}  {what}  shots {shots}")
     if record["config"]["random_weights"]:
         print(f"  {UNTRAINED}")
     print(f"  {'map':8} I-AUROC  P-AUROC  AUPRO@30%  AUPRO@1%")
@@ -107,7 +115,8 @@ def write_tables(arguments: argparse.Namespace) -> None:
     from mafr.reproduce import make_tables
 
     config, paths = read_settings(arguments)
-    for path in make_tables(config, paths, chosen_variants(arguments), arguments.seeds, arguments.tables):
+    variants, methods = chosen_variants(arguments), chosen_methods(arguments)
+    for path in make_tables(config, paths, variants, arguments.seeds, arguments.tables, methods):
         print(path)
 
 
@@ -137,11 +146,13 @@ def fit_detector(arguments: argparse.Namespace) -> None:
     from mafr.detector import Detector
 
     config, paths = read_settings(arguments)
+    method = arguments.method
+    untrained = Detector(config) if method == MAFR else baseline_class(method)(baseline_settings(config))
     root = paths.processed(arguments.dataset)
     # Both are opened first, so that a missing validation folder costs no training.
     data = arguments.dataset, root, arguments.category
     train, validation = (open_dataset(*data, split, config) for split in ("train", "validation"))
-    detector = Detector(config).fit(train)
+    detector = untrained.fit(train)
     threshold = detector.calibrate(validation)
     detector.save(arguments.out)
     origin = f"the {config.quantile:.0%} quantile of the good validation scores"
@@ -153,9 +164,8 @@ def fit_detector(arguments: argparse.Namespace) -> None:
 def predict_pair(arguments: argparse.Namespace) -> None:
     """One pair scored by a saved detector."""
     from mafr.data import load_pair
-    from mafr.detector import Detector
 
-    detector = Detector.load(arguments.detector)
+    detector = load_detector(arguments.detector)
     threshold = detector.threshold if arguments.threshold is None else arguments.threshold
     if threshold is None:
         raise ConfigError(f"{arguments.detector} has no threshold of its own; give one with --threshold")
@@ -212,7 +222,7 @@ def time_paths(arguments: argparse.Namespace) -> None:
 
     config, _ = read_settings(arguments)
     if arguments.device:
-        config = dataclasses.replace(config, device=arguments.device)
+        config = replace(config, device=arguments.device)
     stages = chosen_stages(arguments, tuple(STAGES))
     if arguments.repeats < 1 or not all(0 < share <= 100 for share in arguments.valid):
         raise ConfigError("--repeats must be at least 1, and the shares of --valid in 1 to 100")

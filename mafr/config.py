@@ -13,7 +13,6 @@ from mafr.baseline_settings import (
     BASELINE_CHOICES,
     BASELINE_POSITIVE,
     BASELINE_PROFILES,
-    PREFIXES,
     BaselineSettings,
 )
 from mafr.errors import ConfigError
@@ -139,6 +138,8 @@ class Config(BaselineSettings):
     group_size: int = 32  # neighbours a group
     xyz_pool: int = 1  # side of the average pool over the scattered point features; released code: 3
     extractor_mode: str = "eval"  # "train" repeats the released code's never switching to eval
+    rgb_blocks: int = 0  # only the first blocks of the image backbone; 0: all. CFM-M: two thirds
+    point_blocks: int = 0  # only the first blocks of the point backbone; 0: all
     random_weights: bool = False  # untrained backbones, for tests and timing; every output says so
 
     # --- head (Sec. III-B, IV-A)
@@ -250,6 +251,8 @@ class Config(BaselineSettings):
         """SHA-256 (hex) of the named settings, or of all that decide results (`PLACE_SETTINGS` aside)."""
         values = self.as_dict()
         kept = {name: values[name] for name in (names or sorted(set(values) - PLACE_SETTINGS))}
+        # Unpruned backbones keep the digests that they had before they could be pruned.
+        kept = {name: value for name, value in kept.items() if value or name not in _PRUNING}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
     def data_digest(self, dataset: str) -> str:
@@ -265,8 +268,9 @@ class Config(BaselineSettings):
 PLACE_SETTINGS = {"device"}  # where a run is computed; its record says where it was
 FEATURE_SETTINGS = (
     "image_size", "rgb_backbone", "point_backbone", "rgb_dim", "xyz_dim", "grid", "groups", "group_size",
-    "xyz_pool", "extractor_mode", "random_weights", "precision",
+    "xyz_pool", "extractor_mode", "random_weights", "precision", "rgb_blocks", "point_blocks",
 )  # fmt: skip
+_PRUNING = ("rgb_blocks", "point_blocks")
 
 _CHOICES = {
     "profile": PROFILES,
@@ -309,7 +313,7 @@ def _validate(config: Config) -> None:
     for name in _ODD:
         if getattr(config, name) % 2 == 0:
             raise ConfigError(f"{name} must be odd, not {getattr(config, name)}")
-    for name in ("seed", "threads", "min_steps"):
+    for name in ("seed", "threads", "min_steps", *_PRUNING):
         if getattr(config, name) < 0:
             raise ConfigError(f"{name} must not be negative, not {getattr(config, name)}")
     for dataset in DATASETS:

@@ -19,6 +19,8 @@ from mafr.device import Place
 from mafr.errors import ConfigError, MafrError, WeightsError
 from mafr.features.extract import FeatureExtractor, Tokens
 from mafr.features.live import LiveFeatures
+from mafr.methods import MAFR as METHOD
+from mafr.methods import concerns
 from mafr.model import MAFR
 from mafr.paths import Paths, write_atomically, write_json
 from mafr.progress import bar
@@ -143,7 +145,7 @@ class Detector:
         folder = Path(folder)
         state = {name: tensor.contiguous() for name, tensor in self.model.state_dict().items()}
         write_atomically(folder / "model.safetensors", safetensors.torch.save(state))
-        record = {"format": FORMAT, "method": "mafr", "threshold": self.threshold, "history": self.history}
+        record = {"format": FORMAT, "method": METHOD, "threshold": self.threshold, "history": self.history}
         write_json(folder / "detector.json", record | {"config": self.config.as_dict()})
         return folder
 
@@ -218,6 +220,8 @@ def _same_model(folder: Path, saved: Config, wanted: Config) -> None:
     free |= PLACE_SETTINGS
     neutral = {name: getattr(saved, name) for name in free}
     a, b = saved.as_dict(), replace(wanted, **neutral).as_dict()
-    odd = [f"{name} is {a[name]} there and {b[name]} here" for name in a if a[name] != b[name]]
+    odd = [
+        f"{name} is {a[name]} there and {b[name]} here" for name in a if a[name] != b[name] and concerns(METHOD, name)
+    ]
     if odd:
         raise WeightsError(f"{folder} holds a detector of another configuration: {'; '.join(odd)}")

@@ -13,6 +13,7 @@ from mafr.errors import DataError, MafrError
 from mafr.metrics import bootstrap_auroc, evaluate, image_auroc
 from mafr.scoring import anomaly_map, image_score, metric_maps, score_mask, upsample
 
+MAP = "map"  # where a record keeps the metrics of a method that has one map
 CHUNK = 16  # maps handled at once; bounds memory at full size
 
 
@@ -52,24 +53,43 @@ def all_metrics(
     for how in FUSIONS:
         maps = fused_maps(psi_rgb, psi_xyz, valid, mask, config, how)
         score = image_score(maps, config.image_score).double().numpy()
-        result = _metrics(maps, score, gt, labels, config)
-        low, high = bootstrap_auroc(labels, score, config.bootstrap, config.seed)
-        result |= {"i_auroc_low": low, "i_auroc_high": high, "by_defect": {}}
-        for defect in sorted({d for d, label in zip(defects, labels, strict=True) if label}):
-            chosen = np.array([d == defect for d in defects]) | (labels == 0)
-            if not gt[chosen].any():
-                raise DataError(
-                    f"the masks of all {defect!r} samples are empty at {config.image_size} pixels; mark their defects, "
-                    "or move samples without one to the good folder"
-                )
-            entry = {"count": int((chosen & (labels == 1)).sum())}
-            if how == config.fusion:
-                entry |= _metrics(maps[chosen], score[chosen], gt[chosen], labels[chosen], config)
-            else:
-                entry["i_auroc"] = image_auroc(labels[chosen], score[chosen])
-            result["by_defect"][defect] = entry
-        metrics[how], scores[how] = result, score.tolist()
+        metrics[how] = map_metrics(maps, score, gt, labels, defects, config, by_defect=how == config.fusion)
+        scores[how] = score.tolist()
     return metrics, scores
+
+
+def map_metrics(
+    maps: Tensor,
+    score: np.ndarray,
+    gt: np.ndarray,
+    labels: np.ndarray,
+    defects: Sequence[str],
+    config: Config,
+    by_defect: bool = True,
+) -> dict:
+    """The metrics of one kind of map (N, 1, S, S) with image scores (N,); the rest as `all_metrics`.
+
+    by_defect: whether the defect types get the pixel metrics too, not the I-AUROC alone.
+    """
+    if labels.min() == labels.max():
+        raise MafrError("the test set needs good and anomalous samples; an AUROC of one class is not defined")
+    result = _metrics(maps, score, gt, labels, config)
+    low, high = bootstrap_auroc(labels, score, config.bootstrap, config.seed)
+    result |= {"i_auroc_low": low, "i_auroc_high": high, "by_defect": {}}
+    for defect in sorted({d for d, label in zip(defects, labels, strict=True) if label}):
+        chosen = np.array([d == defect for d in defects]) | (labels == 0)
+        if not gt[chosen].any():
+            raise DataError(
+                f"the masks of all {defect!r} samples are empty at {config.image_size} pixels; mark their defects, "
+                "or move samples without one to the good folder"
+            )
+        entry = {"count": int((chosen & (labels == 1)).sum())}
+        if by_defect:
+            entry |= _metrics(maps[chosen], score[chosen], gt[chosen], labels[chosen], config)
+        else:
+            entry["i_auroc"] = image_auroc(labels[chosen], score[chosen])
+        result["by_defect"][defect] = entry
+    return result
 
 
 def _metrics(maps: Tensor, score: np.ndarray, gt: np.ndarray, labels: np.ndarray, config: Config) -> dict:

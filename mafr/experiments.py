@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,17 +19,24 @@ import torch
 from mafr.config import DATASETS, PLACE_SETTINGS, Config
 from mafr.data import few_shot
 from mafr.data.layout import SPLITS
-from mafr.detector import Detector, score_threshold
 from mafr.device import Place
 from mafr.errors import ConfigError, DataError, MafrError
-from mafr.evaluation import all_metrics, fused_maps
-from mafr.extraction import extraction_seconds, gpu_count, load_features
+from mafr.extraction import StoredSplit, extraction_seconds, gpu_count, load_features, load_split
 from mafr.features.store import FeatureStore
-from mafr.paths import Paths, temporary_beside, write_json
+from mafr.methods import (
+    MAFR,
+    METHODS,
+    TABLE_METHODS,
+    baseline_class,
+    baseline_settings,
+    check_methods,
+    concerns,
+    feature_config,
+)
+from mafr.outcomes import MAPS, RESIDUALS, baseline_outcome, mafr_outcome
+from mafr.paths import Paths, write_json
 from mafr.progress import Workers, map_parallel
 from mafr.provenance import git_commit, peak_megabytes, software_versions
-from mafr.scoring import image_score
-from mafr.training import torch_threads
 
 RESULTS_VERSION = 2  # raised whenever a change of the code changes numbers; finished runs are then repeated
 LOSS_ABLATION = (("sim",), ("census",), ("smooth",), ("sim", "smooth", "census"))  # rows of Table IV
@@ -47,13 +53,17 @@ class Run:
     category: str
     config: Config
     shots: int | None = None
-    method: str = "mafr"
+    method: str = MAFR
 
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of all that decides the result, the data aside."""
         others = {f"{dataset}_train" for dataset in DATASETS if dataset != self.dataset}
-        settings = {k: v for k, v in self.config.as_dict().items() if k not in _NOT_OF_A_RUN | others}
+        settings = {
+            name: value
+            for name, value in self.config.as_dict().items()
+            if name not in _NOT_OF_A_RUN | others and concerns(self.method, name)
+        }
         identity = [self.dataset, self.category, self.method, self.shots, RESULTS_VERSION, settings]
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
@@ -63,40 +73,53 @@ class Run:
 
     def __str__(self) -> str:
         shots = "all samples" if self.shots is None else f"{self.shots} shots"
-        terms = "+".join(self.config.loss_terms)
-        return f"{self.dataset}/{self.category} {self.method} {self.config.variant} {terms} {shots}"
+        of_mafr = f" {self.config.variant} {'+'.join(self.config.loss_terms)}" if self.method == MAFR else ""
+        return f"{self.dataset}/{self.category} {self.method}{of_mafr} {shots}"
 
 
-def table_runs(table: int, config: Config, variants: Sequence[str] = ("paper", "released")) -> list[Run]:
-    """The runs that a table of the paper needs. Tables III-V use the first of `variants`."""
+def table_runs(
+    table: int,
+    config: Config,
+    variants: Sequence[str] = ("paper", "released"),
+    methods: Iterable[str] = METHODS,
+) -> list[Run]:
+    """The runs that a table of the paper needs: those of MAFR, and of the compared methods that it names.
+
+    Tables III-V use the first of `variants`. methods: only these; names of methods that a table lacks are passed
+    over. Raises ConfigError for a table or a method that does not exist.
+    """
     if table not in TABLES:
         raise ConfigError(f"unknown table {table}; the tables are {', '.join(map(str, TABLES))}")
-    if table in (1, 2):
-        dataset = DATASETS[table - 1]
-        return [
-            Run(dataset, category, config.with_variant(variant))
-            for variant in variants
-            for category in config.categories(dataset)
-        ]
+    chosen = check_methods(methods)
     base = config.with_variant(variants[0])
-    categories = base.categories("mvtec3d")
-    if table == 3:
-        return [Run("mvtec3d", c, base, shots) for shots in (*base.shots, None) for c in categories]
+    dataset = "eyecandies" if table == 2 else "mvtec3d"
+    categories, shots = base.categories(dataset), ((*base.shots, None) if table == 3 else (None,))
+    settings = [base]
+    if table in (1, 2):
+        settings = [config.with_variant(variant) for variant in variants]
     if table == 4:
         settings = [replace(base, loss_terms=terms) for terms in LOSS_ABLATION]
-        return [Run("mvtec3d", c, setting) for setting in settings for c in categories]
-    return [Run("mvtec3d", c, base) for c in categories]
+    runs = [Run(dataset, c, setting, n) for setting in settings for n in shots for c in categories]
+    runs = runs if MAFR in chosen else []
+    compared = [method for method in TABLE_METHODS.get(table, ()) if method in chosen]
+    return runs + [
+        Run(dataset, c, baseline_settings(config), n, method) for method in compared for n in shots for c in categories
+    ]
 
 
 def all_runs(
-    config: Config, tables: Iterable[int] = TABLES, variants: Sequence[str] = ("paper", "released"), seeds: int = 1
+    config: Config,
+    tables: Iterable[int] = TABLES,
+    variants: Sequence[str] = ("paper", "released"),
+    seeds: int = 1,
+    methods: Iterable[str] = METHODS,
 ) -> list[Run]:
     """The runs of several tables and `seeds` consecutive seeds, each run once."""
     runs = [
         run
         for k in range(seeds)
         for table in tables
-        for run in table_runs(table, replace(config, seed=config.seed + k), variants)
+        for run in table_runs(table, replace(config, seed=config.seed + k), variants, methods)
     ]
     return list(dict.fromkeys(runs))
 
@@ -123,14 +146,22 @@ def data_fingerprint(stores: Mapping[str, FeatureStore]) -> str:
     return hashlib.sha256("".join(stores[s].fingerprint for s in SPLITS).encode()).hexdigest()
 
 
-def _stores(run: Run, paths: Paths) -> dict:
-    return {s: load_features(paths, run.dataset, run.category, s, run.config) for s in SPLITS}
+def _splits(run: Run, paths: Paths) -> dict[str, FeatureStore | StoredSplit]:
+    """What a run reads, by split: features for MAFR, samples and features for a compared method."""
+    if run.method == MAFR:
+        return {s: load_features(paths, run.dataset, run.category, s, run.config) for s in SPLITS}
+    settings = feature_config(run.method, run.config)
+    return {s: load_split(paths, run.dataset, run.category, s, settings) for s in SPLITS}
+
+
+def _stores(splits: Mapping[str, FeatureStore | StoredSplit]) -> dict[str, FeatureStore]:
+    return {name: part.store if isinstance(part, StoredSplit) else part for name, part in splits.items()}
 
 
 def _finished(run: Run, paths: Paths) -> dict | None:
     """The record of a run that is finished on the data as it is now."""
     record = read_record(run, paths)
-    if record is None or record["data_fingerprint"] != data_fingerprint(_stores(run, paths)):
+    if record is None or record["data_fingerprint"] != data_fingerprint(_stores(_splits(run, paths))):
         return None
     return record
 
@@ -139,9 +170,10 @@ def execute(run: Run, paths: Paths) -> dict:
     """Train, score and store one run; a finished one on the same data is returned as it is."""
     if (record := _finished(run, paths)) is not None:
         return record
-    stores = _stores(run, paths)
+    splits = _splits(run, paths)
+    stores = _stores(splits)
     fingerprint = data_fingerprint(stores)
-    folder, config, train = run.folder(paths), run.config, stores["train"]
+    folder, config, train, test = run.folder(paths), run.config, stores["train"], stores["test"]
     if np.any(train.labels):
         odd = train.ids[int(np.flatnonzero(train.labels)[0])]
         raise DataError(
@@ -150,32 +182,16 @@ def execute(run: Run, paths: Paths) -> dict:
         )
     shots = range(len(train)) if run.shots is None else few_shot(run.shots, len(train), config.seed)
     checkpoint = folder / f"checkpoint-{fingerprint[:12]}.pt"
-
-    start = time.perf_counter()
-    detector = Detector(config).fit_features(train, list(shots), checkpoint)
-    trained = time.perf_counter()
-    psi_rgb, psi_xyz, valid = residual_maps(detector, stores["test"])
-    inferred = time.perf_counter()
-    test, everything = stores["test"], range(len(stores["test"]))
-    with torch_threads(config.threads):
-        metrics, scores = all_metrics(
-            psi_rgb,
-            psi_xyz,
-            valid,
-            torch.from_numpy(test.mask(everything))[:, None],
-            test.gt(everything),
-            np.asarray(test.labels),
-            test.defects,
-            config,
-        )
-    detector.threshold = _validation_threshold(detector, stores["validation"])
-    scored = time.perf_counter()
+    if run.method == MAFR:
+        outcome = mafr_outcome(config, stores, shots, checkpoint)
+    else:
+        outcome = baseline_outcome(baseline_class(run.method)(config), splits, shots, keep=run.shots is None)
 
     # A worker that was thought dead may have been slow only: one execution's files are not mixed with another's.
     if (record := _finished(run, paths)) is not None:
         return record
-    detector.save(folder / "detector")
-    _save_residuals(folder / "residuals.npz", psi_rgb, psi_xyz, valid)
+    outcome.save(folder)
+    extracted = extraction_seconds(paths, run.dataset, run.category, feature_config(run.method, config))
     record = {
         "dataset": run.dataset,
         "category": run.category,
@@ -192,19 +208,14 @@ def execute(run: Run, paths: Paths) -> dict:
             "test_good": int((np.asarray(test.labels) == 0).sum()),
             "test_defective": int((np.asarray(test.labels) == 1).sum()),
         },
-        "metrics": metrics,
-        "threshold": detector.threshold,
+        "metrics": outcome.metrics,
+        "threshold": outcome.threshold,
         "samples": {"ids": list(test.ids), "labels": [int(x) for x in test.labels], "defects": list(test.defects)},
-        "scores": scores,
-        "history": detector.history,
-        "timings": {
-            "train_s": trained - start,
-            "inference_s": inferred - trained,
-            "score_s": scored - inferred,
-            "extract_s": extraction_seconds(paths, run.dataset, run.category, config),
-        },
-        "memory": {"peak_mb": peak_megabytes()},
-        "parameters": sum(p.numel() for p in detector.model.parameters()),
+        "scores": outcome.scores,
+        "history": outcome.history,
+        "timings": outcome.seconds | {"extract_s": extracted if outcome.uses_tokens else 0.0},
+        "memory": {"peak_mb": peak_megabytes(), "model_mb": outcome.model_bytes / 1e6},
+        "parameters": outcome.parameters,
         "place": Place.of(config).describe(),
         "versions": software_versions(),
         "git_commit": git_commit(Path(__file__).parent),
@@ -245,43 +256,23 @@ def execute_job(job: tuple[Run, Paths]) -> dict:
         raise type(error)(f"{run}: {error}") from error
 
 
-def residual_maps(detector: Detector, store: FeatureStore) -> tuple[torch.Tensor, ...]:
-    """Eq. 7 on every stored sample: (psi_rgb, psi_xyz, valid), each (N, 1, g, g)."""
-    parts = [detector.residuals(store.tokens([k])) for k in range(len(store))]
-    return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
-
-
 def load_residuals(run: Run, paths: Paths) -> tuple[torch.Tensor, ...]:
-    """The stored residual maps of a finished run: (psi_rgb, psi_xyz, valid), each (N, 1, g, g)."""
-    path = run.folder(paths) / "residuals.npz"
+    """The stored residual maps of a finished run of MAFR: (psi_rgb, psi_xyz, valid), each (N, 1, g, g)."""
+    names = ("psi_rgb", "psi_xyz", "valid")
+    return tuple(torch.from_numpy(array) for array in _load_arrays(run, paths, RESIDUALS, names))
+
+
+def load_maps(run: Run, paths: Paths) -> np.ndarray:
+    """The stored final maps of a compared method's finished run on all samples: (N, S, S) float16."""
+    return _load_arrays(run, paths, MAPS, ("maps",))[0]
+
+
+def _load_arrays(run: Run, paths: Paths, name: str, names: Sequence[str]) -> list[np.ndarray]:
+    path = run.folder(paths) / name
     if not path.exists():
-        raise DataError(f"{path} is missing; make it with `mafr run {paths.options}`")
+        raise DataError(f"{path} is missing; delete its folder and make it with `mafr run {paths.options}`")
     try:
         with np.load(path) as arrays:
-            return tuple(torch.from_numpy(arrays[name]) for name in ("psi_rgb", "psi_xyz", "valid"))
+            return [arrays[name] for name in names]
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is damaged ({error}); delete its folder and run again") from error
-
-
-def _save_residuals(path: Path, psi_rgb: torch.Tensor, psi_xyz: torch.Tensor, valid: torch.Tensor) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_beside(path)
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, psi_rgb=psi_rgb.numpy(), psi_xyz=psi_xyz.numpy(), valid=valid.numpy())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _validation_threshold(detector: Detector, store: FeatureStore) -> float:
-    """The quantile of the scores of the good validation samples, the default threshold of `mafr predict`."""
-
-    config = detector.config
-    psi_rgb, psi_xyz, valid = residual_maps(detector, store)
-    mask = torch.from_numpy(store.mask(range(len(store))))[:, None]
-    maps = fused_maps(psi_rgb, psi_xyz, valid, mask, config, config.fusion)
-    scores = image_score(maps, config.image_score).numpy()[np.asarray(store.labels) == 0]
-    if not len(scores):
-        raise DataError(f"{store.category}: the validation folder holds no good sample to take the threshold from")
-    return score_threshold(scores.tolist(), config.quantile)

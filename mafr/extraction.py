@@ -6,16 +6,19 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from mafr.config import Config
 from mafr.data import FolderDataset, open_dataset
 from mafr.data.layout import SPLITS
-from mafr.errors import DataError
-from mafr.features.extract import FeatureExtractor
+from mafr.data.samples import Sample
+from mafr.errors import ConfigError, DataError
+from mafr.features.extract import FeatureExtractor, Tokens
 from mafr.features.live import LiveFeatures
 from mafr.features.store import FeatureStore, build_store, open_store
 from mafr.features.weight_files import provide_files
@@ -42,6 +45,40 @@ def load_features(paths: Paths, dataset: str, category: str, split: str, config:
     if store is None:
         raise DataError(f"{folder} holds no features of this data; make them with `mafr features {paths.options}`")
     return store
+
+
+@dataclass(frozen=True)
+class StoredSplit:
+    """A split's samples and their stored features, as the compared methods see them; N samples.
+
+    store: labels, masks and, of methods that use them, tokens. cache: a folder for what a method computes of the
+    samples alone, whatever it is trained on.
+    """
+
+    samples: FolderDataset
+    store: FeatureStore
+    cache: Path | None = None
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def sample(self, k: int) -> Sample:
+        return self.samples[k]
+
+    def mask(self, k: int) -> np.ndarray:
+        return self.store.mask([k])[0]
+
+    def tokens(self, indices: Sequence[int]) -> Tokens:
+        return self.store.tokens(indices)
+
+
+def load_split(paths: Paths, dataset: str, category: str, split: str, config: Config) -> StoredSplit:
+    """Samples and stored features of a split. Raises DataError, naming the command, if they are not stored."""
+    samples, folder = _open(paths, config, dataset, category, split)
+    store = load_features(paths, dataset, category, split, config)
+    if not isinstance(store, FeatureStore):
+        raise ConfigError("the compared methods are for extractor_mode 'eval'")
+    return StoredSplit(samples, store, folder)
 
 
 def extract_features(

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mafr.config import DATASET_TITLES, DATASETS, VARIANTS, Config
+from mafr.costs import cost_accuracy
 from mafr.curves import draw_scores, plot_history, pro_curves, roc_curves, score_histograms, training_curves
 from mafr.diagram import architecture
 from mafr.errors import ResultError
+from mafr.methods import title
 from mafr.paths import Paths
 from mafr.pictures import (
     DEPTH_NAME,
@@ -28,13 +30,23 @@ from mafr.pictures import (
     show_rgb,
     show_truth,
 )
-from mafr.results import colour_range, needs_warning, not_run, stamp, stored_records, stored_results
+from mafr.results import (
+    colour_range,
+    compared_maps,
+    needs_warning,
+    not_run,
+    stamp,
+    stored_records,
+    stored_results,
+)
 
 __all__ = [
-    "architecture", "draw_scores", "figure2", "plot_contact_sheet", "plot_heatmap", "plot_history", "plot_maps",
-    "plot_sample", "pro_curves", "roc_curves", "save_heatmap", "save_png", "score_histograms", "training_curves",
-    "write_figures",
+    "architecture", "cost_accuracy", "draw_scores", "figure2", "plot_contact_sheet", "plot_heatmap", "plot_history",
+    "plot_maps", "plot_sample", "pro_curves", "roc_curves", "save_heatmap", "save_png", "score_histograms",
+    "training_curves", "write_figures",
 ]  # fmt: skip
+
+FIGURE_METHODS = ("cfm", "m3dm", "btf", "ast")  # whose maps Fig. 2 shows beside MAFR's
 
 
 def write_figures(config: Config, paths: Paths, variants: Sequence[str] = VARIANTS) -> list[Path]:
@@ -63,6 +75,7 @@ def write_figures(config: Config, paths: Paths, variants: Sequence[str] = VARIAN
         "roc_curves.png": roc_curves,
         "pro_curves.png": pro_curves,
         "score_histograms.png": score_histograms,
+        "cost_accuracy.png": cost_accuracy,
     }.items():
         written.append(save_png(draw(config, paths, datasets, drawn), folder / name))
     return written
@@ -72,10 +85,10 @@ def write_figures(config: Config, paths: Paths, variants: Sequence[str] = VARIAN
 
 
 def figure2(config: Config, paths: Paths, dataset: str = "mvtec3d", variant: str = "paper") -> Picture:
-    """Fig. 2: one defective test sample a category with its residual maps and the final map.
+    """Fig. 2: one defective test sample a category with MAFR's maps and the compared methods' final maps.
 
-    Which sample: the defective one with the median image score (the lower of two; equal scores by id).
-    Colour scale: for each category and map kind, from the median over the anomaly-free test images' pixels
+    Which sample: the defective one with MAFR's median image score (the lower of two; equal scores by id).
+    Colour scale: for each category, method and map kind, from the median over the anomaly-free test images' pixels
     to the 99.9 % quantile over all test images' pixels, pixels with a 3D point only.
     Raises ResultError if none of the data set's runs is finished.
     """
@@ -85,24 +98,31 @@ def figure2(config: Config, paths: Paths, dataset: str = "mvtec3d", variant: str
             f"no finished run of {DATASET_TITLES[dataset]}, {variant} variant; `mafr run --profile {config.profile} "
             f"--table {1 + DATASETS.index(dataset)} --variant {variant}` makes them"
         )
+    methods = [m for m in FIGURE_METHODS if stored_records(config, paths, dataset, variant, m)]
     caption = (
-        "Each row: the defective test sample with the median image score of its category (lower of two), so neither "
-        "the best nor the worst. The maps of a category share one scale a column, over its whole test set: black is "
-        "the median pixel of the good images, the lightest colour the 99.9 % quantile of all pixels. Grey: no 3D "
-        f"point. Outline: ground truth.{not_run(config, dataset, categories)}"
+        "Each row: the defective test sample with the median image score of its category by MAFR (lower of two), so "
+        "neither the best nor the worst. The maps of a category share one scale a column, over its whole test set: "
+        "black is the median pixel of the good images, the lightest colour the 99.9 % quantile of all pixels. Grey: no "
+        f"3D point. Outline: ground truth.{not_run(config, dataset, categories)}"
     )
     number = "Fig. 2: qualitative" if dataset == "mvtec3d" else "Qualitative"
-    title = f"{number} results, {config.dataset_title(dataset)}"
+    heading = f"{number} results, {config.dataset_title(dataset)}"
     source = stamp(config, [dataset], [variant])
-    figure = new_figure(7.6, 1.22 * len(categories) + 0.2, title, source, caption, warn=needs_warning(config))
-    names = ("RGB", DEPTH_NAME, "ground truth", "Ψ2D", "Ψ3D", "Ψ fused, blurred")
+    names = ("RGB", DEPTH_NAME, "ground truth", "Ψ2D", "Ψ3D", "MAFR", *(title(m) for m in methods))
+    width, height = 0.4 + 1.2 * len(names), 1.22 * len(categories) + 0.2
+    figure = new_figure(width, height, heading, source, caption, warn=needs_warning(config))
     grid = figure.subplots(len(categories), len(names), squeeze=False)
     for row, result in zip(grid, stored_results(config, paths, dataset, variant), strict=True):
         k = result.median_defective()
         sample = result.samples[k]
         for axes, show in zip(row, (show_rgb, show_depth, show_truth), strict=False):
             show(axes, sample)
-        for axes, maps in zip(row[3:], (*result.residuals(range(len(result.ids))), result.maps), strict=True):
+        others = compared_maps(config, paths, dataset, result.run.category, result.ids, methods)
+        shown = [*result.residuals(range(len(result.ids))), result.maps, *(others.get(m) for m in methods)]
+        for axes, maps in zip(row[3:], shown, strict=True):
+            if maps is None:
+                axes.text(0.5, 0.5, "not run", ha="center", va="center", fontsize=7, transform=axes.transAxes)
+                continue
             show_map(axes, maps[k], result.mask[k], *colour_range(maps, result.mask, result.labels))
             outline(axes, sample.gt[0], width=0.8)
         for axes in row:

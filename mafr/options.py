@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mafr.config import UNTRAINED, VARIANTS, Config
 from mafr.errors import ConfigError
+from mafr.methods import METHODS, check_methods
 from mafr.paths import Paths
 from mafr.progress import Workers
 
@@ -49,6 +50,16 @@ def read_settings(arguments: argparse.Namespace) -> tuple[Config, Paths]:
         variation = f"random-weights-{config.digest()[:8]}"
         print(f"warning: {UNTRAINED}", file=sys.stderr)
     return config, Paths.resolve(arguments.profile, data_root=arguments.data_root, variation=variation)
+
+
+def names(text: str) -> tuple[str, ...]:
+    """An option like a,b,c."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def chosen_methods(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """--methods, default all. Raises ConfigError for one that does not exist."""
+    return METHODS if arguments.methods is None else check_methods(arguments.methods)
 
 
 @contextmanager

@@ -7,12 +7,13 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from mafr.cluster import Cluster
 from mafr.config import DATASET_TITLES, DATASETS, VARIANTS, Config
 from mafr.errors import ConfigError, MafrError
+from mafr.methods import MAFR, METHODS, TABLE_METHODS, baseline_settings, check_methods, feature_config
 from mafr.paths import Paths, write_atomically, write_json
 from mafr.progress import Workers, map_parallel
 from mafr.workers import environment
@@ -43,25 +44,43 @@ def prepare_data(config: Config, paths: Paths, workers: Workers = 1, datasets: S
             preprocess(dataset, paths.raw(dataset), paths.processed(dataset), config, categories, workers)
 
 
-def extract_all(config: Config, paths: Paths, workers: Workers = 1, datasets: Sequence[str] = DATASETS) -> None:
-    """Extract and store the features of every category."""
+def extract_all(
+    config: Config,
+    paths: Paths,
+    workers: Workers = 1,
+    datasets: Sequence[str] = DATASETS,
+    methods: Iterable[str] = METHODS,
+) -> None:
+    """Extract and store the features of every category, for MAFR and for the compared `methods`."""
     from mafr.extraction import extract_features
 
     for dataset in datasets:
-        extract_features(paths, config, dataset, config.categories(dataset), workers)
+        compared = set(methods) & set(TABLE_METHODS[DATASETS.index(dataset) + 1])
+        wanted = [config, *(feature_config(m, baseline_settings(config)) for m in sorted(compared))]
+        for settings in {c.feature_digest(): c for c in wanted}.values():
+            extract_features(paths, settings, dataset, config.categories(dataset), workers)
 
 
-def make_tables(config: Config, paths: Paths, variants: Sequence[str], seeds: int, tables: Sequence[int]) -> list[Path]:
+def make_tables(
+    config: Config,
+    paths: Paths,
+    variants: Sequence[str],
+    seeds: int,
+    tables: Sequence[int],
+    methods: Iterable[str] = METHODS,
+) -> list[Path]:
     """Write the tables that the stored runs allow, each as csv, md and tex."""
     from mafr.experiments import all_runs, read_records
     from mafr.readme import update_readme
     from mafr.tables import write_tables
 
-    runs = all_runs(config, tables, variants, seeds)
-    written = write_tables(read_records(runs, paths), config, paths.tables, tables, variants)
+    methods = tuple(methods)
+    runs = all_runs(config, tables, variants, seeds, methods)
+    written = write_tables(read_records(runs, paths), config, paths.tables, tables, variants, methods)
     readme = paths.root / "README.md"
     # The README shows the embedded default and nothing else.
     whole = set(tables) == {1, 2, 3, 4, 5} and tuple(variants) == VARIANTS and seeds == 1
+    whole = whole and set(methods) == set(METHODS)
     if whole and config == Config.preset() and not paths.variation and readme.exists():
         update_readme(readme, paths.tables)
     return written
@@ -178,9 +197,11 @@ def reproduce(
     tables: Sequence[int] = (1, 2, 3, 4, 5),
     stages: Sequence[str] = STAGES,
     cluster: Cluster | None = None,
+    methods: Sequence[str] = METHODS,
 ) -> dict[str, float]:
     """Run the stages in order; returns the seconds that each took. Finished work is not repeated.
 
+    methods: the compared ones beside MAFR. With fewer than all, the notebooks, which show all, are left out.
     workers: local processes, None for as many as suit the machine. Data, features and runs go to the `cluster`
     where there is one; the notebooks are executed here.
     """
@@ -192,14 +213,15 @@ def reproduce(
     crew: Workers = cluster or workers
     work: dict[str, Callable[[], object]] = {
         "data": lambda: prepare_data(config, paths, crew, datasets),
-        "features": lambda: extract_all(config, paths, crew, datasets),
-        "runs": lambda: run_all(all_runs(config, tables, variants, seeds), paths, crew),
-        "tables": lambda: make_tables(config, paths, variants, seeds, tables),
+        "features": lambda: extract_all(config, paths, crew, datasets, methods),
+        "runs": lambda: run_all(all_runs(config, tables, variants, seeds, methods), paths, crew),
+        "tables": lambda: make_tables(config, paths, variants, seeds, tables, methods),
         "figures": lambda: make_figures(config, paths, variants),
         "notebooks": lambda: run_notebooks(config, paths, workers, notebooks),
     }
-    if not _is_preset(config, paths) and "notebooks" in stages:
-        left_out = "with --set or --random-weights they are left out"
+    methods = check_methods((MAFR, *methods))
+    if "notebooks" in stages and (not _is_preset(config, paths) or methods != METHODS):
+        left_out = "with --set, --methods or --random-weights they are left out"
         print(f"mafr: the notebooks show a profile as it is; {left_out}", file=sys.stderr)
         stages = [stage for stage in stages if stage != "notebooks"]
     seconds = {}

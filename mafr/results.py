@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,9 +15,10 @@ from mafr.data import FolderDataset, open_dataset
 from mafr.data.layout import SPLITS
 from mafr.errors import DataError, ResultError
 from mafr.evaluation import fused_maps
-from mafr.experiments import Run, data_fingerprint, load_residuals, read_record
+from mafr.experiments import Run, data_fingerprint, load_maps, load_residuals, read_record
 from mafr.extraction import load_features
 from mafr.features.store import FeatureStore
+from mafr.methods import MAFR, baseline_settings
 from mafr.paths import Paths
 from mafr.scoring import fuse, image_score, score_mask, smooth, upsample
 
@@ -145,16 +146,34 @@ def load_result(run: Run, paths: Paths) -> Result:
     return Result(run, record, samples, stores["test"], *load_residuals(run, paths))
 
 
-def full_runs(config: Config, dataset: str, variant: str) -> list[Run]:
-    """The runs behind Table I or II: every category, all training samples."""
-    chosen = config.with_variant(variant)
-    return [Run(dataset, category, chosen) for category in config.categories(dataset)]
+def full_runs(config: Config, dataset: str, variant: str, method: str = MAFR) -> list[Run]:
+    """The runs behind Table I or II: every category, all training samples. variant: of MAFR."""
+    chosen = config.with_variant(variant) if method == MAFR else baseline_settings(config)
+    return [Run(dataset, category, chosen, method=method) for category in config.categories(dataset)]
 
 
-def stored_records(config: Config, paths: Paths, dataset: str, variant: str) -> dict[str, dict]:
+def stored_records(
+    config: Config, paths: Paths, dataset: str, variant: str, method: str = MAFR
+) -> dict[str, dict]:
     """{category: record} of the finished ones among `full_runs`, in the paper's order."""
-    records = ((run.category, read_record(run, paths)) for run in full_runs(config, dataset, variant))
+    records = ((run.category, read_record(run, paths)) for run in full_runs(config, dataset, variant, method))
     return {category: record for category, record in records if record is not None}
+
+
+def compared_maps(
+    config: Config, paths: Paths, dataset: str, category: str, ids: Sequence[str], methods: Iterable[str]
+) -> dict[str, np.ndarray]:
+    """{method: (N, S, S) final maps} of the compared methods' finished runs on all samples.
+
+    ids: the N test samples in their order; a run on others is passed over, like one that is not finished.
+    """
+    found = {}
+    for method in methods:
+        run = Run(dataset, category, baseline_settings(config), method=method)
+        record = read_record(run, paths)
+        if record is not None and record["samples"]["ids"] == list(ids):
+            found[method] = load_maps(run, paths).astype(np.float32)
+    return found
 
 
 def stored_results(config: Config, paths: Paths, dataset: str, variant: str) -> Iterator[Result]:

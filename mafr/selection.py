@@ -8,35 +8,47 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mafr.config import LOSS_TERMS, Config
+from mafr.config import Config
 from mafr.errors import ResultError
+from mafr.evaluation import MAP
+from mafr.methods import MAFR, METHODS, baseline_settings, concerns, title
 
 # Settings that do not change a cell's value, or that a wanted run names itself.
 _NOT_COMPARED = {
     "variant", "seed", "loss_terms", "shots", "mvtec3d_categories", "eyecandies_categories",
-    "threads", "fusion", "bootstrap", "quantile",
+    "threads", "fusion", "bootstrap", "quantile", "device",
 }  # fmt: skip
 _LISTED = 12  # missing runs that an error names one by one
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A run that a table needs; `shots` None: all training samples."""
+    """A run that a table needs; `shots` None: all training samples.
+
+    variant, loss_terms: of MAFR; compared methods have neither.
+    """
 
     dataset: str
     category: str
-    variant: str
-    loss_terms: tuple[str, ...] = LOSS_TERMS
+    variant: str = ""
+    loss_terms: tuple[str, ...] = ()
     shots: int | None = None
+    method: str = MAFR
 
     def __str__(self) -> str:
         shots = "all samples" if self.shots is None else f"{self.shots} shots"
-        return f"{self.dataset}/{self.category}, {self.variant}, loss {'+'.join(self.loss_terms)}, {shots}"
+        of_mafr = f", {self.variant}, loss {'+'.join(self.loss_terms)}" if self.method == MAFR else ""
+        return f"{self.dataset}/{self.category}, {title(self.method)}{of_mafr}, {shots}"
 
     @property
     def key(self) -> tuple:
         """What a record must agree in; the order of the loss terms does not matter."""
-        return (self.dataset, self.category, self.variant, tuple(sorted(self.loss_terms)), self.shots)
+        own = (self.variant, tuple(sorted(self.loss_terms))) if self.method == MAFR else ("", ())
+        return (self.dataset, self.category, self.method, *own, self.shots)
+
+    def map_name(self, fusion: str) -> str:
+        """Which metrics of its record are meant: those of a fusion operator, or of the only map."""
+        return fusion if self.method == MAFR else MAP
 
 
 @dataclass(frozen=True)
@@ -55,8 +67,12 @@ class Selection:
         return self.runs[wanted.key][self.seeds[0] if seed is None else seed]
 
     def values(self, wanted: Wanted, fusion: str, metric: str) -> np.ndarray:
-        """A metric of a run, one value a seed: (seeds,). Raises ResultError if a record lacks it."""
-        return np.array([metric_of(self.record(wanted, seed), fusion, metric) for seed in self.seeds])
+        """A metric of a run, one value a seed: (seeds,). Raises ResultError if a record lacks it.
+
+        fusion: whose map, for MAFR; a compared method has one.
+        """
+        name = wanted.map_name(fusion)
+        return np.array([metric_of(self.record(wanted, seed), name, metric) for seed in self.seeds])
 
     def mean_over(self, wanted: Iterable[Wanted], fusion: str, metric: str) -> np.ndarray:
         """The mean over runs (categories), one value a seed: (seeds,)."""
@@ -77,9 +93,7 @@ def metric_of(record: Mapping, fusion: str, metric: str, defect: str | None = No
 
 def describe(record: Mapping) -> str:
     """A record's run in words."""
-    terms = tuple(record["loss_terms"])
-    wanted = Wanted(record["dataset"], record["category"], record["variant"], terms, record["shots"])
-    return f"{wanted}, seed {record['seed']}"
+    return f"{_wanted(record)}, seed {record['seed']}"
 
 
 def expected_settings(config: Config, variant: str) -> Config:
@@ -95,15 +109,17 @@ def select(records: Sequence[Mapping], config: Config, wanted: Sequence[Wanted],
     Raises ResultError, listing what is missing and the command that makes it.
     """
     expected = {}
-    for dataset, variant in dict.fromkeys((one.dataset, one.variant) for one in wanted):
-        expected[dataset, variant] = _compared(expected_settings(config, variant).as_dict(), dataset)
+    for dataset, method, variant in dict.fromkeys(one.key[:1] + one.key[2:4] for one in wanted):
+        settings = expected_settings(config, variant) if method == MAFR else baseline_settings(config)
+        expected[dataset, method, variant] = _compared(settings.as_dict(), dataset, method)
     found: dict[tuple, dict[int, dict]] = {one.key: {} for one in wanted}
     other: dict[str, int] = {}
     for record in records:
-        key = _key(record)
+        key = _wanted(record).key
         if key not in found:
             continue
-        difference = _difference(_compared(record["config"], key[0]), expected[key[0], key[2]])
+        dataset, _, method, variant, *_ = key
+        difference = _difference(_compared(record["config"], dataset, method), expected[dataset, method, variant])
         if difference:
             other[difference] = other.get(difference, 0) + 1
             continue
@@ -118,16 +134,15 @@ def select(records: Sequence[Mapping], config: Config, wanted: Sequence[Wanted],
     return Selection(found, complete, tuple(seed for seed in seeds if seed not in complete))
 
 
-def _key(record: Mapping) -> tuple | None:
-    if record["method"] != "mafr":
-        return None
-    terms = tuple(sorted(record["loss_terms"]))
-    return (record["dataset"], record["category"], record["variant"], terms, record["shots"])
+def _wanted(record: Mapping) -> Wanted:
+    terms = tuple(record["loss_terms"])
+    names = ("dataset", "category", "variant")
+    return Wanted(*(record[name] for name in names), terms, record["shots"], record["method"])
 
 
-def _compared(settings: Mapping[str, object], dataset: str) -> dict[str, object]:
+def _compared(settings: Mapping[str, object], dataset: str, method: str) -> dict[str, object]:
     unrelated = {"mvtec3d": "eyecandies_train", "eyecandies": "mvtec3d_train"}[dataset]
-    return {k: v for k, v in settings.items() if k not in _NOT_COMPARED and k != unrelated}
+    return {k: v for k, v in settings.items() if k not in _NOT_COMPARED and k != unrelated and concerns(method, k)}
 
 
 def _difference(settings: Mapping[str, object], expected: Mapping[str, object]) -> str:
@@ -161,9 +176,11 @@ def _missing_text(
         shown.append(f"  and {len(missing) - _LISTED} more")
     numbers = ",".join(dict.fromkeys(tables))
     command = f"mafr run --table {numbers} --profile {config.profile}"
-    variants = {one.variant for one in missing}
-    if variants == {"released"}:
+    methods = {one.method for one in missing}
+    if {one.variant for one in missing} == {"released"}:
         command += " --variant released"
+    if MAFR not in methods:
+        command += f" --methods {','.join(m for m in METHODS if m in methods)}"
     if config.random_weights:
         command += " --random-weights"
     if seed != config.seed:

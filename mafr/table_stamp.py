@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mafr.config import DATASET_TITLES, UNTRAINED, Config
+from mafr.methods import MAFR, baseline_settings
 from mafr.selection import Selection, Wanted, expected_settings
 
 
 def stamp(selection: Selection, config: Config, wanted: Sequence[Wanted]) -> list[str]:
     """Notes that say where a table's measured values come from: profile, variants, data, seeds, counts, digest."""
-    variants = list(dict.fromkeys(one.variant for one in wanted))
+    variants = list(dict.fromkeys(one.variant for one in wanted if one.method == MAFR))
     datasets = list(dict.fromkeys(one.dataset for one in wanted))
     data = " and ".join(data_title(config, dataset) for dataset in datasets)
     digests = ", ".join(f"{v} {expected_settings(config, v).digest()[:12]}" for v in variants)
@@ -23,6 +24,8 @@ def stamp(selection: Selection, config: Config, wanted: Sequence[Wanted]) -> lis
         notes.insert(0, f"{UNTRAINED}.")
     for dataset in datasets:
         notes.append(_counts(config, selection, [one for one in wanted if one.dataset == dataset], dataset))
+    if any(one.method != MAFR for one in wanted):
+        notes.append("Run here: the compared methods in our own code on the same data, features and metrics.")
     if len(selection.seeds) > 1:
         notes.append(f"Measured values: mean ± standard deviation over {len(selection.seeds)} seeds.")
     if selection.left_out:
@@ -71,7 +74,7 @@ def banner(config: Config, published: bool = True) -> str:
 
 
 def row_stamp(config: Config, variant: str, selection: Selection) -> dict[str, str]:
-    """The cells of `mafr.table_format.STAMP_COLUMNS` for a measured row."""
+    """The cells of `mafr.table_format.STAMP_COLUMNS` for a measured row; variant "": of a compared method."""
     data = "measured on real data"
     if config.generated:
         data = f"measured on generated data with {backbones(config)}; NOT comparable with published rows"
@@ -80,9 +83,9 @@ def row_stamp(config: Config, variant: str, selection: Selection) -> dict[str, s
     return {
         "data": data,
         "profile": config.profile,
-        "variant": variant,
+        "variant": variant or "n/a",
         "seeds": " ".join(map(str, selection.seeds)),
-        "config": expected_settings(config, variant).digest()[:12],
+        "config": (expected_settings(config, variant) if variant else baseline_settings(config)).digest()[:12],
     }
 
 

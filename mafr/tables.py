@@ -5,7 +5,8 @@ Nothing is trained here and nothing is rounded: a table reads records, `mafr.tab
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from mafr import paper
 from mafr.config import CATEGORIES, DATASET_TITLES, VARIANTS, Config
 from mafr.errors import ConfigError
+from mafr.methods import MAFR, METHODS, TABLE_METHODS, check_methods, title
 from mafr.selection import Selection, Wanted, select
 from mafr.table_format import Column, Row, Table, write
 from mafr.table_stamp import banner, data_title, is_comparable, row_stamp, stamp
@@ -27,30 +29,38 @@ FUSION_LABELS = {
 PUBLISHED_STAMP = {"data": "as published"}
 
 
-def table1(records: Sequence[Mapping], config: Config, variants: Sequence[str] = VARIANTS) -> Table:
-    """Table I: I-AUROC on MVTec 3D-AD by category; a measured row for each of `variants`.
+def table1(
+    records: Sequence[Mapping], config: Config, variants: Sequence[str] = VARIANTS, methods: Iterable[str] = METHODS
+) -> Table:
+    """Table I: I-AUROC on MVTec 3D-AD by category; measured rows of the compared `methods` and of MAFR's `variants`.
 
     records: metrics.json contents. Raises ResultError for missing runs, listing them and the command.
     """
-    return _by_category(1, records, config, variants)
+    return _by_category(1, records, config, variants, methods)
 
 
-def table2(records: Sequence[Mapping], config: Config, variants: Sequence[str] = VARIANTS) -> Table:
+def table2(
+    records: Sequence[Mapping], config: Config, variants: Sequence[str] = VARIANTS, methods: Iterable[str] = METHODS
+) -> Table:
     """Table II: I-AUROC on Eyecandies by category; as `table1`."""
-    return _by_category(2, records, config, variants)
+    return _by_category(2, records, config, variants, methods)
 
 
-def table3(records: Sequence[Mapping], config: Config, variant: str | None = None) -> Table:
+def table3(
+    records: Sequence[Mapping], config: Config, variant: str | None = None, methods: Iterable[str] = METHODS
+) -> Table:
     """Table III: four metrics at `config.shots` and with all training samples, means over MVTec 3D-AD.
 
-    variant: whose method is measured (default: the config's). Published values stand where the numbers of
-    shots agree. Raises ResultError for missing runs.
+    variant: of MAFR (default: the config's). methods: the compared ones, see `table1`. Published values stand
+    where the numbers of shots agree. Raises ResultError for missing runs.
     """
     variant = variant or config.variant
     shots = (*config.shots, None)
-    wanted = {shot: _wanted("mvtec3d", config, variant, shots=shot) for shot in shots}
+    entries = _entries(3, (variant,), methods)
+    wanted = {(e, shot): e.wanted("mvtec3d", config, shots=shot) for e in entries for shot in shots}
     selection = select(records, config, _flat(wanted), ("3",))
-    columns, published, measured = [], {method: {} for method in paper.TABLE_3}, {}
+    columns, published = [], {method: {} for method in paper.TABLE_3}
+    measured: dict[Entry, dict[str, np.ndarray]] = {entry: {} for entry in entries}
     for metric in paper.METRICS:
         for shot in shots:
             name = f"{metric}_{'full' if shot is None else f'{shot}_shot'}"
@@ -59,18 +69,21 @@ def table3(records: Sequence[Mapping], config: Config, variant: str | None = Non
             if shot in paper.SHOTS:
                 for method, row in paper.TABLE_3.items():
                     published[method][name] = row[metric][paper.SHOTS.index(shot)]
-            measured[name] = selection.mean_over(wanted[shot], config.fusion, _stored(metric, variant))
+            for entry in entries:
+                stored = _stored(metric, variant)
+                measured[entry][name] = selection.mean_over(wanted[entry, shot], config.fusion, stored)
     rows = [Row((_cited(m),), "published", values, PUBLISHED_STAMP) for m, values in published.items()]
-    difference = f"{_ours(variant)} − published" if _means_compare(config) else None
-    texts = row_stamp(config, variant, selection)
-    rows += _measured_rows(_ours(variant), difference, measured, published[paper.OURS], texts)
+    for entry in entries:
+        difference = f"{entry.label} − published" if _means_compare(config) else None
+        texts = row_stamp(config, entry.variant, selection)
+        rows += _measured_rows(entry.label, difference, measured[entry], published[entry.title], texts)
     notes = [*stamp(selection, config, _flat(wanted)), *_mean_notes("mvtec3d", config, means_only=True)]
     notes.append(_aupro_note(variant))
     if set(shots) != set(paper.SHOTS):
         notes.append("Published values are shown only where the number of shots is the same.")
-    title = "Few-shot performance on MVTec 3D-AD"
+    heading = "Few-shot performance on MVTec 3D-AD"
     texts = _frame_texts(config, "mvtec3d", (variant,))
-    return Table.of("3", title, ("Method",), columns, rows, notes=notes, **texts)
+    return Table.of("3", heading, ("Method",), columns, rows, notes=notes, **texts)
 
 
 def table4(records: Sequence[Mapping], config: Config, variant: str | None = None) -> Table:
@@ -106,54 +119,62 @@ def write_tables(
     folder: str | Path,
     tables: Sequence[int] = (1, 2, 3, 4, 5),
     variants: Sequence[str] = VARIANTS,
+    methods: Iterable[str] = METHODS,
 ) -> list[Path]:
     """Write the numbered tables and the supplementary ones of their data sets into `folder`.
 
-    Tables I and II get a measured row for each of `variants`, the others for the first. With Table I or II come
-    S1 (confidence intervals), S2 (all metrics), S3 (by defect type) and cost. Nothing is written unless all
-    can be. Returns the paths. Raises ResultError for missing runs, ConfigError for an unknown table.
+    Tables I and II get a measured row of MAFR for each of `variants`, the others for the first; Tables I to III
+    one for each of the compared `methods` that the paper's table has. With Table I or II come S1 (confidence
+    intervals), S2 (all metrics), S3 (by defect type) and cost. Nothing is written unless all can be. Returns the
+    paths. Raises ResultError for missing runs, ConfigError for an unknown table or method.
     """
+    methods = check_methods((MAFR, *methods))
     made = []
     for number in tables:
         if number not in TABLES:
             raise ConfigError(f"unknown table {number}; the tables are {', '.join(map(str, TABLES))}")
-        choice = {"variants": variants} if number in (1, 2) else {"variant": variants[0]}
+        choice: dict[str, object] = {"variants": variants} if number in (1, 2) else {"variant": variants[0]}
+        if number in TABLE_METHODS:
+            choice["methods"] = methods
         made.append(TABLES[number](records, config, **choice))
     datasets = tuple(dataset for number, dataset in ((1, "mvtec3d"), (2, "eyecandies")) if number in tables)
     if datasets:
-        made += [make(records, config, variants, datasets) for make in (table_s1, table_s2, table_s3, table_cost)]
+        supplements = (table_s1, table_s2, table_s3, table_cost)
+        made += [make(records, config, variants, datasets, methods) for make in supplements]
     return [path for table in made for path in write(table, folder).values()]
 
 
-def _by_category(number: int, records: Sequence[Mapping], config: Config, variants: Sequence[str]) -> Table:
+def _by_category(
+    number: int, records: Sequence[Mapping], config: Config, variants: Sequence[str], methods: Iterable[str]
+) -> Table:
     dataset = {1: "mvtec3d", 2: "eyecandies"}[number]
-    wanted = {variant: _wanted(dataset, config, variant) for variant in variants}
+    wanted = {entry: entry.wanted(dataset, config) for entry in _entries(number, variants, methods)}
     selection = select(records, config, _flat(wanted), (str(number),))
     categories = config.categories(dataset)
     extra = tuple(category for category in categories if category not in CATEGORIES[dataset])
     names = (*CATEGORIES[dataset], *extra, "mean")
     published = paper.by_category(number)
     rows = [Row((_cited(m),), "published", values, PUBLISHED_STAMP) for m, values in published.items()]
-    target = dict(published[paper.OURS])
-    if not _has_all(config, dataset):
-        target.pop("mean")  # it is over other categories than ours
-        if not extra:
-            target["mean"] = float(np.mean([target[category] for category in categories]))
-    for variant in variants:
-        cells = {one.category: selection.values(one, config.fusion, "i_auroc") for one in wanted[variant]}
+    for entry in wanted:
+        target = dict(published[entry.title])
+        if not _has_all(config, dataset):
+            target.pop("mean")  # it is over other categories than ours
+            if not extra:
+                target["mean"] = float(np.mean([target[category] for category in categories]))
+        cells = {one.category: selection.values(one, config.fusion, "i_auroc") for one in wanted[entry]}
         cells["mean"] = np.mean(list(cells.values()), axis=0)
-        difference = f"{_ours(variant)} − published" if is_comparable(config) else None
-        rows += _measured_rows(_ours(variant), difference, cells, target, row_stamp(config, variant, selection))
+        difference = f"{entry.label} − published" if is_comparable(config) else None
+        rows += _measured_rows(entry.label, difference, cells, target, row_stamp(config, entry.variant, selection))
     notes = [*stamp(selection, config, _flat(wanted)), *_mean_notes(dataset, config)]
     columns = [Column(name, paper.HEADINGS.get(name, name)) for name in names]
-    title = f"I-AUROC on {DATASET_TITLES[dataset]}"
+    heading = f"I-AUROC on {DATASET_TITLES[dataset]}"
     texts = _frame_texts(config, dataset, variants)
-    return Table.of(str(number), title, ("Method",), columns, rows, notes=notes, **texts)
+    return Table.of(str(number), heading, ("Method",), columns, rows, notes=notes, **texts)
 
 
 def _ablation(
     number: str,
-    title: str,
+    heading: str,
     head: str,
     labels: Mapping,
     published: Mapping,
@@ -174,7 +195,36 @@ def _ablation(
     notes.append(_aupro_note(variant))
     columns = [Column(metric, paper.METRIC_TITLES[metric]) for metric in paper.METRICS]
     texts = _frame_texts(config, "mvtec3d", (variant,))
-    return Table.of(number, f"{title} (MVTec 3D-AD)", (head,), columns, rows, notes=notes, **texts)
+    return Table.of(number, f"{heading} (MVTec 3D-AD)", (head,), columns, rows, notes=notes, **texts)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A measured row of Tables I to III: a compared method, or MAFR in one of its variants."""
+
+    method: str
+    variant: str = ""
+
+    @property
+    def title(self) -> str:
+        return title(self.method)
+
+    @property
+    def label(self) -> str:
+        return _ours(self.variant) if self.method == MAFR else f"{self.title} (run here)"
+
+    def wanted(self, dataset: str, config: Config, shots: int | None = None) -> list[Wanted]:
+        """Its runs, a category each."""
+        if self.method == MAFR:
+            return _wanted(dataset, config, self.variant, shots=shots)
+        return [Wanted(dataset, c, shots=shots, method=self.method) for c in config.categories(dataset)]
+
+
+def _entries(number: int, variants: Sequence[str], methods: Iterable[str]) -> list[Entry]:
+    """The measured rows of Table 1, 2 or 3, in the order of the published ones."""
+    chosen = check_methods((MAFR, *methods))
+    compared = [Entry(method) for method in TABLE_METHODS[number] if method in chosen]
+    return [*compared, *(Entry(MAFR, variant) for variant in variants)]
 
 
 def _wanted(

@@ -10,11 +10,13 @@ import torch
 from mafr.config import FUSIONS, Config
 from mafr.data.layout import SPLITS
 from mafr.data.samples import Sample
-from mafr.evaluation import all_metrics
+from mafr.evaluation import MAP, all_metrics, map_metrics
 from mafr.experiments import Run, data_fingerprint
+from mafr.outcomes import MAPS
 from mafr.paths import Paths, write_json
 
 SIDE, GOOD, BAD = 56, 3, 5
+COMPARED = {"mvtec3d": ("cfm", "btf"), "eyecandies": ("cfm",)}
 
 
 def make_samples(category: str, seed: int) -> list[Sample]:
@@ -78,7 +80,50 @@ def write_runs(root: Path, datasets=("mvtec3d", "eyecandies"), skip=()) -> tuple
             for variant in ("paper", "released"):
                 if category not in skip:
                     _write_run(Run(dataset, category, config.with_variant(variant)), paths)
+            for method in COMPARED[dataset]:
+                if category not in skip:
+                    _write_compared(Run(dataset, category, config, method=method), paths)
     return config, paths
+
+
+def _write_compared(run: Run, paths: Paths) -> None:
+    """A compared method's run: one map, noise that grows with the method's name, and its times."""
+    config, samples = run.config, fake_samples(run.dataset, run.category)
+    generator = np.random.default_rng(len(run.method))
+    gt = np.stack([s.gt[0] for s in samples])
+    maps = generator.random(gt.shape).astype(np.float32) * len(run.method) + 2 * gt
+    labels, defects = np.array([s.label for s in samples]), [s.defect for s in samples]
+    scores = maps.max(axis=(1, 2))
+    metrics = map_metrics(torch.from_numpy(maps)[:, None], scores, gt, labels, defects, config)
+    folder = run.folder(paths)
+    folder.mkdir(parents=True)
+    np.savez(folder / MAPS, maps=maps.astype(np.float16))
+    record = _record(run, samples, {MAP: metrics}, {MAP: scores.tolist()}, scores)
+    write_json(folder / "metrics.json", record)
+
+
+def _record(run: Run, samples, metrics, scores, own) -> dict:
+    stores = {s: FakeStore(samples, fingerprint(run.dataset, run.category, s)) for s in SPLITS}
+    return {
+        "dataset": run.dataset,
+        "category": run.category,
+        "method": run.method,
+        "variant": run.config.variant,
+        "counts": {"train": 4, "validation": 2, "test_good": GOOD, "test_defective": BAD},
+        "metrics": metrics,
+        "threshold": float(np.quantile(own, 0.5)),
+        "samples": {
+            "ids": [s.id for s in samples],
+            "labels": [s.label for s in samples],
+            "defects": [s.defect for s in samples],
+        },
+        "scores": scores,
+        "history": [dict.fromkeys(("total", "sim", "smooth", "census"), 1 / (1 + epoch)) for epoch in range(4)],
+        "timings": {"extract_s": 0.1, "inference_s": len(run.method), "map_s": 0.2, "train_s": 1.0},
+        "data_fingerprint": data_fingerprint(stores),
+        "run_digest": run.digest,
+        "config": run.config.as_dict(),
+    }
 
 
 def _write_run(run: Run, paths: Paths) -> None:
@@ -100,18 +145,5 @@ def _write_run(run: Run, paths: Paths) -> None:
     folder = run.folder(paths)
     folder.mkdir(parents=True)
     np.savez(folder / "residuals.npz", psi_rgb=psi_rgb.numpy(), psi_xyz=psi_xyz.numpy(), valid=valid.numpy())
-    stores = {s: FakeStore(samples, fingerprint(run.dataset, run.category, s)) for s in SPLITS}
-    record = {
-        "dataset": run.dataset,
-        "category": run.category,
-        "variant": config.variant,
-        "metrics": metrics,
-        "threshold": float(np.quantile(scores[config.fusion], 0.5)),
-        "samples": {"ids": [s.id for s in samples], "labels": labels.tolist(), "defects": defects},
-        "scores": scores,
-        "history": [dict.fromkeys(("total", "sim", "smooth", "census"), 1 / (1 + epoch)) for epoch in range(4)],
-        "data_fingerprint": data_fingerprint(stores),
-        "run_digest": run.digest,
-        "config": config.as_dict(),
-    }
+    record = _record(run, samples, metrics, scores, scores[config.fusion])
     write_json(folder / "metrics.json", record)

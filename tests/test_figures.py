@@ -1,6 +1,7 @@
 """Figures: what they are drawn from, the written rules, the same bytes each time."""
 
 import io
+import shutil
 from dataclasses import replace
 
 import fake_results
@@ -11,10 +12,12 @@ from PIL import Image
 
 import mafr.results
 from mafr.config import VARIANTS, Config
+from mafr.costs import cost_accuracy, method_points
 from mafr.curves import pro_curves, roc_curves, score_histograms, training_curves
 from mafr.detector import Prediction
 from mafr.diagram import architecture, variant_differences
 from mafr.errors import DataError, ResultError
+from mafr.experiments import Run, load_maps, read_record
 from mafr.figures import figure2, plot_contact_sheet, plot_heatmap, plot_maps, plot_sample, save_heatmap, write_figures
 from mafr.paths import Paths
 from mafr.pictures import Picture, outline, png_bytes, relief
@@ -128,7 +131,7 @@ def test_all_figures_are_written_twice_to_the_same_bytes(stored):
     first = {path: path.read_bytes() for path in write_figures(config, paths)}
     assert [p.name for p in first] == [
         "fig1_architecture.png", "fig2_qualitative.png", "fig2_eyecandies.png", "training_curves.png",
-        "roc_curves.png", "pro_curves.png", "score_histograms.png",
+        "roc_curves.png", "pro_curves.png", "score_histograms.png", "cost_accuracy.png",
     ]  # fmt: skip
     assert {p: p.read_bytes() for p in write_figures(config, paths)} == first
     for path, content in first.items():
@@ -140,7 +143,7 @@ def test_all_figures_are_written_twice_to_the_same_bytes(stored):
 
 def test_every_figure_of_results_says_that_data_is_generated(stored):
     config, paths = stored
-    for draw in (figure2, training_curves, roc_curves, pro_curves, score_histograms):
+    for draw in (figure2, training_curves, roc_curves, pro_curves, score_histograms, cost_accuracy):
         text = words(draw(config, paths))
         assert "GENERATED DATA" in text and "smoke profile" in text, draw
 
@@ -155,7 +158,8 @@ def test_no_pyplot_figure_is_left_behind(stored):
 def test_figure_2_has_a_row_a_category_and_states_its_rules(stored, result):
     config, paths = stored
     figure = figure2(config, paths)
-    assert len(figure.axes) == 6 * len(config.categories("mvtec3d"))
+    assert [axes.get_title() for axes in figure.axes[3:8]] == ["Ψ2D", "Ψ3D", "MAFR", "CFM", "BTF"]  # as far as run
+    assert len(figure.axes) == 8 * len(config.categories("mvtec3d"))
     text = words(figure)
     assert "median image score" in text and "99.9 %" in text
     name = result.defects[result.median_defective()]
@@ -166,11 +170,38 @@ def test_figure_2_shows_the_maps_on_the_common_scale(stored):
     config, paths = stored
     figure = figure2(config, paths)
     for row, result in enumerate(stored_results(config, paths, "mvtec3d", "paper")):
-        image = figure.axes[6 * row + 5].get_images()[0]
-        assert image.get_clim() == pytest.approx(colour_range(result.maps, result.mask, result.labels))
-        shown = np.ma.filled(image.get_array(), np.nan)
-        expected = np.where(result.mask, result.maps, np.nan)[result.median_defective()]
-        assert np.array_equal(shown, expected, equal_nan=True)
+        btf = Run("mvtec3d", result.run.category, config, method="btf")
+        for column, maps in ((5, result.maps), (7, load_maps(btf, paths).astype(np.float32))):
+            image = figure.axes[8 * row + column].get_images()[0]
+            assert image.get_clim() == pytest.approx(colour_range(maps, result.mask, result.labels))
+            shown = np.ma.filled(image.get_array(), np.nan)
+            expected = np.where(result.mask, maps, np.nan)[result.median_defective()]
+            assert np.array_equal(shown, expected, equal_nan=True)
+
+
+def test_a_method_that_was_not_run_in_a_category_is_named(stored, tmp_path):
+    config, paths = stored
+    other = Paths.resolve("smoke", root=tmp_path)
+    shutil.copytree(paths.root / "runs", tmp_path / "runs")
+    shutil.rmtree(Run("mvtec3d", "tire", config, method="btf").folder(other))
+    figure = figure2(config, other)
+    assert [text.get_text() for text in figure.axes[15].texts] == ["not run"]
+    assert not figure.axes[15].get_images() and figure.axes[7].get_images()
+
+
+def test_cost_figure_has_a_point_a_method_from_the_records(stored):
+    config, paths = stored
+    points = {label: (seconds, means) for label, _, seconds, means in method_points(config, paths, "mvtec3d")}
+    assert list(points) == ["BTF", "CFM", "MAFR, paper", "MAFR, released"]
+    assert points["CFM"][0] == pytest.approx(0.1 + (3 + 0.2) / 8)
+    runs = [Run("mvtec3d", category, config, method="cfm") for category in config.categories("mvtec3d")]
+    for metric in ("i_auroc", "aupro_01"):
+        values = [read_record(run, paths)["metrics"]["map"][metric] for run in runs]
+        assert points["CFM"][1][metric] == pytest.approx(np.mean(values))
+    panel = cost_accuracy(config, paths, ["mvtec3d"]).axes[1]
+    assert panel.get_xscale() == "log" and "AUPRO@1%" in panel.get_ylabel()
+    drawn = {text.get_text(): line.get_xydata()[0] for text, line in zip(panel.texts, panel.lines, strict=True)}
+    assert drawn["BTF"] == pytest.approx([points["BTF"][0], points["BTF"][1]["aupro_01"]])
 
 
 def test_missing_categories_are_named(patched, tmp_path):

@@ -13,6 +13,8 @@ import pytest
 from mafr import paper, tables
 from mafr.config import CATEGORIES, FUSIONS, LOSS_TERMS, UNTRAINED, VARIANTS, Config
 from mafr.errors import ConfigError, MafrError, ResultError
+from mafr.evaluation import MAP
+from mafr.methods import TABLE_METHODS, title
 from mafr.metrics import metric_names
 from mafr.table_format import Column, Row, Table
 from mafr.tables_extra import table_cost, table_s1, table_s2, table_s3
@@ -30,8 +32,10 @@ def value(*key):
 def record(config, dataset, category, variant="paper", terms=LOSS_TERMS, shots=None, seed=115, method="mafr"):
     settings = dataclasses.replace(config.with_variant(variant), loss_terms=terms, seed=seed)
     key = (dataset, category, variant, sorted(terms), shots, seed)
+    if method != "mafr":
+        key = (dataset, category, method, shots, seed)
     metrics = {}
-    for fusion in FUSIONS:
+    for fusion in FUSIONS if method == "mafr" else (MAP,):
         cells = {name: value(*key, fusion, name) for name in METRICS}
         cells |= {"i_auroc_low": cells["i_auroc"] - 0.1, "i_auroc_high": cells["i_auroc"] + 0.1}
         cells["by_defect"] = {
@@ -44,14 +48,15 @@ def record(config, dataset, category, variant="paper", terms=LOSS_TERMS, shots=N
         "loss_terms": list(terms), "shots": shots, "seed": seed,
         "counts": {"train": shots or 6, "validation": 2, "test_good": 3, "test_defective": 5},
         "metrics": metrics,
-        "timings": {"train_s": 1.5, "inference_s": 0.25, "score_s": 0.5, "extract_s": math.nan},
-        "memory": {"peak_mb": 512.0}, "parameters": 1234,
+        "timings": {"train_s": 1.5, "inference_s": 0.25, "map_s": 0.15, "score_s": 0.5, "extract_s": 0.2},
+        "memory": {"peak_mb": 512.0, "model_mb": 7.5}, "parameters": 1234,
         "config_digest": settings.digest(), "config": settings.as_dict(),
     }  # fmt: skip
     return json.loads(json.dumps(made))  # as read from a file
 
 
 def all_records(config, seeds=(115,)):
+    """The records behind all tables, of MAFR and of the compared methods."""
     made = []
     for seed in seeds:
         for dataset in CATEGORIES:
@@ -60,6 +65,11 @@ def all_records(config, seeds=(115,)):
         for category in config.categories("mvtec3d"):
             made += [record(config, "mvtec3d", category, shots=shots, seed=seed) for shots in config.shots]
             made += [record(config, "mvtec3d", category, terms=(term,), seed=seed) for term in LOSS_TERMS]
+        for number, methods in TABLE_METHODS.items():
+            dataset = "eyecandies" if number == 2 else "mvtec3d"
+            for category in config.categories(dataset):
+                for shots in config.shots if number == 3 else (None,):
+                    made += [record(config, dataset, category, shots=shots, seed=seed, method=m) for m in methods]
     return made
 
 
@@ -75,7 +85,16 @@ def every_table(records, config):
 
 
 def cell(table, kind, column, row=0):
-    return table.rows(kind)[column].iloc[row]
+    """A published value, or one of MAFR's own rows."""
+    rows = table.rows(kind)
+    if kind != "published" and "Method" in rows:
+        rows = of_mafr(rows)
+    return rows[column].iloc[row]
+
+
+def of_mafr(frame):
+    """The rows of MAFR, the first of which is of the paper's variant."""
+    return frame[frame["Method"].str.startswith("MAFR")].reset_index(drop=True)
 
 
 def test_table_1_on_real_data_has_published_measured_and_difference_rows():
@@ -86,8 +105,13 @@ def test_table_1_on_real_data_has_published_measured_and_difference_rows():
     assert published.iloc[:, 1:].to_numpy().tolist() == [list(row) for row in paper.TABLE_1.values()]
 
     measured, difference = table.rows("measured"), table.rows("difference")
-    assert measured["Method"].tolist() == ["MAFR (ours, paper)", "MAFR (ours, released)"]
-    assert difference["Method"].tolist()[1] == "MAFR (ours, released) − published"
+    compared = [f"{title(method)} (run here)" for method in TABLE_METHODS[1]]
+    assert measured["Method"].tolist() == [*compared, "MAFR (ours, paper)", "MAFR (ours, released)"]
+    assert [name.split()[0] for name in compared] == list(paper.TABLE_1)[:-1]  # no row of the paper is left out
+    assert difference["Method"].tolist()[-1] == "MAFR (ours, released) − published"
+    assert measured["tire"][6] == value("mvtec3d", "tire", "btf", None, 115, "map", "i_auroc")
+    assert difference["tire"][6] == pytest.approx(measured["tire"][6] - paper.by_category(1)["BTF"]["tire"])
+    measured, difference = measured.iloc[-2:], difference.iloc[-2:]
     for k, variant in enumerate(VARIANTS):
         ours = [
             value("mvtec3d", category, variant, sorted(LOSS_TERMS), None, 115, "product", "i_auroc")
@@ -99,8 +123,30 @@ def test_table_1_on_real_data_has_published_measured_and_difference_rows():
     assert table.banner == ""
 
 
+def test_methods_restrict_the_measured_rows(tmp_path):
+    table = tables.table3(FULL_RECORDS, FULL, methods=("cfm", "ast"))
+    names = table.rows("measured")["Method"].tolist()
+    assert names == ["AST (run here)", "CFM (run here)", "MAFR (ours, paper)"]
+    key = ("mvtec3d", "foam", "cfm", 10, 115, "map", "p_auroc")
+    others = [value("mvtec3d", c, "cfm", 10, 115, "map", "p_auroc") for c in CATEGORIES["mvtec3d"]]
+    assert value(*key) in others
+    assert table.rows("measured")["p_auroc_10_shot"][1] == pytest.approx(np.mean(others), abs=1e-15)
+    only = [r for r in SMOKE_RECORDS if r["method"] in ("mafr", "cfm")]
+    written = tables.write_tables(only, SMOKE, tmp_path, methods=("cfm",))
+    assert len(written) == 9 * 3
+    with pytest.raises(ResultError, match="m3dm"):
+        tables.write_tables(only, SMOKE, tmp_path, methods=("cfm", "m3dm"))
+    with pytest.raises(ConfigError, match="unknown method magic"):
+        tables.write_tables(only, SMOKE, tmp_path, methods=("magic",))
+
+
+def test_missing_runs_of_a_compared_method_are_listed_with_its_command():
+    with pytest.raises(ResultError, match=r"2 runs are missing[\s\S]*tire, BTF, all samples[\s\S]*--methods btf`"):
+        tables.table1([r for r in SMOKE_RECORDS if r["method"] != "btf"], SMOKE)
+
+
 def test_table_2_takes_eyecandies_and_only_the_variants_asked_for():
-    table = tables.table2(FULL_RECORDS, FULL, variants=("released",))
+    table = tables.table2(FULL_RECORDS, FULL, variants=("released",), methods=())
     assert len(table.rows("published")) == 7
     assert table.rows("measured")["Method"].tolist() == ["MAFR (ours, released)"]
     expected = value("eyecandies", "GummyBear", "released", sorted(LOSS_TERMS), None, 115, "product", "i_auroc")
@@ -189,7 +235,8 @@ def test_stamp_names_profile_variant_data_seed_counts_and_digest():
         assert f"paper {SMOKE.digest()[:12]}" in text
         assert "3 / 5 in each of 2 categories" in text
         assert "generated stand-in for " in text
-        stamp = table.frame[table.frame["kind"] == "measured"].iloc[0]
+        measured = table.frame[table.frame["kind"] == "measured"]
+        stamp = (of_mafr(measured) if "Method" in measured else measured).iloc[0]
         assert (stamp["profile"], stamp["variant"], stamp["seeds"]) == ("smoke", "paper", "115")
         assert stamp["config"] == SMOKE.digest()[:12]
 
@@ -208,14 +255,15 @@ def test_no_measured_cell_of_a_measured_category_is_empty(records, config):
 
 def test_a_subset_of_categories_shows_the_others_as_not_measured():
     table = tables.table1(SMOKE_RECORDS, SMOKE)
-    row = table.rows("measured").iloc[0]
+    row = of_mafr(table.rows("measured")).iloc[0]
     assert row["bagel"] > 0 and row["tire"] > 0 and math.isnan(row["rope"])
     assert row["mean"] == pytest.approx((row["bagel"] + row["tire"]) / 2)
     text = table.to_markdown()
     assert "Measured in 2 categories only (bagel, tire); our means are over these." in text
     shown = [f"{row['bagel']:.3f}", *["—"] * 8, f"{row['tire']:.3f}", f"{row['mean']:.3f}"]
     assert f"| MAFR (ours, paper) | {' | '.join(shown)} |" in text
-    line = next(x for x in csv.DictReader(io.StringIO(table.to_csv())) if x["kind"] == "measured")
+    lines = csv.DictReader(io.StringIO(table.to_csv()))
+    line = next(x for x in lines if x["kind"] == "measured" and x["Method"].startswith("MAFR"))
     assert line["rope"] == "n/a" and float(line["bagel"]) == pytest.approx(row["bagel"], abs=1e-6)
 
 
@@ -223,7 +271,7 @@ def test_a_subset_of_real_categories_compares_like_with_like():
     config = dataclasses.replace(FULL, mvtec3d_categories=("carrot", "bagel"))
     records = all_records(config)
     table = tables.table1(records, config, variants=("paper",))
-    row = table.rows("difference").iloc[0]
+    row = of_mafr(table.rows("difference")).iloc[0]
     assert row["mean"] == pytest.approx((row["bagel"] + row["carrot"]) / 2, abs=1e-12)
     assert math.isnan(row["foam"])
     assert any("published mean over the same categories" in note for note in table.notes)
@@ -253,7 +301,8 @@ def test_several_seeds_give_mean_and_deviation():
     assert cell(table, "measured", "bagel") == pytest.approx(mean)
     assert f"| {mean:.3f} ± {std:.3f} |" in table.to_markdown()
     assert rf"{mean:.3f} $\pm$ {std:.3f}" in table.to_latex()
-    line = next(x for x in csv.DictReader(io.StringIO(table.to_csv())) if x["kind"] == "measured")
+    lines = csv.DictReader(io.StringIO(table.to_csv()))
+    line = next(x for x in lines if x["kind"] == "measured" and x["Method"].startswith("MAFR"))
     assert float(line["bagel_std"]) == pytest.approx(std, abs=1e-6)
     # The mean's deviation is over the seeds' means, not a mean of deviations.
     expected = np.std((np.array(bagel) + tire) / 2, ddof=1)
@@ -275,12 +324,12 @@ def test_missing_runs_are_listed_with_the_command():
         tables.table1(gone, SMOKE)
     text = str(caught.value)
     assert "1 runs are missing" not in text and "1 run is missing" in text
-    assert "mvtec3d/tire, released, loss sim+smooth+census, all samples, seed 115" in text
+    assert "mvtec3d/tire, MAFR, released, loss sim+smooth+census, all samples, seed 115" in text
     assert "`mafr run --table 1 --profile smoke --variant released`" in text
     assert "bagel" not in text
-    with pytest.raises(MafrError, match=r"6 runs are missing[\s\S]*2 shots[\s\S]*--table 3 --profile smoke`"):
+    with pytest.raises(MafrError, match=r"30 runs are missing[\s\S]*2 shots[\s\S]*--table 3 --profile smoke`"):
         tables.table3([r for r in SMOKE_RECORDS if r["shots"] is None], SMOKE)
-    with pytest.raises(ResultError, match=r"40 runs are missing[\s\S]*and 28 more[\s\S]*--table 1,2 --profile full`"):
+    with pytest.raises(ResultError, match=r"200 runs are missing[\s\S]*and 188 more[\s\S]*--table 1,2 --profile full`"):
         table_s2([], FULL)
 
 
@@ -320,7 +369,7 @@ def test_a_record_without_a_number_raises(broken, text):
 
 def test_table_s1_has_an_interval_and_a_row_for_each_seed():
     table = table_s1(all_records(SMOKE, seeds=(115, 116)), SMOKE, datasets=("mvtec3d",))
-    assert len(table.frame) == 2 * 2 * 2
+    assert len(table.frame) == (len(TABLE_METHODS[1]) + 2) * 2 * 2
     assert table.frame["seed"].tolist()[:2] == [115, 116]
     assert (table.frame["i_auroc_high"] - table.frame["i_auroc_low"]).to_numpy() == pytest.approx(0.2)
     assert any("100 resamples" in note for note in table.notes)
@@ -330,10 +379,11 @@ def test_table_s1_has_an_interval_and_a_row_for_each_seed():
 def test_table_s2_and_s3_have_every_metric():
     two, three = table_s2(SMOKE_RECORDS, SMOKE), table_s3(SMOKE_RECORDS, SMOKE)
     assert [c.name for c in two.columns] == list(METRICS)
-    assert len(two.frame) == 2 * 2 * (2 + 1)  # data sets, variants, categories and their mean
+    rows = len(TABLE_METHODS[1]) + len(TABLE_METHODS[2]) + 2 * 2  # methods of both data sets, variants of MAFR
+    assert len(two.frame) == rows * (2 + 1)  # categories and their mean
     means = two.frame[two.frame["Category"] == "mean"]
     assert means["aupro99_05"].iloc[0] == pytest.approx(two.frame["aupro99_05"].iloc[:2].mean())
-    assert len(three.frame) == 2 * 2 * 2 * 2
+    assert len(three.frame) == rows * 2 * 2
     assert three.frame["Defect"].tolist()[:2] == ["crack", "hole"] and (three.frame["count"] == 4).all()
     assert "| 4 |" in three.to_markdown()
 
@@ -341,7 +391,9 @@ def test_table_s2_and_s3_have_every_metric():
 def test_cost_is_a_table_of_its_own():
     table = table_cost(SMOKE_RECORDS, SMOKE)
     assert table.name == "cost"
-    assert [c.name for c in table.columns] == ["train_s", "inference_s", "score_s", "peak_mb", "parameters"]
+    names = ["sample_s", "model_mb", "parameters", "train_s", "extract_s", "inference_s", "map_s", "score_s", "peak_mb"]
+    assert [c.name for c in table.columns] == names
+    assert table.frame["sample_s"].to_numpy() == pytest.approx(0.2 + (0.25 + 0.15) / 8)  # features, then 8 samples
     assert "1234 |" in table.to_markdown()
     for other in every_table(SMOKE_RECORDS, SMOKE)[:-1]:
         assert not {"train_s", "peak_mb"} & {c.name for c in other.columns}

@@ -22,16 +22,22 @@ from mafr.errors import ConfigError, MafrError, WeightsError
 from mafr.features.extract import FeatureExtractor, Tokens
 from mafr.paths import Paths, write_atomically, write_json
 from mafr.progress import bar
+from mafr.training import torch_threads
 
 FORMAT = 1
 
 
 class Split(Protocol):
-    """Samples together with their features, as the methods see them; both are read when asked for."""
+    """Samples together with their features, as the methods see them; both are read when asked for.
+
+    mask: (S, S) bool, true where a sample has a 3D point; quicker than to read the whole sample.
+    """
 
     def __len__(self) -> int: ...
 
     def sample(self, k: int) -> Sample: ...
+
+    def mask(self, k: int) -> np.ndarray: ...
 
     def tokens(self, indices: Sequence[int]) -> Tokens: ...
 
@@ -49,6 +55,9 @@ class SampleSplit:
 
     def sample(self, k: int) -> Sample:
         return self.samples[k]
+
+    def mask(self, k: int) -> np.ndarray:
+        return self.samples[k].valid[0]
 
     def tokens(self, indices: Sequence[int]) -> Tokens:
         if self.extractor is None:
@@ -77,11 +86,18 @@ class Baseline(ABC):
         self.trained = False
         self._extractor = extractor
 
+    @classmethod
+    def feature_config(cls, config: Config) -> Config:
+        """The settings of the stored features that the method uses; these very settings, unless it prunes backbones."""
+        return config
+
     @property
     def extractor(self) -> FeatureExtractor | None:
         """The frozen backbones, loaded when first needed; None for methods that need none."""
         if self._extractor is None and self.uses_tokens:
-            self._extractor = FeatureExtractor.from_config(self.config, Paths.resolve(self.config.profile).weights)
+            self._extractor = FeatureExtractor.from_config(
+                self.feature_config(self.config), Paths.resolve(self.config.profile).weights
+            )
         return self._extractor
 
     # ---- what a method is
@@ -118,7 +134,7 @@ class Baseline(ABC):
             raise MafrError("training needs at least one sample")
         if self.config.extractor_mode == "train":
             raise ConfigError("the compared methods are for extractor_mode 'eval'")
-        with torch.random.fork_rng(devices=[]):
+        with torch_threads(self.config.threads), torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
             self.train(split, chosen, show)
         self.trained = True
@@ -132,7 +148,7 @@ class Baseline(ABC):
         """Maps and scores of some samples."""
         if not self.trained:
             raise MafrError("this detector is not trained yet; call fit, or load a saved one")
-        with torch.inference_mode():
+        with torch_threads(self.config.threads), torch.inference_mode():
             return [self.score(split, k) for k in indices]
 
     def calibrate(self, samples: Sequence[Sample]) -> float:

@@ -9,7 +9,15 @@ import torch
 
 from mafr.config import Config
 from mafr.errors import ConfigError, WeightsError
-from mafr.features.pointmae import PUBLISHED, SMALL, PointMAE, batch_statistics, load_checkpoint
+from mafr.features.pointmae import (
+    PUBLISHED,
+    SMALL,
+    PointMAE,
+    PointMAEShape,
+    batch_statistics,
+    load_checkpoint,
+    pruned,
+)
 from mafr.features.rgb import LITE0_SHA256, RANDOM
 from mafr.features.weight_files import POINTMAE, check_file, provide_files
 from mafr.fetch import file_sha256
@@ -31,7 +39,7 @@ def point_encoder(
     if random_weights or config.random_weights:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            model = PointMAE(SMALL if config.point_backbone == "pointmae_small" else PUBLISHED)
+            model = PointMAE(_whole_shape(config))
         digest = RANDOM
     elif config.point_backbone == "pointmae_small":
         digest = small_weights_sha256()
@@ -40,11 +48,21 @@ def point_encoder(
         path = provide_files(config, weights_dir, (POINTMAE,))[POINTMAE]
         digest = check_file(POINTMAE, path)
         model = load_checkpoint(path)
+    model.prune(config.point_blocks)
     if config.xyz_dim != model.shape.dim:
         raise ConfigError(f"xyz_dim must be {model.shape.dim} for {config.point_backbone}, not {config.xyz_dim}")
     if config.extractor_mode == "train":
         batch_statistics(model)
     return model.requires_grad_(False), digest
+
+
+def point_shape(config: Config) -> PointMAEShape:
+    """The encoder that `config.point_backbone` names, pruned to `config.point_blocks`; ConfigError, see `pruned`."""
+    return pruned(_whole_shape(config), config.point_blocks)
+
+
+def _whole_shape(config: Config) -> PointMAEShape:
+    return SMALL if config.point_backbone == "pointmae_small" else PUBLISHED
 
 
 def small_weights_sha256() -> str:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from mafr.errors import WeightsError
+from mafr.errors import ConfigError, WeightsError
 
 _POINTS_A_CHUNK = 8_192  # keeps the mini-PointNet's activations (8 MB each at the published widths) in the cache
 _POINTS_A_CHUNK_CUDA = 262_144  # fewer, larger kernels; some 600 MB
@@ -53,6 +53,25 @@ SMALL = PointMAEShape(
     width=64, depth=6, heads=4, taps=(2, 4, 6), first=(64, 128), second=256, position=64,
     units_per_metre=40.0, unit_patches=True,
 )  # fmt: skip
+
+# Which blocks (from 1) the code of CFM (CVPR 2024) taps by how many of the published 12 it keeps.
+_PRUNED_TAPS = {8: (2, 5, 8), 4: (2, 3, 4)}
+
+
+def pruned(shape: PointMAEShape, blocks: int) -> PointMAEShape:
+    """The encoder with only its first blocks (0: all), tapped as by CFM; shallow ones to scale, rounded up.
+
+    Raises ConfigError where CFM gives no three taps for this share of the blocks.
+    """
+    if blocks in (0, shape.depth):
+        return shape
+    published = _PRUNED_TAPS.get(blocks * PUBLISHED.depth / shape.depth, ())
+    taps = tuple(-(-tap * shape.depth // PUBLISHED.depth) for tap in published)
+    if len(set(taps)) < len(PUBLISHED.taps):
+        raise ConfigError(
+            f"point_blocks {blocks} of {shape.depth}: only two thirds of the blocks, or of twelve a third, can be kept"
+        )
+    return dataclasses.replace(shape, depth=blocks, taps=taps)
 
 
 class MiniPointNet(nn.Module):
@@ -173,6 +192,11 @@ class PointMAE(nn.Module):
         self.blocks = Blocks(shape.width, shape.depth, shape.heads)
         self.norm = nn.LayerNorm(shape.width)
         self.eval()
+
+    def prune(self, blocks: int) -> None:
+        """Keep only the first blocks (0: all), see `pruned`."""
+        self.shape = pruned(self.shape, blocks)
+        self.blocks.blocks = self.blocks.blocks[: self.shape.depth]
 
     def scale(
         self, patches: torch.Tensor, centres: torch.Tensor, middle: torch.Tensor

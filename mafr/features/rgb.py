@@ -19,8 +19,11 @@ from mafr.features.weight_files import DINO, check_file, provide_files
 from mafr.fetch import file_sha256
 
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-LITE0_DIM = 40 + 112  # channels at strides 8 and 16
 DINO_DIM = 768
+DINO_DEPTH = 12
+# Channels after each block of EfficientNet-Lite0 up to stride 16; the first five end at stride 8.
+_LITE0_CHANNELS = (16, 24, 24, 40, 40, 80, 80, 80, 112, 112, 112)
+_LITE0_FINE = 5
 DINO_SIDE = 224
 RANDOM = "random"  # stands in for the SHA-256 of weights that no file holds
 
@@ -32,20 +35,21 @@ class EfficientNetLite0(nn.Module):
     parameters, so that both stages weigh alike, as DINO's and Point-MAE's tokens end in a LayerNorm.
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        """network: timm's `tf_efficientnet_lite0`; it is taken apart."""
+    def __init__(self, network: nn.Module, blocks: int = 0) -> None:
+        """network: timm's `tf_efficientnet_lite0`; it is taken apart. blocks: only the first so many, 0: all."""
         super().__init__()
         self.register_buffer("mean", _column(network.default_cfg["mean"]), persistent=False)
         self.register_buffer("std", _column(network.default_cfg["std"]), persistent=False)
         for block in (network, *(block for stage in network.blocks for block in stage)):
             _fold_norms(block)
         # Stages 0-2 end at stride 8, 3-4 at stride 16; the rest is never built into this module.
+        coarse = [block for stage in network.blocks[3:5] for block in stage]
         self.to_8 = nn.Sequential(network.conv_stem, network.bn1, *network.blocks[:3])
-        self.to_16 = nn.Sequential(*network.blocks[3:5])
+        self.to_16 = nn.Sequential(*(coarse[: blocks - _LITE0_FINE] if blocks else coarse))
         self.to(memory_format=torch.channels_last).eval()
 
     def forward(self, rgb: torch.Tensor) -> torch.Tensor:
-        """rgb (B, 3, S, S) in [0, 1] -> tokens (B, 152, S/8, S/8)."""
+        """rgb (B, 3, S, S) in [0, 1] -> tokens (B, C, S/8, S/8); C is 152, pruned 40 more than the last block has."""
         x = ((rgb - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         fine = self.to_8(x)
         coarse = F.interpolate(self.to_16(fine), size=fine.shape[-2:], mode="bilinear", align_corners=False)
@@ -55,11 +59,13 @@ class EfficientNetLite0(nn.Module):
 class DinoViTB8(nn.Module):
     """DINO ViT-B/8 (Sec. III-A.1): tokens after the final norm, without the class token."""
 
-    def __init__(self, network: nn.Module) -> None:
-        """network: timm's `vit_base_patch8_224.dino`."""
+    def __init__(self, network: nn.Module, blocks: int = 0) -> None:
+        """network: timm's `vit_base_patch8_224.dino`. blocks: only the first so many before the norm, 0: all."""
         super().__init__()
         self.register_buffer("mean", _column(network.default_cfg["mean"]), persistent=False)
         self.register_buffer("std", _column(network.default_cfg["std"]), persistent=False)
+        if blocks:
+            network.blocks = network.blocks[:blocks]
         self.network = network.eval()
 
     def forward(self, rgb: torch.Tensor) -> torch.Tensor:
@@ -92,6 +98,28 @@ def lite0_network(random_weights: bool = False) -> nn.Module:
     return network.eval()
 
 
+def rgb_depth(config: Config) -> int:
+    """Blocks of the whole backbone that `config.rgb_backbone` names, as far as features are taken."""
+    return DINO_DEPTH if config.rgb_backbone == "dino_vitb8" else len(_LITE0_CHANNELS)
+
+
+def rgb_dim(config: Config) -> int:
+    """Channels of the tokens of `config.rgb_backbone`, pruned to `config.rgb_blocks`.
+
+    Raises ConfigError where so many blocks cannot be kept.
+    """
+    depth = rgb_depth(config)
+    blocks = config.rgb_blocks or depth
+    least = 1 if config.rgb_backbone == "dino_vitb8" else _LITE0_FINE + 1
+    if not least <= blocks <= depth:
+        raise ConfigError(
+            f"rgb_blocks must be {least} to {depth}, or 0 for all, for {config.rgb_backbone}, not {blocks}"
+        )
+    if config.rgb_backbone == "dino_vitb8":
+        return DINO_DIM
+    return _LITE0_CHANNELS[_LITE0_FINE - 1] + _LITE0_CHANNELS[blocks - 1]
+
+
 def rgb_backbone(
     config: Config, weights_dir: Path | None = None, random_weights: bool = False
 ) -> tuple[nn.Module, str]:
@@ -106,13 +134,13 @@ def rgb_backbone(
         raise ConfigError(f"dino_vitb8 takes images of {DINO_SIDE} pixels; image_size is {config.image_size}")
     if config.image_size % 16:
         raise ConfigError(f"image_size {config.image_size} must be a multiple of 16 for {config.rgb_backbone}")
-    dim = DINO_DIM if config.rgb_backbone == "dino_vitb8" else LITE0_DIM
+    dim = rgb_dim(config)
     if config.rgb_dim != dim:
         raise ConfigError(f"rgb_dim must be {dim} for {config.rgb_backbone}, not {config.rgb_dim}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if config.rgb_backbone == "efficientnet_lite0":
-            backbone = EfficientNetLite0(lite0_network(random_weights))
+            backbone = EfficientNetLite0(lite0_network(random_weights), config.rgb_blocks)
             digest = RANDOM if random_weights else LITE0_SHA256
         else:
             path = None if random_weights else provide_files(config, weights_dir, (DINO,))[DINO]
@@ -122,7 +150,7 @@ def rgb_backbone(
                 network = timm.create_model("vit_base_patch8_224.dino", pretrained=False, num_classes=0)
             if path is not None:
                 _load_dino(network, path)
-            backbone = DinoViTB8(network)
+            backbone = DinoViTB8(network, config.rgb_blocks)
     return backbone.requires_grad_(False), digest
 
 

@@ -103,8 +103,9 @@ def provide_files(
     """
     folder = weights_folder(config, folder)
     needed = needed_files(config)
+    asked = needed if wanted is None else tuple(wanted)
     found, reasons = {}, {}
-    for file in needed if wanted is None else wanted:
+    for file in asked:
         path = find_file(file, folder)
         if path is None:
             try:
@@ -114,7 +115,8 @@ def provide_files(
                 continue
         found[file] = path
     if reasons:
-        missing = [f for f in needed if f in reasons or (f not in found and find_file(f, folder) is None)]
+        named = needed if set(asked) <= set(needed) else asked  # a compared method's backbone stands for itself
+        missing = [f for f in named if f in reasons or (f not in found and find_file(f, folder) is None)]
         raise WeightsError(missing_text(missing, folder, reasons))
     return found
 

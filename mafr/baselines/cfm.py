@@ -1,0 +1,202 @@
+"""CFM and its pruned medium version: features of one modality predicted from the other's, pixel by pixel.
+
+Costanzino et al., "Multimodal Industrial Anomaly Detection by Crossmodal Feature Mapping", CVPR 2024 (Sec. 3), and the
+authors' code (CVLAB-Unibo/crossmodal-feature-mapping), from which widths, loss, taps, blur and image score are taken:
+
+- Two MLPs of three linear layers with GELU between them, C → (C + D) / 2 → (C + D) / 2 → D and back: for DINO's 768 and
+  Point-MAE's 1,152 channels, 960 hidden units.
+- Loss: one minus the cosine similarity of mapped and observed features, the mean over the valid pixels of the whole
+  batch, summed over the two directions. Adam at 1e-3, batch 4, 250 epochs (as the published checkpoints are named).
+- Maps: Euclidean distances of the features brought to unit length, zero at invalid pixels; their product is blurred by
+  five 5 x 5 and three 7 x 7 means (some sqrt(22) pixels of Gaussian).
+- Image score: the maximum of the blurred map over the root of the mean of its non-zero pixels.
+- CFM-M keeps the first 8 of 12 blocks of both transformers: DINO's tokens are those of block 8 after the final norm,
+  Point-MAE's those of blocks 2, 5 and 8. The code lists these taps for 8 blocks, and others for 12 and 4, without the
+  versions' names; 8 is taken for the medium one. It reads features of its own, see `CFMMedium.feature_config`.
+
+Small profiles, by rule: hidden widths follow from the features' widths as above, batch and learning rate are the
+published ones. Epochs stand in the published ratio to MAFR's, 250 : 100; there are more of them where few samples
+would make fewer than `min_steps` steps, as for MAFR. CFM-M keeps two thirds of the blocks of any backbone, to the
+nearest block: 7 of the 11 of EfficientNet-Lite0 that reach stride 16, and 4 of the small Point-MAE's 6, tapped at 1, 3
+and 4.
+
+Departures. The authors' training scripts say 50 epochs, at batch 4 (MVTec 3D-AD) or 2 (Eyecandies), and their
+evaluation of MVTec 3D-AD loads checkpoints of 250 epochs at batch 4: the latter is used for both data sets. Their
+backbones never leave train mode; here they are in eval mode, as MAFR's. For pixel metrics they scale each map by its
+own mean, in another way for each metric; here the map is left as it is. A pixel is invalid where its 3D features are
+all zero, not where they sum to zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from mafr.baselines.base import Baseline, Split, prediction
+from mafr.baselines.crossmodal import ROWS, Mapping, Modality, backward, distances
+from mafr.config import Config
+from mafr.detector import Prediction
+from mafr.device import keep_freed_memory
+from mafr.errors import ConfigError, MafrError
+from mafr.features.encoders import point_shape
+from mafr.features.extract import FeatureExtractor
+from mafr.features.rgb import rgb_depth, rgb_dim
+from mafr.progress import bar
+from mafr.restore import Scene, open_scene
+from mafr.scoring import fuse, image_score, score_mask, smooth, upsample
+from mafr.training import CACHE_BYTES, torch_threads
+
+BLUR, IMAGE_SCORE = "box", "max-over-root-mean"  # as the authors' code does, under the names of mafr.scoring
+MEDIUM = 8 / 12  # share of the blocks that CFM-M keeps
+
+
+class CFM(Baseline):
+    """Crossmodal feature mapping, CVPR 2024."""
+
+    name = "cfm"
+    title = "CFM"
+
+    def __init__(self, config: Config, extractor: FeatureExtractor | None = None) -> None:
+        """Raises ConfigError where the extractor was built for other features than the method's."""
+        super().__init__(config, extractor)
+        self.features = self.feature_config(config)
+        if extractor is not None and extractor.config.feature_digest() != self.features.feature_digest():
+            raise ConfigError(f"{self.title} needs an extractor of other features; build it for feature_config(config)")
+        self.maps = nn.ModuleDict()
+
+    def train(self, split: Split, indices: Sequence[int], show: bool) -> None:
+        config = self.config
+        self.maps, self.history = self.new_maps(), []
+        optimiser = torch.optim.Adam(self.maps.parameters(), lr=config.cfm_learning_rate, fused=True)
+        keep_freed_memory()
+        epochs = range(epochs_for(config, len(indices)))
+        with torch_threads(config.threads), _Scenes(split, indices, self) as scenes:
+            for epoch in bar(epochs, what="training") if show else epochs:
+                generator = torch.Generator().manual_seed(config.seed * 100_003 + epoch)
+                order = torch.randperm(len(indices), generator=generator).tolist()
+                losses = []
+                for batch in scenes.batches(order, config.cfm_batch):
+                    optimiser.zero_grad(set_to_none=True)
+                    losses.append(self.step(batch))
+                    optimiser.step()
+                rgb, xyz = torch.stack(losses).mean(dim=0).tolist()
+                self.history.append({"total": rgb + xyz, "rgb": rgb, "xyz": xyz})
+                if not math.isfinite(rgb + xyz):
+                    raise MafrError(f"the loss became {rgb + xyz} in epoch {epoch + 1}; lower cfm_learning_rate")
+
+    def step(self, batch: Sequence[Scene]) -> Tensor:
+        """A batch's losses, (2,): 3D to 2D and 2D to 3D; their gradients are left in the weights."""
+        pixels = sum(len(scene.canvas) for scene in batch)
+        # Small samples go together: what a call costs would be more than what it computes.
+        together = pixels <= ROWS[self.place.device.type]
+        losses = torch.zeros(2, device=self.place.device)
+        for scenes in [batch] if together else [[scene] for scene in batch]:
+            for k, (mapping, source, target) in enumerate(self._directions(scenes)):
+                losses[k] += backward(mapping, source, target, pixels)
+        return losses
+
+    def distances(self, scene: Scene) -> tuple[Tensor, Tensor]:
+        """Distances of unit features in 2D and in 3D, two maps (1, 1, g, g) float32, zero at invalid pixels."""
+        found = []
+        for mapping, source, target in self._directions([scene]):
+            full = torch.zeros(scene.valid.numel(), device=scene.valid.device)
+            full[scene.canvas.rows] = distances(mapping, source, target)
+            found.append(full.view(1, 1, *scene.valid.shape))
+        return found[0], found[1]
+
+    def score(self, split: Split, k: int) -> Prediction:
+        with torch_threads(self.config.threads):
+            scene = self.open(split, k)
+            valid, size = scene.valid[None, None], self.config.image_size
+            mask = score_mask(valid, torch.from_numpy(split.mask(k))[None, None].to(valid.device))
+            psi_rgb, psi_xyz = (upsample(psi, valid, size) * mask for psi in self.distances(scene))
+            psi = smooth(fuse(psi_rgb, psi_xyz), BLUR)
+            return prediction(psi_rgb, psi_xyz, psi, image_score(psi, IMAGE_SCORE).item())
+
+    def state(self) -> dict[str, Tensor]:
+        return self.maps.state_dict()
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        with torch.random.fork_rng(devices=[]):  # the values that are drawn are replaced at once
+            self.maps = self.new_maps()
+        self.maps.load_state_dict(state)
+
+    def open(self, split: Split, k: int) -> Scene:
+        """A sample's tokens and the way from them to its valid pixels. Raises ConfigError for another backbone's."""
+        tokens = split.tokens([k])
+        found, wanted = (tokens.rgb.shape[1], tokens.xyz.shape[2]), (self.features.rgb_dim, self.features.xyz_dim)
+        if found != wanted:
+            raise ConfigError(f"{self.title} takes features of {wanted} channels, 2D and 3D; these have {found}")
+        return open_scene(tokens, self.features, self.place)
+
+    def new_maps(self) -> nn.ModuleDict:
+        """Both mappings, untrained."""
+        rgb, xyz = self.features.rgb_dim, self.features.xyz_dim
+        return nn.ModuleDict({"to_rgb": Mapping(xyz, rgb), "to_xyz": Mapping(rgb, xyz)}).to(self.place.device)
+
+    def _directions(self, scenes: Sequence[Scene]) -> list[tuple[Mapping, Modality, Modality]]:
+        """Both mappings with what they map and what they should meet: to 2D, then to 3D."""
+        rgb = Modality.join([Modality(scene.rgb, scene.rgb_rows) for scene in scenes])
+        xyz = Modality.join([Modality(scene.xyz, scene.xyz_rows) for scene in scenes])
+        return [(self.maps["to_rgb"], xyz, rgb), (self.maps["to_xyz"], rgb, xyz)]
+
+
+class CFMMedium(CFM):
+    """CFM on the first two thirds of the blocks of both backbones."""
+
+    name = "cfm_m"
+    title = "CFM-M"
+
+    @classmethod
+    def feature_config(cls, config: Config) -> Config:
+        """The same settings with pruned backbones."""
+        whole = replace(config, point_blocks=0)
+        blocks = round(MEDIUM * rgb_depth(config)), round(MEDIUM * point_shape(whole).depth)
+        kept = replace(config, rgb_blocks=blocks[0], point_blocks=blocks[1])
+        return replace(kept, rgb_dim=rgb_dim(kept), xyz_dim=point_shape(kept).dim)
+
+
+def epochs_for(config: Config, samples: int) -> int:
+    """Epochs of a training on `samples` samples: `cfm_epochs`, or more to reach `min_steps` steps."""
+    return max(config.cfm_epochs, math.ceil(config.min_steps / math.ceil(samples / config.cfm_batch)))
+
+
+class _Scenes:
+    """The training samples, kept when they are small enough, else each opened while the one before is at work."""
+
+    def __init__(self, split: Split, indices: Sequence[int], method: CFM) -> None:
+        self.split, self.indices, self.method = split, list(indices), method
+        self.kept: dict[int, Scene] = {}
+        self.keep = False
+        self.keep = len(self.indices) * self._get(0).nbytes <= CACHE_BYTES
+        self.ahead = ThreadPoolExecutor(1)
+
+    def __enter__(self) -> _Scenes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ahead.shutdown(cancel_futures=True)
+
+    def batches(self, order: Sequence[int], size: int) -> Iterator[list[Scene]]:
+        following = self.ahead.submit(self._get_all, order[:size])
+        for start in range(size, len(order) + size, size):
+            batch = following.result()
+            if start < len(order):
+                following = self.ahead.submit(self._get_all, order[start : start + size])
+            yield batch
+
+    def _get_all(self, numbers: Sequence[int]) -> list[Scene]:
+        return [self._get(k) for k in numbers]
+
+    def _get(self, k: int) -> Scene:
+        if k not in self.kept:
+            scene = self.method.open(self.split, self.indices[k])
+            if not self.keep:
+                return scene
+            self.kept[k] = scene
+        return self.kept[k]

@@ -1,0 +1,221 @@
+"""What the depth, voxel and Eyecandies baselines see of a sample: depth images, surface normals, voxel grids.
+
+They know nothing of the feature backbones: everything here is computed from `Sample.rgb` and `Sample.xyz`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+from torch import Tensor
+
+from mafr.data.samples import Sample
+from mafr.errors import DataError
+
+FIT_POINTS = 2000  # points a sample that `View.fit` looks at
+
+
+@dataclass(frozen=True)
+class View:
+    """Where the camera of organised clouds is, for clouds whose axes are parallel to the camera's.
+
+    MVTec 3D-AD's clouds are in the camera's own frame; those of Eyecandies come out of preprocessing with swapped and
+    shifted axes, so the viewing axis is found from the clouds themselves.
+
+    axis: the coordinate along which the camera looks. direction: +1 where it grows away from the camera, else -1.
+    offset: metres, the depth of the points with coordinate zero.
+    """
+
+    axis: int
+    direction: float
+    offset: float
+
+    @classmethod
+    def fit(cls, samples: Iterable[Sample]) -> View:
+        """Find it from good samples. Raises DataError if they have no points.
+
+        Two of a pinhole camera's coordinates are nearly linear in the pixel's place; the third, the depth, is the one
+        that is least so. A lateral coordinate is x = (d/f)(u - u0), so its growth with u vanishes at depth zero.
+        Clouds without any relief say nothing of it: the origin is then taken for the camera.
+        """
+        rows = [_places(sample) for sample in samples]
+        rows = np.concatenate(rows) if rows else np.empty((0, 5))
+        if len(rows) < 4:
+            raise DataError("the samples have no 3D points; depth needs some")
+        pixels, points = rows[:, :2] - rows[:, :2].mean(axis=0), rows[:, 2:]
+        middle = points.mean(axis=0)
+        centred = points - middle
+        design = np.column_stack([np.ones(len(pixels)), pixels])
+        slopes, *_ = np.linalg.lstsq(design, centred, rcond=None)  # (3, 3): constant, v, u by coordinate
+        left = ((centred - design @ slopes) ** 2).sum(axis=0)
+        total = (centred**2).sum(axis=0)
+        unexplained = np.where(total > 0, left / np.where(total > 0, total, 1), 1)
+        axis = int(np.flatnonzero(unexplained == unexplained.max())[-1])
+        lateral = min((k for k in range(3) if k != axis), key=lambda k: unexplained[k])
+        along = pixels[:, int(np.argmax(np.abs(slopes[1:, lateral])))]
+        depth = centred[:, axis]
+        design = np.column_stack([np.ones(len(along)), along, depth, along * depth])
+        growth = np.linalg.lstsq(design, centred[:, lateral], rcond=None)[0][[1, 3]]
+        if growth[1] == 0 or not np.isfinite(growth).all():
+            return cls(axis, -1.0 if middle[axis] < 0 else 1.0, 0.0)
+        distance = growth[0] / growth[1]  # of the mean point from the camera, negative where the axis points to it
+        direction = 1.0 if distance > 0 else -1.0
+        return cls(axis, direction, float(abs(distance) - direction * middle[axis]))
+
+    def depth(self, xyz: np.ndarray) -> np.ndarray:
+        """(3, S, S) metres -> (S, S) depth along the viewing axis, 0 where there is no point."""
+        return np.where((xyz != 0).any(axis=0), self.direction * xyz[self.axis] + self.offset, 0).astype(np.float32)
+
+
+def _places(sample: Sample) -> np.ndarray:
+    """(n, 5): row, column and coordinates of some of a sample's points, evenly spread."""
+    v, u = np.nonzero(sample.valid[0])
+    step = max(1, -(-len(v) // FIT_POINTS))
+    v, u = v[::step], u[::step]
+    return np.column_stack([v, u, sample.xyz[:, v, u].T.astype(np.float64)])
+
+
+def distance(xyz: np.ndarray) -> np.ndarray:
+    """(3, S, S) metres -> (S, S) Euclidean distance to the camera's centre, 0 where there is no point.
+
+    The camera's centre is the origin (MVTec 3D-AD; Bergmann et al. 2022, Sec. 4).
+    """
+    return np.sqrt((xyz.astype(np.float64) ** 2).sum(axis=0)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class DepthRange:
+    """The nearest and the farthest depth of the training samples, metres."""
+
+    near: float
+    far: float
+
+    @classmethod
+    def of(cls, depths: Iterable[np.ndarray]) -> DepthRange:
+        """Over the valid (non-zero) pixels of depth images. Raises DataError if there are none."""
+        ends = [(float(d[d != 0].min()), float(d[d != 0].max())) for d in depths if d.any()]
+        if not ends:
+            raise DataError("the samples have no 3D points; depth needs some")
+        return cls(min(near for near, _ in ends), max(far for _, far in ends))
+
+    def stretch(self, depth: np.ndarray, clamp: bool = False) -> np.ndarray:
+        """near..far to 0..1, pixels without a point to 0; clamp: what lies outside the range to its ends."""
+        scaled = (depth - self.near) / max(self.far - self.near, 1e-9)
+        return np.where(depth != 0, np.clip(scaled, 0, 1) if clamp else scaled, 0).astype(np.float32)
+
+    def whole(self, depth: np.ndarray) -> np.ndarray:
+        """0..far to 0..1: the camera's whole range, of which a part's relief is a small share."""
+        return (depth / max(self.far, 1e-9)).astype(np.float32)
+
+
+def normals(xyz: np.ndarray) -> np.ndarray:
+    """Unit surface normals of an organised cloud, towards the camera: (3, S, S) metres -> (3, S, S), 0 where unknown.
+
+    Cross product of the mean tangents along the columns and the rows, each the mean of the differences between valid
+    neighbours within 3 x 3 pixels.
+    """
+    valid = (xyz != 0).any(axis=0)
+    down, right = (_tangent(xyz.astype(np.float64), valid, axis) for axis in (0, 1))
+    normal = np.cross(down, right, axis=0)
+    length = np.linalg.norm(normal, axis=0)
+    known = valid & (length > 0)
+    return np.where(known, normal / np.where(known, length, 1), 0).astype(np.float32)
+
+
+def _tangent(xyz: np.ndarray, valid: np.ndarray, axis: int) -> np.ndarray:
+    """Mean difference between neighbours along an axis of the image, (3, S, S); 0 where no two are valid."""
+    first, second = (slice(None, -1), slice(1, None))
+    cut = (lambda part: (part, slice(None))) if axis == 0 else (lambda part: (slice(None), part))
+    both = valid[cut(first)] & valid[cut(second)]
+    steps = (xyz[:, *cut(second)] - xyz[:, *cut(first)]) * both
+    total, count = np.zeros_like(xyz), np.zeros(valid.shape)
+    for part in (first, second):  # a pixel has the difference before it and the one behind it
+        total[:, *cut(part)] += steps
+        count[cut(part)] += both
+    total = np.stack([ndimage.uniform_filter(plane, 3, mode="constant") for plane in total])
+    count = ndimage.uniform_filter(count, 3, mode="constant")
+    return np.where(count > 1e-9, total / np.maximum(count, 1e-9), 0)
+
+
+def shrink(values: np.ndarray, valid: np.ndarray, side: int) -> tuple[Tensor, Tensor]:
+    """Means over the valid pixels of each cell: (C, S, S), (S, S) bool -> (C, side, side) float32, (side, side) bool.
+
+    A cell is valid where one of its pixels is; the others are 0.
+    """
+    weight = torch.from_numpy(np.ascontiguousarray(valid, dtype=np.float32))[None]
+    total = F.adaptive_avg_pool2d(torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)) * weight, side)
+    share = F.adaptive_avg_pool2d(weight, side)
+    return torch.where(share > 0, total / share.clamp_min(1e-6), 0), share[0] > 0
+
+
+def turn_images(images: Tensor, angles: Tensor, shift: Tensor | None = None, scale: Tensor | None = None) -> Tensor:
+    """Turn images (B, C, S, S) around their middles by `angles` (B,), radians; nearest pixel, edges repeated.
+
+    shift: (B, 2) in parts of the side; scale: (B,) magnification. No pixels are mixed: a mean of a depth and of the
+    0 that stands for "no point" would be a depth that is nowhere.
+    """
+    cos, sin = torch.cos(angles), torch.sin(angles)
+    zoom = 1.0 if scale is None else 1.0 / scale
+    move = torch.zeros(len(images), 2, device=images.device) if shift is None else 2.0 * shift
+    rows = [torch.stack([cos * zoom, -sin * zoom, move[:, 0]], 1), torch.stack([sin * zoom, cos * zoom, move[:, 1]], 1)]
+    grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="nearest", padding_mode="border", align_corners=False)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A cube of side³ voxels in space: its lower corner (3,) and its edge, metres."""
+
+    low: tuple[float, float, float]
+    edge: float
+    side: int
+
+    @classmethod
+    def around(cls, clouds: Iterable[np.ndarray], side: int) -> Frame:
+        """The cube around the bounding box of all clouds (N, 3), centred on it, with its longest edge.
+
+        Bergmann et al. 2022, Sec. 4. Raises DataError if there are no points.
+        """
+        ends = [(cloud.min(axis=0), cloud.max(axis=0)) for cloud in clouds if len(cloud)]
+        if not ends:
+            raise DataError("the samples have no 3D points; a voxel grid needs some")
+        low, high = np.min([a for a, _ in ends], axis=0), np.max([b for _, b in ends], axis=0)
+        edge = float((high - low).max()) * (1 + 1e-6) + 1e-9  # so that the farthest point is inside
+        corner = (low.astype(np.float64) + high) / 2 - edge / 2
+        return cls(tuple(float(x) for x in corner), edge, side)
+
+    @property
+    def middle(self) -> np.ndarray:
+        """(3,) the cube's centre."""
+        return np.asarray(self.low) + self.edge / 2
+
+    def cells(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(N, 3) -> number of the voxel, x slowest, or of the nearest one (N,) int64; and whether it is inside (N,)."""
+        place = np.floor((points.astype(np.float64) - np.asarray(self.low)) * (self.side / self.edge)).astype(np.int64)
+        inside = ((place >= 0) & (place < self.side)).all(axis=1)
+        place = np.clip(place, 0, self.side - 1)
+        return (place[:, 0] * self.side + place[:, 1]) * self.side + place[:, 2], inside
+
+    def grid(self, points: np.ndarray, colours: np.ndarray) -> np.ndarray:
+        """Mean colour of each voxel's points, -1 where it has none: (N, 3) twice -> (3, side, side, side) float32."""
+        cell, inside = self.cells(points)
+        cell, colours = cell[inside], colours[inside]
+        count = np.bincount(cell, minlength=self.side**3)
+        filled = np.maximum(count, 1)
+        planes = [np.bincount(cell, colours[:, k], self.side**3) / filled for k in range(3)]
+        return np.where(count > 0, planes, -1).astype(np.float32).reshape(3, self.side, self.side, self.side)
+
+
+def turn_points(points: np.ndarray, angle: float, axis: int, middle: np.ndarray) -> np.ndarray:
+    """Turn points (N, 3) by `angle` (radians) around the line through `middle` along a coordinate axis."""
+    a, b = (k for k in range(3) if k != axis)
+    x, y = points[:, a] - middle[a], points[:, b] - middle[b]
+    turned = points.copy()
+    turned[:, a] = np.cos(angle) * x - np.sin(angle) * y + middle[a]
+    turned[:, b] = np.sin(angle) * x + np.cos(angle) * y + middle[b]
+    return turned

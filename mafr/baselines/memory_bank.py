@@ -1,0 +1,201 @@
+"""Memory banks of normal features (PatchCore, CVPR 2022, Sec. 3), shared by BTF and M3DM.
+
+A bank is a greedy coreset of the training features: beginning with the first feature, the one farthest from all
+chosen so far is added until `bank_ratio` of them are kept (10 %, as both methods publish). Distances for the choice
+are taken after a sparse random projection, whose width follows from the Johnson-Lindenstrauss lemma at the
+published eps 0.9; where a feature is no wider than that, the published code does not project.
+
+Departures. Distances are float32 throughout (the authors' code: float16 for the choice), and the projection is seeded.
+Small profiles: a bank holds at most `bank_size` features, and the choice uses `bank_projection` dimensions; both
+bind BTF and M3DM alike, whatever the category, so that a run takes seconds. 0 stands for the published rule.
+
+Nearest neighbours are found by blocks of matrix products, which is exact search and for features of a hundred
+dimensions and more faster than any tree; the distances returned are then computed from the differences themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from sklearn.random_projection import SparseRandomProjection, johnson_lindenstrauss_min_dim
+from torch import Tensor
+
+from mafr.config import Config
+from mafr.errors import MafrError
+
+POOL = 1024  # candidates among which the farthest is looked for before all distances are brought up to date
+BLOCK = {"cpu": 2**18, "cuda": 2**27}  # distances held at a time; on a CPU so many as its cache holds
+REWEIGHT = 3  # neighbours of the reweighted image score, the nearest itself among them (both methods' code)
+
+
+@dataclass(frozen=True)
+class MemoryBank:
+    """The kept features, (M, D) float32, on the device where distances are computed."""
+
+    vectors: Tensor
+
+    @classmethod
+    def build(cls, rows: Tensor, config: Config) -> MemoryBank:
+        """The bank of training features rows (N, D) float32, chosen by `choose`; it stays on their device."""
+        return cls(rows[choose(rows, config)].contiguous())
+
+    @classmethod
+    def restore(cls, state: dict[str, Tensor], name: str = "bank", device: torch.device | str = "cpu") -> MemoryBank:
+        """The inverse of `state`. Raises KeyError where `name` is missing, RuntimeError for no (M, D) tensor."""
+        vectors = state[name]
+        if vectors.ndim != 2 or not len(vectors):
+            raise RuntimeError(f"{name} has shape {tuple(vectors.shape)}, no memory bank")
+        return cls(vectors.to(device, torch.float32))
+
+    def state(self, name: str = "bank") -> dict[str, Tensor]:
+        """What is written to disk."""
+        return {name: self.vectors}
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    @property
+    def megabytes(self) -> float:
+        """Size of the kept features, 10⁶ bytes."""
+        return self.vectors.numel() * self.vectors.element_size() / 1e6
+
+    def nearest(self, queries: Tensor, count: int = 1) -> tuple[Tensor, Tensor]:
+        """The `count` nearest features of the bank to each query, nearest first.
+
+        queries: (Q, D). Returns Euclidean distances (Q, count) float32 and indices (Q, count) int64. Raises
+        MafrError for a bank of fewer features or of another width.
+        """
+        if not 0 < count <= len(self):
+            raise MafrError(f"cannot take {count} neighbours of a memory bank of {len(self)} features")
+        if queries.shape[1] != self.vectors.shape[1]:
+            raise MafrError(f"features of {queries.shape[1]} values do not fit a bank of {self.vectors.shape[1]}")
+        # Around the bank's mean the expanded squares below lose least to rounding.
+        middle = self.vectors.mean(dim=0)
+        bank = self.vectors - middle
+        squares, transposed = bank.square().sum(dim=1), bank.T
+        found = []
+        for part in queries.float().split(_block(self.vectors, len(bank))):
+            # |q|² is the same for a whole row and decides nothing.
+            partial = torch.addmm(squares, part - middle, transposed, alpha=-2)
+            if count == 1:
+                found.append(partial.argmin(dim=1, keepdim=True))
+            else:
+                found.append(partial.topk(count, dim=1, largest=False).indices)
+        index = torch.cat(found)
+        distance = torch.stack([(queries - self.vectors[column]).norm(dim=1) for column in index.T], dim=1)
+        if count > 1:  # what rounding brought into disorder
+            distance, order = distance.sort(dim=1, stable=True)
+            index = index.gather(1, order)
+        return distance, index
+
+    def image_score(self, queries: Tensor, distance: Tensor, index: Tensor) -> float:
+        """The reweighted largest distance of an image's features, PatchCore eq. 7.
+
+        queries: (Q, D); distance, index: (Q, 1), their nearest features as `nearest` gives them. The largest distance s
+        is multiplied by 1 - exp(s/√D) / Σ exp(dᵢ/√D), dᵢ being the distances from that query to the `REWEIGHT` - 1
+        features of the bank that are nearest to its own nearest one. A bank of fewer than `REWEIGHT` gives s itself.
+        """
+        worst = int(distance[:, 0].argmax())
+        star = distance[worst, 0]
+        if len(self) < REWEIGHT:
+            return float(star)
+        around = self.nearest(self.vectors[index[worst]], REWEIGHT)[1][0]
+        others = around[around != index[worst, 0]][: REWEIGHT - 1]
+        near = (queries[worst] - self.vectors[others]).norm(dim=1)
+        return float(star * reweight(star, near, queries.shape[1]))
+
+
+def reweight(star: Tensor, near: Tensor, dim: int) -> Tensor:
+    """The factor of PatchCore's eq. 7: star (), near (b,) distances, dim: width of the features; returns ()."""
+    scale = dim**0.5
+    # Exponents relative to star: the same quotient, and no overflow.
+    return 1 - 1 / torch.exp((near - star) / scale).sum()
+
+
+def choose(rows: Tensor, config: Config) -> Tensor:
+    """Indices (M,) int64 of the training features rows (N, D) that a bank keeps, in the order of their choice.
+
+    M is `bank_ratio` of N, at least 1, at most `bank_size` if that is not 0; see `projected` and `greedy_coreset`.
+    """
+    if rows.ndim != 2 or not len(rows):
+        raise MafrError(f"a memory bank needs features of shape (N, D), not {tuple(rows.shape)}")
+    count = max(1, int(config.bank_ratio * len(rows)))
+    if config.bank_size:
+        count = min(count, config.bank_size)
+    return greedy_coreset(projected(rows, config), count)
+
+
+def projected(rows: Tensor, config: Config) -> Tensor:
+    """rows (N, D) -> (N, P) float32, a sparse random projection seeded by `config.seed`; unchanged where P ≥ D.
+
+    P is `bank_projection`, or if that is 0 the Johnson-Lindenstrauss width at `bank_eps`, 4 ln N / (ε²/2 - ε³/3).
+    """
+    rows = rows.float()
+    width = config.bank_projection or johnson_lindenstrauss_min_dim(len(rows), eps=config.bank_eps)
+    if width >= rows.shape[1]:
+        return rows
+    projection = SparseRandomProjection(width, random_state=config.seed).fit(rows[:1].cpu().numpy())
+    matrix = torch.from_numpy(projection.components_.toarray().T).to(rows)  # (D, P)
+    return torch.cat([part @ matrix for part in rows.split(_block(rows, rows.shape[1]))])
+
+
+def greedy_coreset(rows: Tensor, count: int, start: int = 0) -> Tensor:
+    """Indices (count,) int64 of rows (N, D): from `start` on, each the farthest from those chosen before it.
+
+    The result is the plain greedy choice's (k-centre greedy). A feature's distance to the chosen ones only falls, so
+    an old value bounds it from above: the farthest of the `POOL` features with the largest bounds is the farthest of
+    all as long as it lies above the bounds of the rest. So choices are made inside a pool small enough for the cache,
+    and all bounds follow in one matrix product a pool; no (N, count) matrix is ever held. Distances are computed in
+    rows' own precision. Of equally far features one is taken, always the same. Raises MafrError for a count that
+    does not fit.
+    """
+    total = len(rows)
+    if not 0 < count <= total or not 0 <= start < total:
+        raise MafrError(f"cannot choose {count} of {total} features from feature {start} on")
+    rows = rows - rows.mean(dim=0)
+    squares = rows.square().sum(dim=1)
+    bound = torch.full_like(squares, torch.inf)  # of the squared distance to the nearest chosen feature
+    chosen = [start]
+    _follow(bound, rows, squares, chosen)
+    while len(chosen) < count:
+        pool = bound.topk(min(POOL + 1, total)).indices
+        rest = float(bound[pool[-1]]) if len(pool) > POOL else -torch.inf
+        pool = pool[:POOL].sort().values
+        new = _choose_in_pool(rows[pool], squares[pool], bound[pool], rest, count - len(chosen))
+        new = pool[new].tolist()
+        if len(chosen) + len(new) < count:
+            _follow(bound, rows, squares, new)
+        chosen += new
+    return torch.tensor(chosen)
+
+
+def _choose_in_pool(rows: Tensor, squares: Tensor, current: Tensor, rest: float, limit: int) -> Tensor:
+    """Greedy choices among a pool's rows, as long as the farthest is no nearer than `rest`."""
+    chosen: list[int] = []
+    while len(chosen) < limit:
+        distance, best = current.max(dim=0)
+        best = int(best)
+        if float(distance) < rest:
+            break
+        chosen.append(best)
+        squared = torch.addmv(squares, rows, rows[best], alpha=-2).add_(squares[best])
+        torch.minimum(current, squared.clamp_min_(0), out=current)
+        current[best] = -1  # never again, whatever rounding says
+    return torch.tensor(chosen, device=rows.device)
+
+
+def _follow(bound: Tensor, rows: Tensor, squares: Tensor, chosen: list[int]) -> None:
+    """Lower the bounds of all rows by newly chosen ones, in place."""
+    centres, own = rows[chosen].T, squares[chosen]
+    size = _block(rows, len(chosen))
+    for first in range(0, len(rows), size):
+        part = slice(first, first + size)
+        near = torch.addmm(own, rows[part], centres, alpha=-2).amin(dim=1)
+        torch.minimum(bound[part], near.add_(squares[part]).clamp_min_(0), out=bound[part])
+    bound[chosen] = -1
+
+
+def _block(rows: Tensor, columns: int) -> int:
+    """How many rows of `columns` values fit a block."""
+    return max(1, BLOCK[rows.device.type] // columns)

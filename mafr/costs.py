@@ -1,0 +1,80 @@
+"""What a method costs against what it finds: seconds a sample and accuracy, one point a method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from mafr.config import DATASETS, VARIANTS, Config
+from mafr.errors import ResultError
+from mafr.evaluation import MAP
+from mafr.methods import MAFR, TABLE_METHODS, title
+from mafr.paper import METRIC_TITLES
+from mafr.paths import Paths
+from mafr.pictures import GREY, VARIANT_STYLES, Picture, new_figure
+from mafr.results import needs_warning, stamp, stored_records
+from mafr.tables_extra import sample_seconds
+
+METRICS = ("i_auroc", "aupro_01")
+Point = tuple[str, str, float, dict[str, float]]  # label, colour, seconds a sample, means of METRICS
+
+
+def cost_accuracy(
+    config: Config, paths: Paths, datasets: Sequence[str] = DATASETS, variants: Sequence[str] = VARIANTS
+) -> Picture:
+    """Seconds a sample against mean I-AUROC and mean AUPRO@1%: a row a data set, a point a method.
+
+    Means over the categories; methods that lack some of their runs are left out. Raises ResultError if nothing
+    has been run with times.
+    """
+    points = {dataset: method_points(config, paths, dataset, variants) for dataset in datasets}
+    points = {dataset: found for dataset, found in points.items() if found}
+    if not points:
+        raise ResultError("no method has finished runs of all categories to draw costs from")
+    caption = (
+        "Seconds from the processed sample to its final map, features included, on one core of the machine that made "
+        "the runs while others ran beside it: compare the order, not the third digit. Means over the categories."
+    )
+    heading = "Cost and accuracy of the methods"
+    source = stamp(config, list(points), variants)
+    figure = new_figure(9, 3.2 * len(points), heading, source, caption, warn=needs_warning(config))
+    grid = figure.subplots(len(points), len(METRICS), squeeze=False)
+    for row, (dataset, found) in zip(grid, points.items(), strict=True):
+        for axes, metric in zip(row, METRICS, strict=True):
+            _panel(axes, found, metric)
+            axes.set_title(config.dataset_title(dataset), fontsize=9)
+    return figure
+
+
+def method_points(config: Config, paths: Paths, dataset: str, variants: Sequence[str] = VARIANTS) -> list[Point]:
+    """The methods of a data set's table that have finished and timed runs of all categories."""
+    entries = [(title(m), GREY, m, "", MAP) for m in TABLE_METHODS[DATASETS.index(dataset) + 1]]
+    entries += [(f"{title(MAFR)}, {v}", VARIANT_STYLES[v][0], MAFR, v, config.fusion) for v in variants]
+    points = []
+    for label, colour, method, variant, name in entries:
+        records = stored_records(config, paths, dataset, variant or config.variant, method)
+        seconds = [sample_seconds(record) for record in records.values()]
+        if len(records) < len(config.categories(dataset)) or None in seconds:
+            continue
+        means = {m: float(np.mean([r["metrics"][name][m] for r in records.values()])) for m in METRICS}
+        points.append((label, colour, float(np.mean(seconds)), means))
+    return points
+
+
+def _panel(axes: Axes, points: Sequence[Point], metric: str) -> None:
+    for place, (label, colour, seconds, means) in enumerate(sorted(points, key=lambda point: point[2])):
+        axes.plot(seconds, means[metric], "o", color=colour, markersize=5)
+        above = (4, 3) if place % 2 else (4, -9)  # neighbours' labels on different sides
+        axes.annotate(label, (seconds, means[metric]), above, textcoords="offset points", fontsize=7, color=colour)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.margins(x=0.18, y=0.1)
+    axes.set_xlabel("seconds a sample (log scale)", fontsize=8)
+    axes.set_ylabel(f"mean {METRIC_TITLES[metric]}", fontsize=8)
+    axes.tick_params(labelsize=7)
+    axes.spines[["top", "right"]].set_visible(False)
