@@ -31,7 +31,8 @@ class Outcome:
     metrics, scores: by fusion operator, or under `mafr.evaluation.MAP` alone for a method that has one map.
     threshold: of the good validation samples. seconds: train_s, inference_s (tokens of the test set to residual
     maps, or to final maps where a method has no other), map_s (final maps of these), score_s (metrics).
-    model_bytes: size of what the method stores. uses_tokens: whether it reads stored features at all. save: writes the detector into a folder and the maps beside it.
+    model_bytes: size of what the method stores. uses_tokens: whether it reads stored features at all.
+    save: writes the detector into a folder and the maps beside it.
     """
 
     metrics: dict[str, dict]

@@ -11,8 +11,10 @@ import torch
 from mafr.config import Config
 from mafr.detector import Detector
 from mafr.evaluation import all_metrics
-from mafr.experiments import Run, residual_maps, run_all, table_runs
+from mafr.experiments import Run, run_all, table_runs
 from mafr.extraction import load_features
+from mafr.methods import MAFR
+from mafr.outcomes import residual_maps
 from mafr.paths import Paths
 from mafr.progress import Workers, bar
 from mafr.training import torch_threads
@@ -41,7 +43,7 @@ def precision_effect(
 ) -> list[Effect]:
     """The effect of bfloat16 on Table I's runs, which are made if they are missing."""
     base = replace(config, precision="float32")
-    runs = table_runs(1, base, variants)
+    runs = table_runs(1, base, variants, methods=(MAFR,))
     records = run_all(runs, paths, workers)
     halves = [replace(run, config=replace(run.config, precision="bfloat16")) for run in runs]
     # The features stay those in float32: what is measured is the head.

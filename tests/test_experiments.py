@@ -1,5 +1,6 @@
 """The grid of runs and the run store: what is shared, what is repeated, what survives an interruption."""
 
+import dataclasses
 import itertools
 import json
 from dataclasses import replace
@@ -8,21 +9,28 @@ import numpy as np
 import pytest
 import torch
 
-from mafr import experiments
+from mafr import experiments, outcomes
+from mafr.baseline_settings import PREFIXES, BaselineSettings
 from mafr.config import FUSIONS, Config
 from mafr.data import few_shot
 from mafr.errors import ConfigError, DataError, MafrError
-from mafr.evaluation import all_metrics, fused_maps
-from mafr.experiments import Run, all_runs, execute, load_residuals, read_record, run_all, table_runs
+from mafr.evaluation import all_metrics, fused_maps, map_metrics
+from mafr.experiments import Run, all_runs, execute, load_maps, load_residuals, read_record, run_all, table_runs
 from mafr.extraction import extract_features, load_features
+from mafr.methods import BASELINES, METHODS
 
 
 def test_the_grid_of_the_paper():
     config = Config.preset("demo")
-    assert [len(table_runs(k, config)) for k in (1, 2, 3, 4, 5)] == [20, 20, 40, 40, 10]
+    own = [len(table_runs(k, config, methods=("mafr",))) for k in (1, 2, 3, 4, 5)]
+    assert own == [20, 20, 40, 40, 10]
     # Tables III-V reuse Table I's full runs of the paper's variant.
-    assert len(all_runs(config)) == 20 + 20 + 30 + 30
-    assert len(all_runs(config, seeds=3)) == 300
+    assert len(all_runs(config, methods=("mafr",))) == 20 + 20 + 30 + 30
+    assert len(all_runs(config, seeds=3, methods=("mafr",))) == 300
+    # The compared methods: ten of Table I, six of Table II, four of Table III with three numbers of shots.
+    assert len(all_runs(config)) == 100 + 100 + 60 + 120
+    assert {run.method for run in all_runs(config)} == set(METHODS)
+    assert [run.method for run in table_runs(2, config, ("paper",), ("cfm_m", "btf"))] == ["cfm_m"] * 10
     with pytest.raises(ConfigError, match="unknown table 6"):
         table_runs(6, config)
 
@@ -40,6 +48,62 @@ def test_a_run_is_named_by_what_decides_its_result():
         Run("mvtec3d", "bagel", config.with_variant("released")),
     ]
     assert len({r.digest for r in [run, *others]}) == 6
+
+
+def test_a_setting_matters_to_the_methods_that_look_at_it():
+    config = Config.preset("demo")
+
+    def changed(method, **settings):
+        run = Run("mvtec3d", "bagel", config, method=method)
+        return run.digest != Run("mvtec3d", "bagel", replace(config, **settings), method=method).digest
+
+    every = {"seed": 1, "grid": 56, "blur": "box"}
+    assert all(changed(method, **{name: value}) for method in METHODS for name, value in every.items())
+    assert [m for m in METHODS if changed(m, cfm_epochs=3)] == ["cfm", "cfm_m"]
+    assert [m for m in METHODS if changed(m, bank_ratio=0.2)] == ["btf", "m3dm"]
+    assert [m for m in METHODS if changed(m, dropout=0.5)] == ["mafr"]
+    names = {f.name for f in dataclasses.fields(BaselineSettings)}
+    unowned = [name for name in names if not name.startswith(tuple(PREFIXES))]
+    assert not unowned
+    # Both variants of MAFR stand beside one run of a compared method.
+    assert table_runs(1, config, ("paper",), ("cfm",)) == table_runs(1, config, ("released",), ("cfm",))
+
+
+def test_the_record_of_a_compared_method_holds_what_the_tables_need(smoke):
+    config, paths = smoke
+    for method, dataset in (("btf", "mvtec3d"), ("depthvm", "mvtec3d"), ("cfm_m", "eyecandies")):
+        run = Run(dataset, config.categories(dataset)[0], config, method=method)
+        record = read_record(run, paths)
+        assert set(record["metrics"]) == set(record["scores"]) == {"map"}
+        assert record["memory"]["model_mb"] > 0 and record["timings"]["inference_s"] > 0
+        assert (record["timings"]["extract_s"] > 0) == (method != "depthvm")
+        maps, scores = load_maps(run, paths), record["scores"]["map"]
+        store = load_features(paths, dataset, run.category, "test", config)
+        assert maps.shape == (len(store), config.image_size, config.image_size)
+        labels = np.asarray(store.labels)
+        measured = map_metrics(torch.from_numpy(maps.astype(np.float32))[:, None], np.array(scores),
+                               store.gt(range(len(store))), labels, store.defects, config)  # fmt: skip
+        assert measured["i_auroc"] == record["metrics"]["map"]["i_auroc"]
+        # The stored maps are rounded to half precision.
+        assert measured["aupro_30"] == pytest.approx(record["metrics"]["map"]["aupro_30"], abs=0.01)
+
+
+@pytest.mark.parametrize("method", sorted(BASELINES))
+def test_compared_methods_give_the_same_results_again(smoke, tmp_path, method):
+    config, paths = smoke
+    dataset = "eyecandies" if method in ("cfm_m", "rgbd", "rgbcdn") else "mvtec3d"
+    run = Run(dataset, config.categories(dataset)[0], config, method=method)
+    first = read_record(run, paths)
+    second = execute(run, replace(paths, root=linked(paths, tmp_path)))
+    for name in ("metrics", "scores", "history", "threshold"):
+        assert second[name] == first[name]
+
+
+def linked(paths, folder):
+    """A root with the same data and features, and no runs."""
+    for name in ("data", "features"):
+        (folder / name).symlink_to(paths.root / name)
+    return folder
 
 
 def test_few_shot_subsets_are_nested_and_never_repeat():
@@ -89,7 +153,7 @@ def test_stored_residuals_give_the_stored_metrics(smoke):
 def test_finished_runs_are_read_and_changed_ones_repeated(smoke, monkeypatch):
     config, paths = smoke
     trained = []
-    monkeypatch.setattr(experiments, "Detector", lambda c: trained.append(c) or pytest.fail("trained again"))
+    monkeypatch.setattr(outcomes, "Detector", lambda c: trained.append(c) or pytest.fail("trained again"))
     assert execute(Run("mvtec3d", "bagel", config), paths)["profile"] == "smoke"
     assert not trained
     with pytest.raises(pytest.fail.Exception):

@@ -23,7 +23,8 @@ def test_the_second_time_nothing_is_computed_and_the_tables_are_the_same(smoke, 
     config, paths = smoke
     before = contents(paths.tables)
     assert {f"table{k}.{kind}" for k in range(1, 6) for kind in ("csv", "md", "tex")} <= set(before)
-    monkeypatch.setattr("mafr.experiments.Detector", lambda config: pytest.fail("trained again"))
+    monkeypatch.setattr("mafr.outcomes.Detector", lambda config: pytest.fail("trained again"))
+    monkeypatch.setattr("mafr.baselines.base.Baseline.fit_split", lambda *a: pytest.fail("trained again"))
     monkeypatch.setattr("mafr.extraction.build_store", lambda *a: pytest.fail("extracted again"))
     reproduce(config, paths, workers=1, stages=("data", "features", "runs", "tables"))
     assert contents(paths.tables) == before
@@ -38,6 +39,18 @@ def test_tables_do_not_depend_on_where_runs_come_from(smoke, tmp_path):
     other = tmp_path / "from_the_fixture"
     write_tables(read_records(all_runs(one, (1, 2)), paths), one, other, (1, 2), VARIANTS)
     assert contents(again.tables) == contents(other)
+
+
+def test_fewer_methods_leave_the_readme_and_the_notebooks_alone(smoke, tmp_path, capsys):
+    config, paths = smoke
+    own = replace(paths, root=tmp_path)
+    for name in ("data", "features", "runs"):
+        (tmp_path / name).symlink_to(paths.root / name)
+    (tmp_path / "README.md").write_text("no markers")
+    reproduce(config, own, stages=("tables", "notebooks"), methods=("cfm",))
+    text = (own.tables / "table1.md").read_text()
+    assert "CFM (run here)" in text and "BTF (run here)" not in text and "MAFR (ours, released)" in text
+    assert "--methods" in capsys.readouterr().err and not own.executed.exists()
 
 
 def test_notebooks_show_a_profile_as_it_is(smoke):

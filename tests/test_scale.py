@@ -14,7 +14,7 @@ from pathlib import Path
 import distributed
 import pytest
 
-from mafr import cluster, experiments, training
+from mafr import cluster, experiments, outcomes, training
 from mafr.cli import main
 from mafr.cluster import Cluster
 from mafr.config import Config
@@ -62,7 +62,7 @@ def watched_job(job: tuple[Run, Paths]) -> dict:
         log.write(f"{run.category} {run.shots} {'resumed' if resumed else 'new'}\n")
     accident = paths.root / "accident"
     training.CHECKPOINT_SECONDS = 0.0  # one after every epoch
-    real = experiments.residual_maps
+    real = outcomes.residual_maps
 
     def wait_for_death(*arguments):
         try:
@@ -73,11 +73,11 @@ def watched_job(job: tuple[Run, Paths]) -> dict:
         return time.sleep(120)
 
     victim = run.shots == 3 and run.category == "tire"
-    experiments.residual_maps = wait_for_death if victim else real
+    outcomes.residual_maps = wait_for_death if victim else real
     try:
         return execute(run, paths)
     finally:
-        experiments.residual_maps = real
+        outcomes.residual_maps = real
 
 
 def kill_victim(paths: Paths) -> None:
@@ -213,15 +213,15 @@ def test_a_second_execution_of_a_run_keeps_the_first_ones_files(smoke, monkeypat
     """A worker that was thought dead finishes after the one that repeated its run, and the other way round."""
     config, paths = smoke
     run = Run("mvtec3d", "bagel", replace(config, seed=17), 2)
-    real, kept = experiments.residual_maps, {}
+    real, kept = outcomes.residual_maps, {}
 
     def overtaken(*arguments):
-        monkeypatch.setattr(experiments, "residual_maps", real)
+        monkeypatch.setattr(outcomes, "residual_maps", real)
         kept["record"] = execute(run, paths)
         kept["times"] = times(run.folder(paths))
         return real(*arguments)
 
-    monkeypatch.setattr(experiments, "residual_maps", overtaken)
+    monkeypatch.setattr(outcomes, "residual_maps", overtaken)
     assert execute(run, paths) == kept["record"]
     assert kept["times"] == times(run.folder(paths))
 

@@ -189,7 +189,8 @@ class Baseline(ABC):
             detector.threshold, detector.history = record["threshold"], list(record["history"])
             detector.restore(safetensors.torch.load((folder / "model.safetensors").read_bytes()))
         except OSError as error:
-            raise WeightsError(f"{error.filename}: cannot be read ({error.strerror}); save the detector again") from error
+            reason = error.strerror
+            raise WeightsError(f"{error.filename}: cannot be read ({reason}); save the detector again") from error
         except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError, ConfigError) as error:
             raise WeightsError(f"{folder} holds no whole {cls.name} detector ({error}); save it again") from error
         detector.trained = True

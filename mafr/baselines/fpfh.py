@@ -122,20 +122,21 @@ def _pair_bins(points: np.ndarray, normals: np.ndarray, distance: np.ndarray, in
     between the two.
     """
     shift = [axis[index] - axis[:, None] for axis in points.T]
-    with np.errstate(divide="ignore"):
-        inverse = np.where(distance > 0, 1 / distance, 0.0)
-    dx, dy, dz = (s * inverse for s in shift)
+    length = np.where(distance > 0, distance, 1.0)
+    dx, dy, dz = shift
     ux, uy, uz = (axis[:, None] for axis in normals.T)
     nx, ny, nz = (axis[index] for axis in normals.T)
-    own, other = ux * dx + uy * dy + uz * dz, nx * dx + ny * dy + nz * dz
+    own, other = (ux * dx + uy * dy + uz * dz) / length, (nx * dx + ny * dy + nz * dz) / length
     # Exchanging source and target turns d round as well: v·n and u·n stay, the two cosines change place and sign.
+    # Points with the same neighbours have the same normal: there rounding decides, so it must be as in Open3D.
     swap = np.abs(own) < np.abs(other)
     along, across = np.where(swap, -other, own), np.where(swap, -own, other)
     cosine = ux * nx + uy * ny + uz * nz
     volume = dx * (uy * nz - uz * ny) + dy * (uz * nx - ux * nz) + dz * (ux * ny - uy * nx)  # d·(u x n) = (d x u)·n
-    length = np.sqrt(np.maximum(0, 1 - along**2))  # |d x u|
-    fine = (length > 1e-9) & (distance > 0)
-    inverse = np.divide(1, length, out=np.zeros_like(length), where=fine)
+    volume /= length
+    sine = np.sqrt(np.maximum(0, 1 - along**2))  # |d x u|
+    fine = (sine > 1e-9) & (distance > 0)
+    inverse = np.divide(1, sine, out=np.zeros_like(sine), where=fine)
     angle = np.arctan2((across - along * cosine) * inverse, cosine)  # w·n = (n·d - (u·d)(u·n)) / |d x u|
     values = (angle * (BINS / (2 * np.pi)), volume * inverse * (BINS / 2), along * (BINS / 2))
     bins = np.empty((ANGLES, *index.shape), dtype=np.int64)
