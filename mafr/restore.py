@@ -108,7 +108,9 @@ class Restorer:
         fused = self._encode(scene, dropout)
         leaf = fused.detach().requires_grad_()
         values: dict[str, Tensor] = {}
-        for number, (decoder, tokens, rows) in enumerate(self._modalities(scene), start=1):
+        numbered = list(enumerate(self._modalities(scene), start=1))
+        # The widest first: the memory that it leaves holds the other's smaller blocks, not the other way round.
+        for number, (decoder, tokens, rows) in sorted(numbered, key=lambda item: -item[1][1].shape[1]):
             attended = self._attend(decoder, leaf, scene.canvas, dropout, 100 * number)
             restored = self._output(decoder, attended, leaf)
             terms, gradient = self.objective(tokens, rows, restored.detach(), scene.canvas)
