@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mafr.config import DATASETS, PLACE_SETTINGS, Config
+from mafr.config import DATASETS, PLACE_SETTINGS, UNTRAINED, Config
 from mafr.data import few_shot
 from mafr.data.layout import SPLITS
 from mafr.detector import Detector, score_threshold
-from mafr.device import Place
+from mafr.device import Place, release_freed_memory
 from mafr.errors import ConfigError, DataError, MafrError
 from mafr.evaluation import all_metrics, fused_maps
 from mafr.extraction import extraction_seconds, gpu_count, load_features
@@ -151,6 +151,7 @@ def execute(run: Run, paths: Paths) -> dict:
     shots = range(len(train)) if run.shots is None else few_shot(run.shots, len(train), config.seed)
     checkpoint = folder / f"checkpoint-{fingerprint[:12]}.pt"
 
+    release_freed_memory()  # of this process's run before
     start = time.perf_counter()
     detector = Detector(config).fit_features(train, list(shots), checkpoint)
     trained = time.perf_counter()
@@ -177,6 +178,7 @@ def execute(run: Run, paths: Paths) -> dict:
     detector.save(folder / "detector")
     _save_residuals(folder / "residuals.npz", psi_rgb, psi_xyz, valid)
     record = {
+        **({"warning": UNTRAINED} if config.random_weights else {}),
         "dataset": run.dataset,
         "category": run.category,
         "method": run.method,
