@@ -68,6 +68,17 @@ def keep_freed_memory() -> None:
     mallopt(m_trim_threshold, 2**31 - 1)
 
 
+def release_freed_memory() -> None:
+    """Return what `keep_freed_memory` has kept (glibc; elsewhere nothing happens).
+
+    Within one training the same blocks come again; the next one's differ, and the gaps between them would add up.
+    """
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError, TypeError):
+        return
+
+
 @lru_cache(maxsize=2)
 def native_bfloat16(kind: str) -> bool:
     """Whether a device kind ("cpu", "cuda") has instructions that multiply bfloat16 with float32 sums."""

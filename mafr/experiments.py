@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mafr.config import DATASETS, PLACE_SETTINGS, Config
+from mafr.config import DATASETS, PLACE_SETTINGS, UNTRAINED, Config
 from mafr.data import few_shot
 from mafr.data.layout import SPLITS
-from mafr.device import Place
+from mafr.device import Place, release_freed_memory
 from mafr.errors import ConfigError, DataError, MafrError
 from mafr.extraction import StoredSplit, extraction_seconds, gpu_count, load_features, load_split
 from mafr.features.store import FeatureStore
@@ -182,6 +182,7 @@ def execute(run: Run, paths: Paths) -> dict:
         )
     shots = range(len(train)) if run.shots is None else few_shot(run.shots, len(train), config.seed)
     checkpoint = folder / f"checkpoint-{fingerprint[:12]}.pt"
+    release_freed_memory()  # of this process's run before
     if run.method == MAFR:
         outcome = mafr_outcome(config, stores, shots, checkpoint)
     else:
@@ -193,6 +194,7 @@ def execute(run: Run, paths: Paths) -> dict:
     outcome.save(folder)
     extracted = extraction_seconds(paths, run.dataset, run.category, feature_config(run.method, config))
     record = {
+        **({"warning": UNTRAINED} if config.random_weights else {}),
         "dataset": run.dataset,
         "category": run.category,
         "method": run.method,

@@ -15,6 +15,12 @@ from mafr import __version__
 
 def peak_megabytes() -> float:
     """Largest resident size of this process so far, MB (Linux, macOS)."""
+    try:
+        # Not ru_maxrss where it can be helped: a child inherits that of the process which started it.
+        rows = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return next(int(row.split()[1]) / 2**10 for row in rows if row.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        pass
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 

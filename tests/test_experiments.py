@@ -1,9 +1,13 @@
 """The grid of runs and the run store: what is shared, what is repeated, what survives an interruption."""
 
+import ctypes
 import dataclasses
 import itertools
 import json
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,11 +17,13 @@ from mafr import experiments, outcomes
 from mafr.baseline_settings import PREFIXES, BaselineSettings
 from mafr.config import FUSIONS, Config
 from mafr.data import few_shot
+from mafr.device import keep_freed_memory, release_freed_memory
 from mafr.errors import ConfigError, DataError, MafrError
 from mafr.evaluation import all_metrics, fused_maps, map_metrics
 from mafr.experiments import Run, all_runs, execute, load_maps, load_residuals, read_record, run_all, table_runs
 from mafr.extraction import extract_features, load_features
 from mafr.methods import BASELINES, METHODS
+from mafr.provenance import peak_megabytes
 
 
 def test_the_grid_of_the_paper():
@@ -132,6 +138,38 @@ def test_a_record_holds_what_the_tables_and_a_reader_need(smoke):
         assert values["i_auroc_low"] <= values["i_auroc"] <= values["i_auroc_high"]
     for name in ("seed", "versions", "git_commit", "data_fingerprint", "timings", "memory", "threshold", "history"):
         assert name in record
+
+
+def test_the_peak_of_memory_is_the_process_s_own():
+    """Not that of the process which started it."""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("needs /proc")
+    code = "from mafr.provenance import peak_megabytes; print(peak_megabytes())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 1 < float(done.stdout) < 100 < peak_megabytes()  # torch is loaded here, not there
+
+
+def test_a_run_begins_without_the_memory_that_the_one_before_has_freed(smoke, monkeypatch):
+    config, paths = smoke
+    released = []
+    monkeypatch.setattr(experiments, "release_freed_memory", lambda: released.append(True))
+    execute(Run("mvtec3d", "bagel", replace(config, seed=8), 2), paths)
+    assert released == [True]
+    if not hasattr(ctypes.CDLL(None), "malloc_trim"):
+        pytest.skip("needs glibc")
+
+    def resident() -> float:
+        rows = Path("/proc/self/status").read_text().splitlines()
+        return next(int(row.split()[1]) / 1024 for row in rows if row.startswith("RssAnon:"))
+
+    keep_freed_memory()
+    release_freed_memory()  # gaps of other tests, which the blocks might fill
+    before = resident()
+    blocks = [torch.ones(2**18) for _ in range(300)]  # 1 MB each
+    del blocks[:-1]  # the last one lies above the gap
+    assert resident() - before > 200
+    release_freed_memory()
+    assert resident() - before < 100
 
 
 def test_stored_residuals_give_the_stored_metrics(smoke):

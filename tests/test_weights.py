@@ -259,6 +259,8 @@ def test_every_output_says_so(
 
     assert main(["run", *common, "--category", "bagel", "--workers", "1"]) == 0
     assert UNTRAINED in capsys.readouterr().out
+    records = [json.loads(path.read_text()) for path in paths.runs("mvtec3d").glob("*/*/metrics.json")]
+    assert {r["config"]["random_weights"]: r.get("warning") for r in records} == {True: UNTRAINED, False: None}
     folder = str(tmp_path / "bagel")
     assert main(["fit", *common, "--category", "bagel", "--out", folder]) == 0
     assert UNTRAINED in capsys.readouterr().out
