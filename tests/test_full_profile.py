@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.full, pytest.mark.slow]  # slow: `-m "not slow"` leave
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 PROFILE = "full"
-METHODS: tuple[str, ...] = ()  # further options of `mafr reproduce`, to keep to MAFR's own runs
+METHODS = ("--methods", "mafr")  # the compared methods at full size would take hours here
 SHOTS = (1, 2)
 CATEGORIES = {"mvtec3d": miniature.MVTEC3D, "eyecandies": miniature.EYECANDIES}
 TRAIN, VALIDATION, GOOD, DEFECTIVE = 3, 1, 2, 2  # samples a category
