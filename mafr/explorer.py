@@ -14,10 +14,19 @@ import plotly.graph_objects as go
 from mafr.config import DATASETS, FUSIONS, Config
 from mafr.errors import ResultError
 from mafr.experiments import Run
+from mafr.methods import TABLE_METHODS, title
 from mafr.paths import Paths
 from mafr.pictures import Picture, png_bytes
-from mafr.results import Result, load_result, needs_warning, stamp, stored_records
-from mafr.view import View, cloud_figure, explore, plot_view
+from mafr.results import (
+    Result,
+    colour_range,
+    compared_maps,
+    load_result,
+    needs_warning,
+    stamp,
+    stored_records,
+)
+from mafr.view import Compared, View, cloud_figure, explore, plot_view
 
 BLURS = {"Gaussian": "gaussian", "box (released code)": "box", "none": None}
 RATE = 0.01  # default share of good pixels above the threshold
@@ -43,6 +52,7 @@ class Explorer:
         # A test set is large at full size: keep the one in use and the one before.
         self._result = lru_cache(maxsize=2)(self._load)
         self._rescored = lru_cache(maxsize=4)(self._score)
+        self._others = lru_cache(maxsize=4)(self._load_maps)
         self._busy = False
         self._build()
 
@@ -74,9 +84,22 @@ class Explorer:
     def _score(self, dataset: str, category: str, how: str, blur: str | None, sigma: float) -> tuple[np.ndarray, ...]:
         return self._result(dataset, category).rescored(how, blur, sigma)
 
+    def _load_maps(self, dataset: str, category: str, method: str) -> np.ndarray | None:
+        ids = self._result(dataset, category).ids
+        return compared_maps(self.config, self.paths, dataset, category, ids, [method]).get(method)
+
+    def _compared(self) -> Compared | None:
+        """The chosen other method's map of the chosen sample."""
+        method, result = self.method.value, self.result()
+        maps = None if method is None else self._others(self.dataset.value, self.category.value, method)
+        if maps is None:
+            return None
+        return Compared(title(method), maps[self.sample.value], colour_range(maps, result.mask, result.labels))
+
     def _picture(self, clouds: bool) -> Picture:
         text = stamp(self.config, [self.dataset.value], [self.config.variant])
-        return plot_view(self.view(), self.opacity.value, text, needs_warning(self.config), clouds)
+        warn = needs_warning(self.config)
+        return plot_view(self.view(), self.opacity.value, text, warn, clouds, self._compared())
 
     # ---------------------------------------------------------------- widgets
 
@@ -92,6 +115,7 @@ class Explorer:
         self.blur = widgets.Dropdown(options=list(BLURS), value=chosen, description="blur")
         self.sigma = _slider(widgets.FloatSlider, config.sigma, 0.5, 12.0, "σ / px", step=0.1)
         self.rate = _slider(widgets.FloatLogSlider, RATE, -4, -0.5, "good above", readout_format=".2%")
+        self.method = widgets.Dropdown(description="beside it")
         self.opacity = _slider(widgets.FloatSlider, 0.6, 0.0, 1.0, "opacity", step=0.05)
         self.image = widgets.Image(format="png")
         self.show_cloud = widgets.Button(description="cloud in 3D", icon="cube")
@@ -99,7 +123,8 @@ class Explorer:
         self.dataset.observe(self._dataset_changed, "value")
         self.category.observe(self._category_changed, "value")
         self.defect.observe(self._defect_changed, "value")
-        for control in (self.sample, self.fusion, self.blur, self.sigma, self.rate, self.opacity):
+        controls = (self.sample, self.fusion, self.blur, self.sigma, self.rate, self.opacity, self.method)
+        for control in controls:
             control.observe(self._draw, "value")
         self.show_cloud.on_click(self._draw_cloud)
         self._dataset_changed()
@@ -107,7 +132,7 @@ class Explorer:
             [
                 widgets.HTML(f"<b>{stamp(config, list(self.available), [config.variant])}</b>"),
                 widgets.HBox([self.dataset, self.category]),
-                widgets.HBox([self.defect, self.sample]),
+                widgets.HBox([self.defect, self.sample, self.method]),
                 widgets.HBox([self.fusion, self.blur, self.sigma]),
                 widgets.HBox([self.rate, self.opacity, self.show_cloud]),
                 self.image,
@@ -116,7 +141,11 @@ class Explorer:
         )
 
     def _dataset_changed(self, *_: object) -> None:
-        categories = self.available[self.dataset.value]
+        dataset = self.dataset.value
+        categories = self.available[dataset]
+        table = TABLE_METHODS[DATASETS.index(dataset) + 1]
+        run = [m for m in table if stored_records(self.config, self.paths, dataset, self.config.variant, m)]
+        self._fill(self.method, [("mask against truth", None), *((title(m), m) for m in run)], None)
         self._fill(self.category, [(c.replace("_", " "), c) for c in categories], categories[0])
         self._category_changed()
 

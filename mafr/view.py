@@ -124,8 +124,27 @@ def summary(view: View) -> str:
     return f"{first[0].upper()}{first[1:]}. {second[0].upper()}{second[1:]}."
 
 
-def plot_view(view: View, opacity: float = 0.6, stamp: str = "", warn: bool = False, clouds: bool = False) -> Picture:
-    """The picture of a view; `clouds` adds the 3D cloud, coloured by RGB and by the final map."""
+@dataclass(frozen=True)
+class Compared:
+    """Another method's final map (S, S) of the same sample, and its colours' (low, high) over the test set."""
+
+    title: str
+    psi: np.ndarray
+    limits: tuple[float, float]
+
+
+def plot_view(
+    view: View,
+    opacity: float = 0.6,
+    stamp: str = "",
+    warn: bool = False,
+    clouds: bool = False,
+    compared: Compared | None = None,
+) -> Picture:
+    """The picture of a view; `clouds` adds the 3D cloud, coloured by RGB and by the final map.
+
+    compared: shown in the place of the agreement of mask and ground truth.
+    """
     sample, valid, columns = view.sample, view.sample.valid[0], 5 if clouds else 4
     caption = (
         f"{summary(view)} Grey: no 3D point. Cyan outline: ground truth. The colours of a map have one scale for the "
@@ -150,7 +169,12 @@ def plot_view(view: View, opacity: float = 0.6, stamp: str = "", warn: bool = Fa
     overlay(lower[2], sample, view.psi, *view.ranges[2], opacity)
     outline(lower[2], sample.gt[0], width=0.8)
     bare(lower[2], "Ψ over the image")
-    _agreement_panel(lower[3], view)
+    if compared is None:
+        _agreement_panel(lower[3], view)
+    else:
+        show_map(lower[3], compared.psi, valid, *compared.limits)
+        outline(lower[3], sample.gt[0], width=0.8)
+        bare(lower[3], f"{compared.title}, for comparison")
     if clouds:
         points, *colours = cloud_points(view)
         for row, (name, colour) in enumerate(zip(("RGB in 3D", "Ψ in 3D"), colours, strict=True)):

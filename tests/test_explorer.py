@@ -10,9 +10,10 @@ import pytest
 import mafr.results
 from mafr.config import Config
 from mafr.errors import ResultError
+from mafr.experiments import Run, load_maps
 from mafr.explorer import Explorer
 from mafr.paths import Paths
-from mafr.results import full_runs, load_result
+from mafr.results import colour_range, full_runs, load_result
 from mafr.view import MAX_POINTS, cloud_figure, cloud_points, explore, plot_view, region_overlap, summary
 
 
@@ -192,3 +193,17 @@ def test_explorer_of_the_released_variant(stored):
 def test_nothing_to_explore_names_the_command(tmp_path):
     with pytest.raises(ResultError, match="mafr run --profile smoke --variant paper"):
         Explorer(Config.preset("smoke"), Paths.resolve("smoke", root=tmp_path))
+
+
+def test_another_methods_map_stands_beside(explorer, stored):
+    config, paths = stored
+    assert [value for _, value in explorer.method.options] == [None, "btf", "cfm"]  # as far as run
+    before = explorer.image.value
+    explorer.method.value = "cfm"
+    assert explorer.image.value != before
+    other = explorer._compared()
+    maps = load_maps(Run("mvtec3d", explorer.category.value, config, method="cfm"), paths).astype(np.float32)
+    assert other.title == "CFM" and np.array_equal(other.psi, maps[explorer.sample.value])
+    assert other.limits == colour_range(maps, explorer.result().mask, explorer.result().labels)
+    explorer.dataset.value = "eyecandies"  # where BTF was not run
+    assert [value for _, value in explorer.method.options] == [None, "cfm"]

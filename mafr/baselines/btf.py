@@ -1,10 +1,11 @@
 """BTF, back to the feature (Horwitz & Hoshen, CVPR Workshops 2023, Sec. 5): FPFH and colour features in one bank.
 
 At each of S/8 x S/8 patches the colour features (layers 2 and 3 of an ImageNet WideResNet-50-2, 1,536 values) and the
-FPFH (33 values), both pooled 3 x 3 and then to the patches, stand side by side as they are. The bank is a coreset of
-the training patches; a patch's score is its distance to the nearest kept one, the map is that, bilinearly enlarged and
-blurred with σ = 4 pixels, and the image score is PatchCore's reweighted maximum. The published method scores the
-whole image, without a mask: off the part both modalities are black or zero.
+FPFH (33 values), both pooled 3 x 3 and then to the patches, stand side by side as they are: unscaled, so that the
+FPFH, whose bins sum to 600, often decides. The bank is a coreset of the training patches; a patch's score is its
+distance to the nearest kept one, the map is that, bilinearly enlarged and blurred with σ = 4 pixels, and the image
+score is PatchCore's reweighted maximum. The published method scores the whole image, without a mask: off the part both
+modalities are black or zero.
 
 Departures. The blur is a Gaussian with the map's edge continued (the authors': Pillow's approximation on 8 bits).
 Images are blackened off the part after they are resized, not before. Small profiles: the colour features are the shared
@@ -57,13 +58,9 @@ class BTF(Baseline):
     def __init__(self, config: Config, extractor: FeatureExtractor | None = None) -> None:
         """Raises ConfigError for a device or precision that this machine does not have."""
         super().__init__(config, extractor)
+        self.uses_tokens = config.btf_backbone == "shared"
         self.bank: MemoryBank | None = None
         self._backbone: WideResNet | None = None
-
-    @property
-    def extractor(self) -> FeatureExtractor | None:
-        """The shared backbones, or None where the method has its own."""
-        return super().extractor if self.config.btf_backbone == "shared" else None
 
     @property
     def backbone(self) -> WideResNet:
