@@ -25,8 +25,6 @@ BASELINE_PROFILES: dict[str, dict[str, object]] = {
     },
     "demo": {},
     "full": {
-        "bank_projection": 0,
-        "bank_size": 0,
         "btf_backbone": "wide_resnet50_2",
         "btf_step": 1,
         "cfm_epochs": 250,
@@ -85,9 +83,7 @@ class BaselineSettings:
 
     # --- memory banks of BTF and M3DM (mafr.baselines.memory_bank)
     bank_ratio: float = 0.1  # share of the training features that a bank keeps (published)
-    bank_eps: float = 0.9  # of the Johnson-Lindenstrauss width (published), where bank_projection is 0
-    bank_projection: int = 32  # dimensions in which a bank's features are chosen; 0: by bank_eps
-    bank_size: int = 2048  # at most so many features a bank; 0: as many as bank_ratio says
+    bank_eps: float = 0.9  # of the Johnson-Lindenstrauss width of the projection that they are chosen in (published)
 
     # --- BTF (mafr.baselines.btf)
     btf_backbone: str = "shared"  # colour features: the stored tokens, or "wide_resnet50_2" (published)

@@ -25,7 +25,7 @@ DEFECTS = ("colour", "bump", "both")
 
 
 def part(number: int, defect: str = "good") -> Sample:
-    """A brown dome; its defect is a green spot, a bump 8 mm high, or both."""
+    """A brown dome; its defect is a green spot, a bump 12 mm high, or both."""
     g = np.random.default_rng(number)
     rows, columns = np.mgrid[:SIDE, :SIDE]
     y, x = (rows - 55.5) * 1e-3, (columns - 55.5) * 1e-3
@@ -37,7 +37,7 @@ def part(number: int, defect: str = "good") -> Sample:
     if defect in ("colour", "both"):
         colour[:, gt] = np.array([0.1, 0.8, 0.1])[:, None]
     if defect in ("bump", "both"):
-        height += 8e-3 * np.clip(1 - (near / 10) ** 2, 0, None)
+        height += 12e-3 * np.clip(1 - (near / 10) ** 2, 0, None)
     xyz = np.stack([x, y, 0.5 - height])
     xyz[:, np.hypot(x, y) > 0.045] = 0
     return Sample(
@@ -58,7 +58,7 @@ def extractor(config) -> FeatureExtractor:
 
 @pytest.fixture(scope="module")
 def trained(config, extractor) -> M3DM:
-    return M3DM(config, extractor).fit([part(k) for k in range(10)], show=False)
+    return M3DM(config, extractor).fit([part(k) for k in range(20)], show=False)
 
 
 def literal_loss(queries, keys, temperature):
@@ -177,7 +177,7 @@ def test_maps_and_scores_are_those_of_plain_search_and_filters(trained, config):
 
 
 def test_banks_keep_a_tenth_and_divide_by_the_image_features_deviation(trained, config):
-    samples = [Cells.of(trained.extractor.extract(part(k)), config) for k in range(10)]
+    samples = [Cells.of(trained.extractor.extract(part(k)), config) for k in range(20)]
     rows = torch.cat([one.rgb for one in samples])
     assert trained.scale == rows.std()
     assert {name: len(bank) for name, bank in trained.banks.items()} == dict.fromkeys(BANKS, len(rows) // 10)

@@ -78,17 +78,17 @@ def test_a_coreset_has_at_least_one_and_at_most_all():
 
 def test_size_of_a_bank():
     rows = features(500, 6).float()
-    unbounded = dataclasses.replace(SMOKE, bank_size=0)
-    assert len(MemoryBank.build(rows, unbounded)) == 50
-    bounded = MemoryBank.build(rows, dataclasses.replace(SMOKE, bank_size=20))
-    assert len(bounded) == 20 and bounded.megabytes == 20 * 6 * 4 / 1e6
+    bank = MemoryBank.build(rows, SMOKE)
+    assert len(bank) == 50 and bank.megabytes == 50 * 6 * 4 / 1e6
     # The farthest first: a smaller bank is the beginning of a larger one.
-    assert torch.equal(bounded.vectors, MemoryBank.build(rows, unbounded).vectors[:20])
+    smaller = MemoryBank.build(rows, dataclasses.replace(SMOKE, bank_ratio=0.02))
+    assert torch.equal(smaller.vectors, bank.vectors[:10])
 
 
-def test_published_ratio_and_projection_in_the_full_profile():
-    config = Config.preset("full", overrides={"device": "cpu", "precision": "float32"})
-    assert (config.bank_ratio, config.bank_eps, config.bank_size) == (0.1, 0.9, 0)
+@pytest.mark.parametrize("profile", ["demo", "full"])
+def test_published_ratio_and_projection_in_every_profile(profile: str):
+    config = Config.preset(profile, overrides={"device": "cpu", "precision": "float32"})
+    assert (config.bank_ratio, config.bank_eps) == (0.1, 0.9)
     rows = features(1000, 400).float()
     published = SparseRandomProjection(eps=0.9, random_state=config.seed).fit_transform(rows.numpy())
     assert published.shape[1] == 170  # Johnson-Lindenstrauss for 1,000 vectors
@@ -99,15 +99,16 @@ def test_published_ratio_and_projection_in_the_full_profile():
 
 def test_projection_keeps_distances_and_follows_the_seed():
     rows = features(300, 400, clusters=1).float()
-    small = projected(rows, dataclasses.replace(SMOKE, bank_projection=200))
+    small = projected(rows, SMOKE)
+    assert small.shape == (300, 140)
     before, after = (torch.pdist(r) for r in (rows, small))
     assert 0.9 < (after / before).mean() < 1.1 and (after / before).std() < 0.1
-    assert torch.equal(small, projected(rows, dataclasses.replace(SMOKE, bank_projection=200)))
-    assert not torch.equal(small, projected(rows, dataclasses.replace(SMOKE, bank_projection=200, seed=1)))
+    assert torch.equal(small, projected(rows, SMOKE))
+    assert not torch.equal(small, projected(rows, dataclasses.replace(SMOKE, seed=1)))
 
 
 def test_the_same_seed_gives_the_same_bank():
-    rows = features(2000, 60).float()
+    rows = features(2000, 300).float()
     first, second = (MemoryBank.build(rows, SMOKE).vectors for _ in range(2))
     other = MemoryBank.build(rows, dataclasses.replace(SMOKE, seed=1)).vectors
     assert torch.equal(first, second) and not torch.equal(first, other)

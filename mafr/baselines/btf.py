@@ -10,8 +10,7 @@ modalities are black or zero.
 Departures. The blur is a Gaussian with the map's edge continued (the authors': Pillow's approximation on 8 bits).
 Images are blackened off the part after they are resized, not before. Small profiles: the colour features are the shared
 backbone's tokens (`btf_backbone` "shared"), set to zero where a token's pixels have no 3D point, which stands for the
-blackening; FPFH is computed at every `btf_step`-th pixel, see `mafr.baselines.fpfh`, and the bank is bounded, see
-`mafr.baselines.memory_bank`.
+blackening; FPFH is computed at every `btf_step`-th pixel, see `mafr.baselines.fpfh`.
 
 A pooled FPFH depends on the sample alone: where a split names a folder `cache`, it is kept there and computed once,
 whatever the method is trained on. It is rounded to half precision either way, as all stored features are.

@@ -26,8 +26,7 @@ fused features, 10 % of that bank's size; here each bank keeps 10 % of its own f
 Small profiles: point and fused features lie on the stored grid (full: 56 x 56, the code's). Cells without a 3D point
 are left out of banks and maps (`m3dm_cells` "valid"; full: "all", nothing is masked, as in the code). The fusion
 trains for 200 steps, MAFR's `min_steps`, each of 16 patches a sample. The map SVM is fitted on one pixel a cell, the
-one whose point the cell holds (full: on all). A bank's size is bounded, see `mafr.baselines.memory_bank`. Widths
-follow from the features' in the published ratio.
+one whose point the cell holds (full: on all). Widths follow from the features' in the published ratio.
 """
 
 from __future__ import annotations

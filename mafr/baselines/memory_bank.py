@@ -6,8 +6,7 @@ are taken after a sparse random projection, whose width follows from the Johnson
 published eps 0.9; where a feature is no wider than that, the published code does not project.
 
 Departures. Distances are float32 throughout (the authors' code: float16 for the choice), and the projection is seeded.
-Small profiles: a bank holds at most `bank_size` features, and the choice uses `bank_projection` dimensions; both
-bind BTF and M3DM alike, whatever the category, so that a run takes seconds. 0 stands for the published rule.
+The rules are the same in all profiles.
 
 Nearest neighbours are found by blocks of matrix products, which is exact search and for features of a hundred
 dimensions and more faster than any tree; the distances returned are then computed from the differences themselves.
@@ -116,23 +115,21 @@ def reweight(star: Tensor, near: Tensor, dim: int) -> Tensor:
 def choose(rows: Tensor, config: Config) -> Tensor:
     """Indices (M,) int64 of the training features rows (N, D) that a bank keeps, in the order of their choice.
 
-    M is `bank_ratio` of N, at least 1, at most `bank_size` if that is not 0; see `projected` and `greedy_coreset`.
+    M is `bank_ratio` of N, at least 1; see `projected` and `greedy_coreset`. Raises MafrError for no features, or for a
+    ratio above 1.
     """
     if rows.ndim != 2 or not len(rows):
         raise MafrError(f"a memory bank needs features of shape (N, D), not {tuple(rows.shape)}")
-    count = max(1, int(config.bank_ratio * len(rows)))
-    if config.bank_size:
-        count = min(count, config.bank_size)
-    return greedy_coreset(projected(rows, config), count)
+    return greedy_coreset(projected(rows, config), max(1, int(config.bank_ratio * len(rows))))
 
 
 def projected(rows: Tensor, config: Config) -> Tensor:
     """rows (N, D) -> (N, P) float32, a sparse random projection seeded by `config.seed`; unchanged where P ≥ D.
 
-    P is `bank_projection`, or if that is 0 the Johnson-Lindenstrauss width at `bank_eps`, 4 ln N / (ε²/2 - ε³/3).
+    P is the Johnson-Lindenstrauss width at `bank_eps`, 4 ln N / (ε²/2 - ε³/3).
     """
     rows = rows.float()
-    width = config.bank_projection or johnson_lindenstrauss_min_dim(len(rows), eps=config.bank_eps)
+    width = johnson_lindenstrauss_min_dim(len(rows), eps=config.bank_eps)
     if width >= rows.shape[1]:
         return rows
     projection = SparseRandomProjection(width, random_state=config.seed).fit(rows[:1].cpu().numpy())
