@@ -105,7 +105,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--plane", choices=("remove", "none"), help="none: scans without a table; then give later "
                      "commands --set plane=none")  # fmt: skip
 
-    command("features", commands.store_features, "extract and store the features of the prepared data", cluster=True)
+    command("features", commands.store_features, "extract and store the features of the prepared data", cluster=True,
+            methods=BESIDE)  # fmt: skip
 
     sub = command("run", commands.make_runs, "train and score: the runs of tables, or of one category", cluster=True,
                   variant="both", methods=f"only these of {','.join(METHODS)} (default: all of a table; of a category "

@@ -61,7 +61,7 @@ def store_features(arguments: argparse.Namespace) -> None:
 
     config, paths = read_settings(arguments)
     with chosen_workers(arguments, paths) as workers:
-        extract_all(config, paths, workers)
+        extract_all(config, paths, workers, methods=chosen_methods(arguments))
 
 
 def make_runs(arguments: argparse.Namespace) -> None:
@@ -196,12 +196,12 @@ def predict_pair(arguments: argparse.Namespace) -> None:
 
 def show_weights(arguments: argparse.Namespace) -> None:
     """What weight files there are; those that are missing on request."""
-    from mafr.features.weight_files import provide_files
+    from mafr.features.weight_files import method_files, needed_files, provide_files
     from mafr.features.weight_report import weights_report
 
     config, paths = read_settings(arguments)
     if arguments.fetch:
-        provide_files(config, paths.weights)
+        provide_files(config, paths.weights, (*needed_files(config), *method_files(config)))
     print(weights_report(config, paths.weights))
 
 

@@ -53,7 +53,10 @@ def extract_all(
 ) -> None:
     """Extract and store the features of every category, for MAFR and for the compared `methods`."""
     from mafr.extraction import extract_features
+    from mafr.features.weight_files import method_files, needed_files, provide_files
 
+    # All that is missing is said now, not when the runs come to it.
+    provide_files(config, paths.weights, (*needed_files(config), *method_files(config, methods)))
     for dataset in datasets:
         compared = set(methods) & set(TABLE_METHODS[DATASETS.index(dataset) + 1])
         wanted = [config, *(feature_config(m, baseline_settings(config)) for m in sorted(compared))]

@@ -170,11 +170,15 @@ def test_missing_files_are_downloaded(
     link = tmp_path / "cache" / HUB_FILE
 
     def download(repository: str, name: str) -> str:
-        assert (repository, name) == ("timm/vit_base_patch8_224.dino", HUB_FILE)
-        blob.parent.mkdir(parents=True)
-        blob.write_bytes(CONTENT)
-        link.symlink_to(blob)
+        assert name == HUB_FILE
+        asked.append(repository)
+        if not link.exists():
+            blob.parent.mkdir(parents=True)
+            blob.write_bytes(CONTENT)
+            link.symlink_to(blob)
         return str(link)
+
+    asked: list[str] = []
 
     monkeypatch.setattr(weight_files, "reach", lambda _: None)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
@@ -182,16 +186,19 @@ def test_missing_files_are_downloaded(
     monkeypatch.setenv("MAFR_HOME", str(tmp_path))
     assert main(["weights"]) == 0
     shown = capsys.readouterr().out
-    assert shown.count("MISSING") == 2 and "--fetch" in shown
+    assert shown.count("MISSING") == 4 and "--fetch" in shown  # the backbones of BTF and AST too
     assert not server.asked and not link.exists()
     assert main(["weights", "--fetch"]) == 0
     shown = capsys.readouterr().out
-    assert "MISSING" not in shown and shown.count(f"SHA-256 {DIGEST}, as published") == 2
+    # This cache answers for every repository once it holds a file.
+    assert asked == ["timm/vit_base_patch8_224.dino"]
+    assert "MISSING" not in shown and shown.count(f"SHA-256 {DIGEST}, as published") == 4
     assert provide_files(FULL, tmp_path / "weights") == {
         DINO: link, file: tmp_path / "weights" / "pointmae_pretrain.pth"
     }  # fmt: skip
     blob.write_bytes(b"damaged")
-    dino, points = weight_status(FULL, tmp_path / "weights")
+    dino, points, *others = weight_status(FULL, tmp_path / "weights")
+    assert [status.title for status in others] == ["WideResNet-50-2", "EfficientNet-B5"]
     assert not dino.is_right and points.is_right
     assert "WRONG" in weights_report(FULL, tmp_path / "weights")
     with pytest.raises(WeightsError, match="instead of"):

@@ -15,18 +15,8 @@ from torch import Tensor, nn
 from mafr.config import Config
 from mafr.errors import WeightsError
 from mafr.features.rgb import RANDOM
-from mafr.features.weight_files import WeightFile, check_file, provide_files
+from mafr.features.weight_files import EFFICIENTNET_B5, WeightFile, check_file, provide_files
 
-# The weights of efficientnet_pytorch's `efficientnet-b5` are those trained with AutoAugment; timm's "aa" are the same.
-EFFICIENTNET_B5 = WeightFile(
-    "EfficientNet-B5",
-    "image features of AST",
-    ("efficientnet_b5.safetensors", "tf_efficientnet_b5_aa-99018a74.pth"),
-    "https://huggingface.co/timm/tf_efficientnet_b5.aa_in1k/resolve/main/model.safetensors",
-    hub="timm/tf_efficientnet_b5.aa_in1k",
-    other="https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-weights/"
-    "tf_efficientnet_b5_aa-99018a74.pth",
-)
 B5_STRIDE, B5_DIM = 32, 304  # of layer 36, the last block of the sixth stage
 
 

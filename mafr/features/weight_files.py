@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import huggingface_hub
 from mafr.config import Config
 from mafr.errors import MafrError, WeightsError
 from mafr.fetch import fetch, file_sha256
+from mafr.methods import METHODS
 from mafr.paths import Paths
 
 
@@ -54,6 +55,26 @@ POINTMAE = WeightFile(
     sha256="27ded932bb0a2625d5a8eb006df199b2578598c774aee6d86b985300b6a5fd20",
 )
 
+WIDE_RESNET = WeightFile(
+    "WideResNet-50-2",
+    "image features of BTF",
+    ("wide_resnet50_2.safetensors", "wide_resnet50_racm-8234f177.pth"),
+    "https://huggingface.co/timm/wide_resnet50_2.racm_in1k/resolve/main/model.safetensors",
+    hub="timm/wide_resnet50_2.racm_in1k",
+    other="https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-weights/"
+    "wide_resnet50_racm-8234f177.pth",
+)
+# The weights of efficientnet_pytorch's `efficientnet-b5` are those trained with AutoAugment; timm's "aa" are the same.
+EFFICIENTNET_B5 = WeightFile(
+    "EfficientNet-B5",
+    "image features of AST",
+    ("efficientnet_b5.safetensors", "tf_efficientnet_b5_aa-99018a74.pth"),
+    "https://huggingface.co/timm/tf_efficientnet_b5.aa_in1k/resolve/main/model.safetensors",
+    hub="timm/tf_efficientnet_b5.aa_in1k",
+    other="https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-weights/"
+    "tf_efficientnet_b5_aa-99018a74.pth",
+)
+
 
 def needed_files(config: Config) -> tuple[WeightFile, ...]:
     """The files that a configuration's backbones need beside what is installed with the package."""
@@ -61,6 +82,15 @@ def needed_files(config: Config) -> tuple[WeightFile, ...]:
         return ()
     named = {DINO: config.rgb_backbone == "dino_vitb8", POINTMAE: config.point_backbone == "pointmae"}
     return tuple(file for file, wanted in named.items() if wanted)
+
+
+def method_files(config: Config, methods: Iterable[str] = METHODS) -> tuple[WeightFile, ...]:
+    """The files of backbones of their own that some compared methods need."""
+    if config.random_weights:
+        return ()
+    own = {"btf": config.btf_backbone == "wide_resnet50_2", "ast": config.ast_backbone == "efficientnet_b5"}
+    files = {"btf": WIDE_RESNET, "ast": EFFICIENTNET_B5}
+    return tuple(files[method] for method in own if own[method] and method in set(methods))
 
 
 def weights_folder(config: Config, folder: Path | None = None) -> Path:

@@ -13,6 +13,7 @@ from mafr.features.weight_files import (
     WeightFile,
     expected_sha256,
     find_file,
+    method_files,
     missing_text,
     needed_files,
     weights_folder,
@@ -53,7 +54,8 @@ class Status:
 
 
 def weight_status(config: Config, folder: Path | None = None) -> list[Status]:
-    """The weight files of a configuration, image features first; those that come with the package too."""
+    """The weight files of a configuration, image features first; those that come with the package too;
+    last those of compared methods."""
     if config.random_weights:
         return []
     folder = weights_folder(config, folder)
@@ -63,6 +65,7 @@ def weight_status(config: Config, folder: Path | None = None) -> list[Status]:
     return [
         _downloaded(image, folder) if image else _lite0(),
         _downloaded(points, folder) if points else _small_pointmae(),
+        *(_downloaded(file, folder) for file in method_files(config)),
     ]
 
 
@@ -72,7 +75,8 @@ def weights_report(config: Config, folder: Path | None = None) -> str:
         return f"no weight files: {UNTRAINED}"
     folder = weights_folder(config, folder)
     parts = [status.text() for status in weight_status(config, folder)]
-    missing = [file for file in needed_files(config) if find_file(file, folder) is None]
+    wanted = (*needed_files(config), *method_files(config))
+    missing = [file for file in wanted if find_file(file, folder) is None]
     if missing:
         parts.append(
             f"`mafr weights --profile {config.profile} --fetch` downloads what is missing, and so does feature "

@@ -9,19 +9,10 @@ from torch import Tensor, nn
 
 from mafr.config import Config
 from mafr.features.timm_maps import timm_network
-from mafr.features.weight_files import WeightFile
+from mafr.features.weight_files import WIDE_RESNET
 
 # What timm's `wide_resnet50_2` has stood for since early 2021, so also for the authors.
 NAME = "wide_resnet50_2.racm_in1k"
-WIDE_RESNET = WeightFile(
-    "WideResNet-50-2",
-    "image features of BTF",
-    ("wide_resnet50_2.safetensors", "wide_resnet50_racm-8234f177.pth"),
-    f"https://huggingface.co/timm/{NAME}/resolve/main/model.safetensors",
-    hub=f"timm/{NAME}",
-    other="https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-weights/"
-    "wide_resnet50_racm-8234f177.pth",
-)
 
 
 class WideResNet(nn.Module):
