@@ -23,6 +23,7 @@ SUBJECTS = {
     "08_figure2_qualitative": ("Fig",),
     "09_heatmap_explorer": ("Fig",),
     "10_paper_and_code": ("released", "Table"),
+    "11_compared_methods": ("CFM-M", "BTF", "M3DM", "AST", "RGB-cD-n", "f-AnoGAN", r"\Psi"),
 }
 TABLES = {"03": "Table I.", "04": "Table II.", "05": "Table III.", "06": "Table IV.", "07": "Table V."}
 each_notebook = pytest.mark.parametrize("name", SUBJECTS)
