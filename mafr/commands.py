@@ -68,6 +68,7 @@ def make_runs(arguments: argparse.Namespace) -> None:
     """Runs of tables or of one category, with their metrics printed."""
     from mafr.experiments import Run, all_runs, run_all
     from mafr.extraction import extract_features
+    from mafr.features.weight_files import method_files, provide_files
 
     config, paths = read_settings(arguments)
     variants, methods = chosen_variants(arguments), chosen_methods(arguments)
@@ -87,6 +88,9 @@ def make_runs(arguments: argparse.Namespace) -> None:
         if arguments.shots is not None:
             raise ConfigError("--shots goes with --category; for Table III change the setting: --set shots=5,10")
         runs = all_runs(config, arguments.table or (1, 2, 3, 4, 5), variants, arguments.seeds, methods)
+    if not runs:
+        raise ConfigError("these tables have none of these methods: nothing to run")
+    provide_files(config, paths.weights, method_files(config, {run.method for run in runs}))
     with chosen_workers(arguments, paths) as workers:
         if arguments.category:
             wanted = [feature_config(run.method, run.config) for run in runs]

@@ -34,9 +34,11 @@ def cost_accuracy(
     points = {dataset: found for dataset, found in points.items() if found}
     if not points:
         raise ResultError("no method has finished runs of all categories to draw costs from")
+    threads = "one thread" if config.threads == 1 else f"{config.threads or 'all'} threads"
     caption = (
-        "Seconds from the processed sample to its final map, features included, on one core of the machine that made "
-        "the runs while others ran beside it: compare the order, not the third digit. Means over the categories."
+        f"Seconds from the processed sample to its final map, {threads} a run, while other runs may have shared the "
+        "machine: compare the order, not the third digit. Stored features are charged whole, image and points, to "
+        "every method that reads any of them. Means over the categories."
     )
     heading = "Cost and accuracy of the methods"
     source = stamp(config, list(points), variants)

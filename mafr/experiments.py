@@ -102,6 +102,8 @@ def table_runs(
     runs = [Run(dataset, c, setting, n) for setting in settings for n in shots for c in categories]
     runs = runs if MAFR in chosen else []
     compared = [method for method in TABLE_METHODS.get(table, ()) if method in chosen]
+    if compared and config.extractor_mode == "train":
+        raise ConfigError("the compared methods are for extractor_mode 'eval'; leave them out with --methods mafr")
     return runs + [
         Run(dataset, c, baseline_settings(config), n, method) for method in compared for n in shots for c in categories
     ]

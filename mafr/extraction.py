@@ -77,7 +77,7 @@ def load_split(paths: Paths, dataset: str, category: str, split: str, config: Co
     samples, folder = _open(paths, config, dataset, category, split)
     store = load_features(paths, dataset, category, split, config)
     if not isinstance(store, FeatureStore):
-        raise ConfigError("the compared methods are for extractor_mode 'eval'")
+        raise ConfigError("the compared methods are for extractor_mode 'eval'; leave them out with --methods mafr")
     return StoredSplit(samples, store, folder)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mafr.config import DATASET_TITLES, DATASETS, VARIANTS, Config
-from mafr.costs import cost_accuracy
+from mafr.costs import cost_accuracy, method_points
 from mafr.curves import draw_scores, plot_history, pro_curves, roc_curves, score_histograms, training_curves
 from mafr.diagram import architecture
 from mafr.errors import ResultError
@@ -75,9 +75,12 @@ def write_figures(config: Config, paths: Paths, variants: Sequence[str] = VARIAN
         "roc_curves.png": roc_curves,
         "pro_curves.png": pro_curves,
         "score_histograms.png": score_histograms,
-        "cost_accuracy.png": cost_accuracy,
     }.items():
         written.append(save_png(draw(config, paths, datasets, drawn), folder / name))
+    if any(method_points(config, paths, dataset, drawn) for dataset in datasets):
+        written.append(save_png(cost_accuracy(config, paths, datasets, drawn), folder / "cost_accuracy.png"))
+    else:
+        print("not drawn: costs; no method has timed runs of all categories", file=sys.stderr)
     return written
 
 

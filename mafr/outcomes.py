@@ -22,6 +22,7 @@ from mafr.scoring import image_score
 from mafr.training import torch_threads
 
 RESIDUALS, MAPS = "residuals.npz", "maps.npz"
+HIGHEST = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True)
@@ -91,18 +92,20 @@ def baseline_outcome(detector: Baseline, splits: dict[str, StoredSplit], shots: 
     """A compared method trained on some training samples. keep: also store the test set's maps, as float16."""
     config, test, validation = detector.config, splits["test"], splits["validation"]
     store = test.store
-    if keep:
-        test = replace(test, cache=None)  # the cost table's times must hold all that a new sample costs
+    train = splits["train"]
+    if keep:  # the cost table's times must hold all that a new sample costs
+        train, test = replace(train, cache=None), replace(test, cache=None)
     with torch_threads(config.threads):
         start = time.perf_counter()
-        detector.fit_split(splits["train"], list(shots))
+        detector.fit_split(train, list(shots))
         trained = time.perf_counter()
         predictions = detector.score_split(test, range(len(test)))
         inferred = time.perf_counter()
         maps = np.stack([p.psi for p in predictions])
         scores = np.array([p.score for p in predictions])
         gt, labels = store.gt(range(len(store))), np.asarray(store.labels)
-        metrics = map_metrics(torch.from_numpy(maps)[:, None], scores, gt, labels, store.defects, config)
+        own = replace(config, map_scaling="none")  # scaling the maps by metric is the released MAFR's
+        metrics = map_metrics(torch.from_numpy(maps)[:, None], scores, gt, labels, store.defects, own)
         good = [k for k in range(len(validation)) if validation.store.labels[k] == 0]
         calibration = [p.score for p in detector.score_split(validation, good)]
     detector.threshold = _threshold(calibration, store.category, config.quantile)
@@ -110,7 +113,7 @@ def baseline_outcome(detector: Baseline, splits: dict[str, StoredSplit], shots: 
 
     def save(folder: Path) -> None:
         if keep:
-            _save_arrays(folder / MAPS, {"maps": maps.astype(np.float16)}, compress=True)
+            _save_arrays(folder / MAPS, {"maps": np.clip(maps, None, HIGHEST).astype(np.float16)}, compress=True)
 
     return Outcome(
         {MAP: metrics},

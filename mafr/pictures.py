@@ -14,6 +14,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
+from mafr.data.camera import View
 from mafr.data.samples import Sample
 from mafr.paths import write_atomically
 
@@ -93,15 +94,17 @@ def rgb_image(sample: Sample) -> np.ndarray:
 
 def relief(sample: Sample) -> np.ndarray:
     """(S, S) depth with the tilt removed, mm: how far a point stands out towards the camera from the plane fitted
-    to all points (least squares along the depth axis). NaN where there is no point.
+    to all points (least squares along the viewing axis). NaN where there is no point.
 
-    Parts lie tilted to the camera, and the tilt alone would fill a colour scale. The third coordinate points away
-    from the camera in both data sets.
+    Parts lie tilted to the camera, and the tilt alone would fill a colour scale.
     """
     valid = sample.valid[0]
     result = np.full(valid.shape, np.nan)
     if valid.any():
-        x, y, depth = sample.xyz[:, valid].astype(np.float64) * 1000
+        view = View.fit([sample]) if valid.sum() > 3 else View(2, 1.0, 0.0)
+        points = sample.xyz[:, valid].astype(np.float64) * 1000
+        depth = view.direction * points[view.axis]
+        x, y = np.delete(points, view.axis, axis=0)
         plane = np.stack([x, y, np.ones_like(x)], axis=1)
         result[valid] = plane @ np.linalg.lstsq(plane, depth, rcond=None)[0] - depth
     return result

@@ -216,13 +216,14 @@ def reproduce(
     crew: Workers = cluster or workers
     work: dict[str, Callable[[], object]] = {
         "data": lambda: prepare_data(config, paths, crew, datasets),
-        "features": lambda: extract_all(config, paths, crew, datasets, methods),
+        "features": lambda: extract_all(config, paths, crew, datasets, compared),
         "runs": lambda: run_all(all_runs(config, tables, variants, seeds, methods), paths, crew),
         "tables": lambda: make_tables(config, paths, variants, seeds, tables, methods),
         "figures": lambda: make_figures(config, paths, variants),
         "notebooks": lambda: run_notebooks(config, paths, workers, notebooks),
     }
     methods = check_methods((MAFR, *methods))
+    compared = [m for m in methods if any(m in TABLE_METHODS.get(table, ()) for table in tables)]
     if "notebooks" in stages and (not _is_preset(config, paths) or methods != METHODS):
         left_out = "with --set, --methods or --random-weights they are left out"
         print(f"mafr: the notebooks show a profile as it is; {left_out}", file=sys.stderr)

@@ -18,7 +18,7 @@ from mafr.evaluation import fused_maps
 from mafr.experiments import Run, data_fingerprint, load_maps, load_residuals, read_record
 from mafr.extraction import load_features
 from mafr.features.store import FeatureStore
-from mafr.methods import MAFR, baseline_settings
+from mafr.methods import MAFR, baseline_settings, feature_config
 from mafr.paths import Paths
 from mafr.scoring import fuse, image_score, score_mask, smooth, upsample
 
@@ -165,13 +165,17 @@ def compared_maps(
 ) -> dict[str, np.ndarray]:
     """{method: (N, S, S) final maps} of the compared methods' finished runs on all samples.
 
-    ids: the N test samples in their order; a run on others is passed over, like one that is not finished.
+    ids: the N test samples in their order; a run on others is passed over, like one that is not finished, and like
+    one on features of other data than MAFR's run.
     """
-    found = {}
+    found, own = {}, read_record(Run(dataset, category, config), paths)
     for method in methods:
         run = Run(dataset, category, baseline_settings(config), method=method)
         record = read_record(run, paths)
-        if record is not None and record["samples"]["ids"] == list(ids):
+        if record is None or record["samples"]["ids"] != list(ids):
+            continue
+        same = feature_config(method, config).feature_digest() == config.feature_digest()
+        if own is None or not same or record["data_fingerprint"] == own["data_fingerprint"]:
             found[method] = load_maps(run, paths).astype(np.float32)
     return found
 

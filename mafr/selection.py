@@ -131,7 +131,22 @@ def select(records: Sequence[Mapping], config: Config, wanted: Sequence[Wanted],
         best = max([config.seed, *seeds], key=lambda seed: sum(seed in runs for runs in found.values()))
         missing = [one for one in wanted if best not in found[one.key]]
         raise ResultError(_missing_text(missing, best, config, tables, other))
+    _check_data([runs[seed] for runs in found.values() for seed in complete])
     return Selection(found, complete, tuple(seed for seed in seeds if seed not in complete))
+
+
+def _check_data(records: Sequence[Mapping]) -> None:
+    """Raises ResultError if runs of one category were made on different features, as when data changed between."""
+    seen: dict[tuple, Mapping] = {}
+    for record in records:
+        pruned = record["method"] == "cfm_m"  # reads features of its own
+        key = (record["dataset"], record["category"], pruned)
+        other = seen.setdefault(key, record)
+        if other.get("data_fingerprint") != record.get("data_fingerprint"):
+            raise ResultError(
+                f"the runs of {describe(other)} and of {describe(record)} were made on different data; make both "
+                "again with `mafr run`"
+            )
 
 
 def _wanted(record: Mapping) -> Wanted:

@@ -270,11 +270,11 @@ def _measured_rows(
 
 def _frame_texts(config: Config, dataset: str, variants: Sequence[str]) -> dict[str, object]:
     """Banner and section heads."""
-    which = f"ours, {' and '.join(variants)}"
+    which = f"run here; MAFR: {' and '.join(variants)}"
     sections = {
         "published": f"Published ({DATASET_TITLES[dataset]})",
         "measured": f"Measured ({which}; {data_title(config, dataset)})",
-        "difference": f"Difference ({which} − published)",
+        "difference": f"Difference (run here − published; MAFR: {' and '.join(variants)})",
     }
     if not is_comparable(config):
         sections["published"] += ": for orientation only"

@@ -17,7 +17,7 @@ LABELS = ("Data set", "Category", "Method")
 METRICS = ("i_auroc", *metric_names())
 # Keys of a record's timings and memory -> head; what is not named here is shown under its own name.
 COST_HEADINGS = {
-    "sample_s": "Sample to map, s a sample", "model_mb": "Model, MB", "parameters": "Parameters",
+    "sample_s": "Sample to map, s a sample", "model_mb": "Model, MB", "parameters": "Parameters and kept features",
     "train_s": "Training, s", "extract_s": "Extraction, s a sample", "inference_s": "Inference, s",
     "map_s": "Final maps, s", "score_s": "Metrics, s", "peak_mb": "Peak memory of the worker, MB",
 }  # fmt: skip
@@ -121,7 +121,10 @@ def table_cost(
             cells[one] = {n: np.array([run[n] for run in costs[one]]) for n in shared}
         rows += [_row(_labels(one, config), cells[one], config, one, selection) for one in group]
         rows.append(_mean_row(group, list(cells.values()), config, selection))
-    notes = ["Times and sizes depend on the machine and its load: they do not repeat."]
+    notes = [
+        "Times and sizes depend on the machine and its load: they do not repeat. Sample to map: extraction, inference "
+        "and final maps; extraction is that of all stored features, image and points, for every method that reads any."
+    ]
     heading = "Cost by category, all training samples"
     return _table("cost", heading, LABELS, _columns(names), rows, notes, config, selection, wanted)
 

@@ -189,6 +189,30 @@ def test_the_inputs_are_pooled_tokens_beside_unshuffled_depth(trained, training)
     assert weight[0, 0, 3, 3] == 1 and weight[0, 0, 0, 0] < 1
 
 
+def test_depth_is_taken_along_the_viewing_axis_whatever_the_clouds_axes(config, extractor, training):
+    """Eyecandies' clouds come with swapped axes: the depth map must be the same."""
+    class Swapped:
+        def __len__(self):
+            return len(training)
+
+        def sample(self, k):
+            one = training.sample(k)
+            return replace(one, xyz=np.ascontiguousarray(one.xyz[[0, 2, 1]] * np.float32([1, -1, 1])[:, None, None]))
+
+        def mask(self, k):
+            return training.mask(k)
+
+        def tokens(self, indices):
+            return training.tokens(indices)
+
+    few = replace(config, ast_epochs=1, min_steps=1)
+    plain, swapped = (AST(few, extractor).fit_split(split, [0, 1]) for split in (training, Swapped()))
+    assert (plain.view.axis, swapped.view.axis, swapped.view.direction) == (2, 1, -1)
+    tokens = training.tokens([2])
+    expected = plain.inputs(training.sample(2), tokens)[0]
+    torch.testing.assert_close(swapped.inputs(Swapped().sample(2), tokens)[0], expected, rtol=0, atol=1e-4)
+
+
 def test_the_distance_is_a_weighted_mean_over_channels():
     g = torch.Generator().manual_seed(0)
     target, output = torch.randn(2, 6, 3, 3, generator=g), torch.randn(2, 6, 3, 3, generator=g)

@@ -177,3 +177,27 @@ def test_bad_pairs(at_smoke, tmp_path, capsys):
     assert "detector.json is missing" in refused(
         capsys, "predict", "--detector", str(tmp_path), "--rgb", str(rgb), "--xyz", str(xyz)
     )
+
+
+def test_methods_that_no_table_asked_for_has_are_refused(capsys):
+    assert "nothing to run" in refused(capsys, "run", "--profile", "smoke", "--table", "4", "--methods", "cfm")
+    assert "unknown method magic" in refused(capsys, "run", "--profile", "smoke", "--methods", "magic")
+    text = refused(capsys, "run", "--profile", "smoke", "--table", "1", "--set", "extractor_mode=train")
+    assert "--methods mafr" in text
+
+
+def test_a_compared_method_is_fitted_and_predicts_as_its_run(at_smoke, tmp_path, capsys):
+    config, paths = at_smoke
+    folder = tmp_path / "detector"
+    assert main(["fit", "--profile", "smoke", "--category", "bagel", "--method", "depthvm", "--out", str(folder)]) == 0
+    record = experiments.read_record(Run("mvtec3d", "bagel", config, method="depthvm"), paths)
+    scores = dict(zip(record["samples"]["ids"], record["scores"]["map"], strict=True))
+    name, expected = next((k, v) for k, v in scores.items() if not k.startswith("test/good"))
+    defect, number = name.split("/")[1:]
+    raw = paths.raw("mvtec3d") / "bagel" / "test" / defect
+    pair = ["--rgb", str(raw / "rgb" / f"{number}.png"), "--xyz", str(raw / "xyz" / f"{number}.tiff")]
+    capsys.readouterr()
+    assert main(["predict", "--detector", str(folder), *pair, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["score"] == pytest.approx(expected, rel=0.02)
+    assert result["threshold"] == pytest.approx(record["threshold"])

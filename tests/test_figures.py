@@ -1,6 +1,7 @@
 """Figures: what they are drawn from, the written rules, the same bytes each time."""
 
 import io
+import json
 import shutil
 from dataclasses import replace
 
@@ -189,6 +190,21 @@ def test_a_method_that_was_not_run_in_a_category_is_named(stored, tmp_path):
     assert not figure.axes[15].get_images() and figure.axes[7].get_images()
 
 
+def test_maps_of_a_method_on_other_data_are_not_shown(stored, tmp_path):
+    config, paths = stored
+    other = Paths.resolve("smoke", root=tmp_path)
+    shutil.copytree(paths.root / "runs", tmp_path / "runs")
+    path = Run("mvtec3d", "tire", config, method="btf").folder(other) / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"data_fingerprint": "other"}))
+    assert [text.get_text() for text in figure2(config, other).axes[15].texts] == ["not run"]
+
+
+def test_without_timed_runs_the_cost_figure_is_left_out(patched, tmp_path, capsys):
+    config, paths = fake_results.write_runs(tmp_path, ["mvtec3d"], skip=["tire"])
+    assert "cost_accuracy.png" not in [path.name for path in write_figures(config, paths)]
+    assert "not drawn: costs" in capsys.readouterr().err
+
+
 def test_cost_figure_has_a_point_a_method_from_the_records(stored):
     config, paths = stored
     points = {label: (seconds, means) for label, _, seconds, means in method_points(config, paths, "mvtec3d")}
@@ -282,6 +298,17 @@ def test_relief_removes_a_tilt_and_keeps_a_bump(result):
     height = relief(replace(sample, xyz=(xyz * sample.valid[0]).astype(np.float32)))
     assert np.array_equal(np.isnan(height), ~sample.valid[0])
     assert height[28, 28] - height[10, 28] == pytest.approx(2.0, abs=0.05)  # mm, towards the camera
+
+
+def test_relief_is_along_the_viewing_axis_whatever_the_clouds_axes():
+    rows, columns = np.mgrid[:56, :56]
+    depth = 0.5 - 0.004 * np.exp(-((rows - 20) ** 2 + (columns - 30) ** 2) / 60)
+    xyz = np.stack([(columns - 28) / 100 * depth, (rows - 28) / 100 * depth, depth])
+    sample = fake_results.make_samples("bagel", 0)[0]
+    plain = relief(replace(sample, xyz=xyz.astype(np.float32)))
+    swapped = relief(replace(sample, xyz=(xyz[[0, 2, 1]] * np.array([1, -1, 1])[:, None, None]).astype(np.float32)))
+    assert np.nanmax(plain) > 3
+    np.testing.assert_allclose(swapped, plain, atol=1e-3)
 
 
 def test_relief_of_an_empty_cloud_is_empty(result):

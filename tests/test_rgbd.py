@@ -8,8 +8,9 @@ from torch import nn
 
 from mafr.baselines.autoencoder import CandyAutoencoder, batches, recorded, steps_for
 from mafr.baselines.base import SampleSplit
-from mafr.baselines.inputs import DepthRange, View, normals, shrink, turn_images
+from mafr.baselines.inputs import DepthRange, normals, shrink, turn_images
 from mafr.baselines.rgbd import RGBD, CandyMethod, RGBcDn, augment, jitter
+from mafr.data.camera import View
 from mafr.data.samples import Sample
 from mafr.errors import ConfigError, DataError, MafrError
 from mafr.methods import baseline_class

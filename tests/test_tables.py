@@ -140,6 +140,15 @@ def test_methods_restrict_the_measured_rows(tmp_path):
         tables.write_tables(only, SMOKE, tmp_path, methods=("magic",))
 
 
+def test_runs_on_different_data_do_not_share_a_table():
+    records = json.loads(json.dumps(SMOKE_RECORDS))
+    for one in records:
+        one["data_fingerprint"] = {"cfm_m": "of its own", "btf": "old"}.get(one["method"], "new")
+    with pytest.raises(ResultError, match=r"BTF.* made on different data"):
+        tables.table1(records, SMOKE)
+    assert tables.table2(records, SMOKE)  # has no BTF; CFM-M's features are of its own
+
+
 def test_missing_runs_of_a_compared_method_are_listed_with_its_command():
     with pytest.raises(ResultError, match=r"2 runs are missing[\s\S]*tire, BTF, all samples[\s\S]*--methods btf`"):
         tables.table1([r for r in SMOKE_RECORDS if r["method"] != "btf"], SMOKE)

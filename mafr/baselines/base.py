@@ -133,7 +133,7 @@ class Baseline(ABC):
         if not chosen:
             raise MafrError("training needs at least one sample")
         if self.config.extractor_mode == "train":
-            raise ConfigError("the compared methods are for extractor_mode 'eval'")
+            raise ConfigError("the compared methods are for extractor_mode 'eval'; leave them out with --methods mafr")
         with torch_threads(self.config.threads), torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
             self.train(split, chosen, show)
@@ -187,7 +187,8 @@ class Baseline(ABC):
                 )
             detector = cls(Config.from_dict(record["config"]))
             detector.threshold, detector.history = record["threshold"], list(record["history"])
-            detector.restore(safetensors.torch.load((folder / "model.safetensors").read_bytes()))
+            with torch.random.fork_rng(devices=[]):  # networks are drawn before they are filled
+                detector.restore(safetensors.torch.load((folder / "model.safetensors").read_bytes()))
         except OSError as error:
             reason = error.strerror
             raise WeightsError(f"{error.filename}: cannot be read ({reason}); save the detector again") from error

@@ -83,7 +83,7 @@ def train_fusion(
     """Train the fusion on the patches of good samples: (module in eval mode, the loss along the way).
 
     rgb, xyz: a sample each, (P_k, C) and (P_k, D), row p of both at the same place. A step takes `m3dm_batch` samples
-    and of each `m3dm_patches` patches (0: all); AdamW, the learning rate rises linearly for a third of `m3dm_steps`
+    and of each `m3dm_patches` patches; AdamW, the learning rate rises linearly for a third of `m3dm_steps`
     and falls to zero along half a cosine. Weights and draws follow from `config.seed`. Raises MafrError if the loss is
     not finite.
     """
@@ -128,8 +128,6 @@ def _draw(
     chosen = torch.randperm(len(rgb), generator=generator)[: config.m3dm_batch].tolist()
     parts = []
     for k in chosen:
-        rows = slice(None)
-        if config.m3dm_patches:
-            rows = torch.randperm(len(rgb[k]), generator=generator)[: config.m3dm_patches]
+        rows = torch.randperm(len(rgb[k]), generator=generator)[: config.m3dm_patches]
         parts.append((rgb[k][rows], xyz[k][rows]))
     return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])

@@ -37,7 +37,8 @@ from torch import Tensor
 
 from mafr.baselines.autoencoder import CandyAutoencoder, batches, descend, recorded, steps_for
 from mafr.baselines.base import Baseline, Split, prediction
-from mafr.baselines.inputs import DepthRange, View, normals, shrink, turn_images
+from mafr.baselines.inputs import DepthRange, normals, shrink, turn_images
+from mafr.data.camera import View
 from mafr.data.samples import Sample
 from mafr.detector import Prediction
 from mafr.progress import bar

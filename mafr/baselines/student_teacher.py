@@ -48,6 +48,7 @@ from torch import Tensor, nn
 from mafr.baselines.base import Baseline, Split, prediction
 from mafr.baselines.flow import Flow, likelihood_loss, positional_encoding
 from mafr.config import Config
+from mafr.data.camera import View
 from mafr.data.samples import Sample
 from mafr.detector import Prediction
 from mafr.errors import ConfigError, DataError, MafrError
@@ -60,6 +61,7 @@ from mafr.training import torch_threads
 
 KERNEL = 3  # of all coupling blocks but the last
 FILLS = 3  # passes that fill missing points
+CAMERA = View(2, 1.0, 0.0)  # at the origin, looking along the third coordinate
 CENTIMETRES = 100  # a metre
 
 
@@ -92,16 +94,17 @@ def distance(target: Tensor, output: Tensor, weight: Tensor) -> Tensor:
     return weight * (target - output).square().mean(dim=1, keepdim=True)
 
 
-def depth_map(sample: Sample, side: int, reach: int) -> tuple[Tensor, Tensor]:
+def depth_map(sample: Sample, side: int, reach: int, view: View = CAMERA) -> tuple[Tensor, Tensor]:
     """A sample's depth and dilated foreground, both (1, 1, side, side) float32 (preprocessing.py and utils.py there).
 
     Depth is in centimetres from the foreground's mean, zero on the background; foreground is 0 or 1. reach: side of
-    the square that dilates it. Raises DataError for a sample without points.
+    the square that dilates it. view: along which coordinate the camera looks. Raises DataError for a sample without
+    points.
     """
     known = sample.valid[0].copy()
     if not known.any():
         raise DataError(f"{sample.category} {sample.id} has no 3D point; leave the sample out")
-    depth = np.where(known, sample.xyz[2], 0).astype(np.float64)
+    depth = np.where(known, view.direction * sample.xyz[view.axis], 0).astype(np.float64)
     missing = ndimage.binary_fill_holes(known) & ~known
     if missing.any():
         for _ in range(FILLS):
@@ -137,6 +140,7 @@ class AST(Baseline):
         self.positions = positional_encoding(config.ast_positions, self.side, self.side).to(self.place.device)
         self.teacher: Flow | None = None
         self.student: nn.Sequential | None = None
+        self.view = CAMERA  # of the depth map
         self._backbone: EfficientNetB5 | None = None
 
     def train(self, split: Split, indices: Sequence[int], show: bool) -> None:
@@ -144,6 +148,8 @@ class AST(Baseline):
         config, device = self.config, self.place.device
         with torch_threads(config.threads):
             self._build()
+            if self.uses_depth:
+                self.view = View.fit(split.sample(k) for k in indices)
             shape = (len(indices), self.channels, self.side, self.side)
             maps, weights = torch.empty(shape), torch.empty(len(indices), 1, *shape[2:])
             for row, k in enumerate(indices):
@@ -187,18 +193,22 @@ class AST(Baseline):
             parts.append(self._image_features(sample, tokens))
         if self.uses_depth:
             pixels = self.config.ast_depth_pixels
-            depth, foreground = depth_map(sample, self.side * pixels, pixels)
+            depth, foreground = depth_map(sample, self.side * pixels, pixels, self.view)
             parts.append(F.pixel_unshuffle(depth, pixels))
             weight = F.interpolate(foreground, (self.side, self.side), mode="bilinear", align_corners=False)
         return torch.cat(parts, dim=1), weight
 
     def state(self) -> dict[str, Tensor]:
         parts = {"teacher": self.teacher, "student": self.student}
-        return {f"{part}.{name}": value for part, net in parts.items() for name, value in net.state_dict().items()}
+        view = torch.tensor([self.view.axis, self.view.direction, self.view.offset], dtype=torch.float64)
+        weights = {f"{part}.{name}": value for part, net in parts.items() for name, value in net.state_dict().items()}
+        return weights | {"view": view}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         with torch.random.fork_rng(devices=[]):
             self._build()
+        axis, direction, offset = state["view"].tolist()
+        self.view = View(int(axis), direction, offset)
         for part, network in (("teacher", self.teacher), ("student", self.student)):
             prefix = f"{part}."
             network.load_state_dict({n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)})

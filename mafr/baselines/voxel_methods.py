@@ -17,7 +17,7 @@ Departures, or what the paper leaves to an appendix that we did not have:
 - widths (32, half of f-AnoGAN's in two dimensions), the latent size 512, 50 epochs, batches of 8 and the autoencoder's
   layers are our reading, not the published table;
 - clouds are preprocessed as for MAFR: no table around the part, and 224 x 224 points at most;
-- turned around the line through the cube's centre along the viewing axis (`mafr.baselines.inputs.View`), drawn anew
+- turned around the line through the cube's centre along the viewing axis (`mafr.data.camera.View`), drawn anew
   each time, since preprocessing removes the background plane whose normal the paper turns around; points that leave
   the cube are dropped;
 - a pixel gets the score of the voxel that its point is in (of the nearest one outside the cube), where the paper
@@ -38,7 +38,8 @@ from torch import Tensor
 
 from mafr.baselines.base import Baseline, Split, prediction
 from mafr.baselines.initial import AutoencoderModel, GanModel, Sizes, VariationModel, random_angles
-from mafr.baselines.inputs import Frame, View, turn_points
+from mafr.baselines.inputs import Frame, turn_points
+from mafr.data.camera import View
 from mafr.data.samples import Sample
 from mafr.detector import Prediction
 from mafr.progress import bar
