@@ -134,7 +134,7 @@ def test_maps_and_score_are_the_published_ones(monkeypatch: pytest.MonkeyPatch, 
     xyz = np.ones((3, 112, 112), dtype=np.float32)
     blank = Sample(np.zeros_like(xyz), xyz, np.zeros((1, 112, 112), dtype=bool), 0, "good", "bagel", "test/good/000")
     split = GivenTokens([tokens])
-    split.sample = lambda k: blank
+    split.mask = lambda k: blank.valid[0]
     method.trained = True
     (result,) = method.score_split(split, [0])
     np.testing.assert_allclose(result.psi_rgb, wanted[0][0, 0], rtol=1e-4, atol=1e-5)
