@@ -231,7 +231,7 @@ def write(table: Table, folder: str | Path) -> dict[str, Path]:
 def _number(value: float, decimals: int, signed: bool) -> str:
     if math.isnan(value):
         return NO_VALUE
-    text = f"{abs(value):.{decimals}f}"
+    text = f"{abs(round(value, CSV_DECIMALS)):.{decimals}f}"  # from what the csv says, or halves round either way
     zero = not text.strip("0.")  # no sign before a rounded zero
     if value < 0 and not zero:
         return f"−{text}"

@@ -461,6 +461,15 @@ def test_printing_rounds_signs_and_escapes():
         Table.of("S9", "T", ("L",), columns, [Row(("one",), "measured", {}, {})])
 
 
+def test_print_and_csv_round_halves_alike():
+    mean = 0.7475 - 1e-16  # a mean of multiples of a quarter of a thousandth, as it comes out
+    columns, rows = (Column("n", "N"),), [Row(("x",), "measured", {"n": mean}, {})]
+    table = Table.of("1", "t", ("L",), columns, rows)
+    line = next(csv.DictReader(io.StringIO(table.to_csv())))
+    assert f"{mean:.3f}" == "0.747" and f"{float(line['n']):.3f}" == "0.748"
+    assert "| x | 0.748 |" in table.to_markdown() and "0.748" in table.to_latex()
+
+
 def test_latex_environments_open_and_close():
     for table in every_table(FULL_RECORDS, FULL):
         text = table.to_latex()
