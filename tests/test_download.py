@@ -22,6 +22,14 @@ ADVICE = "use --archive FILE"
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture(autouse=True)
+def _a_roomy_disk(monkeypatch):
+    """What these tests see must not hang on the free space of the machine: 1 TB, as the published sizes ask for."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(2 * 10**12, 10**12, 10**12))
+
 
 def _fetch(server, target, path="/a.tar", **options):
     remote = module.locate([server.address + path], "the set", ADVICE)
@@ -241,8 +249,7 @@ def test_a_dead_address_names_the_page_and_the_local_way(server, tmp_path, capsy
 
 def test_too_little_disk_is_said_before_the_download(server, tmp_path, monkeypatch, capsys):
     server.files["/a.tar.xz"] = CONTENT
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**12, 0, 30 * 10**9))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**12, 0, 30 * 10**9))
     assert _data("mvtec3d", "--root", tmp_path, "--url", server.address + "/a.tar.xz") == 1
     errors = capsys.readouterr().err
     assert "MVTec 3D-AD needs 39." in errors
