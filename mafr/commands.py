@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mafr.config import UNTRAINED
 from mafr.errors import ConfigError, DataError
-from mafr.methods import MAFR, baseline_class, baseline_settings, feature_config, load_detector, title
+from mafr.methods import MAFR, baseline_settings, title
 from mafr.options import chosen_methods, chosen_stages, chosen_variants, chosen_workers, read_settings
 
 
@@ -69,6 +69,7 @@ def make_runs(arguments: argparse.Namespace) -> None:
     from mafr.experiments import Run, all_runs, run_all
     from mafr.extraction import extract_features
     from mafr.features.weight_files import method_files, provide_files
+    from mafr.registry import feature_config
 
     config, paths = read_settings(arguments)
     variants, methods = chosen_variants(arguments), chosen_methods(arguments)
@@ -148,6 +149,7 @@ def fit_detector(arguments: argparse.Namespace) -> None:
     """A detector of a category of one's own, saved."""
     from mafr.data import open_dataset
     from mafr.detector import Detector
+    from mafr.registry import baseline_class
 
     config, paths = read_settings(arguments)
     method = arguments.method
@@ -168,6 +170,7 @@ def fit_detector(arguments: argparse.Namespace) -> None:
 def predict_pair(arguments: argparse.Namespace) -> None:
     """One pair scored by a saved detector."""
     from mafr.data import load_pair
+    from mafr.registry import load_detector
 
     detector = load_detector(arguments.detector)
     threshold = detector.threshold if arguments.threshold is None else arguments.threshold

@@ -23,20 +23,12 @@ from mafr.device import Place, release_freed_memory
 from mafr.errors import ConfigError, DataError, MafrError
 from mafr.extraction import StoredSplit, extraction_seconds, gpu_count, load_features, load_split
 from mafr.features.store import FeatureStore
-from mafr.methods import (
-    MAFR,
-    METHODS,
-    TABLE_METHODS,
-    baseline_class,
-    baseline_settings,
-    check_methods,
-    concerns,
-    feature_config,
-)
+from mafr.methods import MAFR, METHODS, TABLE_METHODS, baseline_settings, check_methods, concerns
 from mafr.outcomes import MAPS, RESIDUALS, baseline_outcome, mafr_outcome
 from mafr.paths import Paths, write_json
 from mafr.progress import Workers, map_parallel
 from mafr.provenance import git_commit, peak_megabytes, software_versions
+from mafr.registry import baseline_class, feature_config
 
 RESULTS_VERSION = 2  # raised whenever a change of the code changes numbers; finished runs are then repeated
 LOSS_ABLATION = (("sim",), ("census",), ("smooth",), ("sim", "smooth", "census"))  # rows of Table IV

@@ -13,7 +13,7 @@ from pathlib import Path
 from mafr.cluster import Cluster
 from mafr.config import DATASET_TITLES, DATASETS, VARIANTS, Config
 from mafr.errors import ConfigError, MafrError
-from mafr.methods import MAFR, METHODS, TABLE_METHODS, baseline_settings, check_methods, feature_config
+from mafr.methods import MAFR, METHODS, TABLE_METHODS, baseline_settings, check_methods
 from mafr.paths import Paths, write_atomically, write_json
 from mafr.progress import Workers, map_parallel
 from mafr.workers import environment
@@ -54,6 +54,7 @@ def extract_all(
     """Extract and store the features of every category, for MAFR and for the compared `methods`."""
     from mafr.extraction import extract_features
     from mafr.features.weight_files import method_files, needed_files, provide_files
+    from mafr.registry import feature_config
 
     # All that is missing is said now, not when the runs come to it.
     provide_files(config, paths.weights, (*needed_files(config), *method_files(config, methods)))

@@ -18,8 +18,9 @@ from mafr.evaluation import fused_maps
 from mafr.experiments import Run, data_fingerprint, load_maps, load_residuals, read_record
 from mafr.extraction import load_features
 from mafr.features.store import FeatureStore
-from mafr.methods import MAFR, baseline_settings, feature_config
+from mafr.methods import MAFR, baseline_settings
 from mafr.paths import Paths
+from mafr.registry import feature_config
 from mafr.scoring import fuse, image_score, score_mask, smooth, upsample
 
 SATURATION = 0.999  # of a category's test pixels: where colour scales end

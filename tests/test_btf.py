@@ -23,7 +23,7 @@ from mafr.errors import DataError, MafrError, WeightsError
 from mafr.features import timm_maps
 from mafr.features.extract import FeatureExtractor
 from mafr.features.wide_resnet import WIDE_RESNET, WideResNet
-from mafr.methods import baseline_class
+from mafr.registry import baseline_class
 
 SMOKE = Config.preset("smoke")
 SIDE = SMOKE.image_size

@@ -26,7 +26,7 @@ from mafr.features.encoders import point_encoder, point_shape
 from mafr.features.extract import FeatureExtractor, Tokens, densify
 from mafr.features.pointmae import PUBLISHED, SMALL, PointMAE, pruned
 from mafr.features.rgb import DinoViTB8, lite0_network, rgb_backbone, rgb_dim
-from mafr.methods import baseline_class
+from mafr.registry import baseline_class
 
 SMOKE = Config.preset("smoke")
 TOKENS = {"grid": 28, "groups": 40, "group_size": 8}  # what test_restore's tokens are made for

@@ -15,7 +15,7 @@ from mafr.baselines.initial import Sizes, VariationModel, random_angles
 from mafr.baselines.inputs import distance, turn_images
 from mafr.config import Config
 from mafr.errors import ConfigError, WeightsError
-from mafr.methods import baseline_class
+from mafr.registry import baseline_class
 from mafr.scoring import smooth
 
 METHODS = (DepthGAN, DepthAE, DepthVM)

@@ -13,7 +13,7 @@ from mafr.baselines.rgbd import RGBD, CandyMethod, RGBcDn, augment, jitter
 from mafr.data.camera import View
 from mafr.data.samples import Sample
 from mafr.errors import ConfigError, DataError, MafrError
-from mafr.methods import baseline_class
+from mafr.registry import baseline_class
 
 TINY = {"rgbd_side": 64, "rgbd_width": 8, "rgbd_latent": 32}
 METHODS = (RGBD, RGBcDn)

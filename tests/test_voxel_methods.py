@@ -13,7 +13,7 @@ from mafr.baselines.inputs import Frame, turn_points
 from mafr.baselines.voxel_methods import VoxelAE, VoxelGAN, VoxelGrids, VoxelMethod, VoxelVM
 from mafr.config import Config
 from mafr.errors import DataError
-from mafr.methods import baseline_class
+from mafr.registry import baseline_class
 from mafr.scoring import smooth
 
 METHODS = (VoxelGAN, VoxelAE, VoxelVM)
