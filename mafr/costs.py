@@ -11,6 +11,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from mafr.config import DATASETS, VARIANTS, Config
 from mafr.errors import ResultError
 from mafr.evaluation import MAP
+from mafr.labels import label_points
 from mafr.methods import MAFR, TABLE_METHODS, title
 from mafr.paper import METRIC_TITLES
 from mafr.paths import Paths
@@ -48,6 +49,12 @@ def cost_accuracy(
         for axes, metric in zip(row, METRICS, strict=True):
             _panel(axes, found, metric)
             axes.set_title(config.dataset_title(dataset), fontsize=9)
+    figure.draw_without_rendering()  # names find their places in the final layout
+    for row, found in zip(grid, points.values(), strict=True):
+        names, colours, seconds, means = zip(*found, strict=True)
+        for axes, metric in zip(row, METRICS, strict=True):
+            places = np.column_stack([seconds, [mean[metric] for mean in means]])
+            label_points(axes, names, places, colours, size=7)
     return figure
 
 
@@ -67,10 +74,8 @@ def method_points(config: Config, paths: Paths, dataset: str, variants: Sequence
 
 
 def _panel(axes: Axes, points: Sequence[Point], metric: str) -> None:
-    for place, (label, colour, seconds, means) in enumerate(sorted(points, key=lambda point: point[2])):
+    for _, colour, seconds, means in points:
         axes.plot(seconds, means[metric], "o", color=colour, markersize=5)
-        above = (4, 3) if place % 2 else (4, -9)  # neighbours' labels on different sides
-        axes.annotate(label, (seconds, means[metric]), above, textcoords="offset points", fontsize=7, color=colour)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
