@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import platform
-import resource
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -29,6 +26,7 @@ from mafr.model import MAFR
 from mafr.pixelwise import Dropout
 from mafr.plain import PlainPipeline, plain_metrics
 from mafr.plain_features import plain_features
+from mafr.provenance import peak_megabytes, reset_peak, resident_megabytes
 from mafr.restore import Restorer, open_scene
 
 METRIC_MAPS = 40  # maps whose metrics are computed
@@ -113,7 +111,7 @@ class _Operations(TorchDispatchMode):
 
 class _Work:
     def __init__(self, kind: str, case: Case) -> None:
-        self.loaded = _resident()  # the libraries are in memory, nothing of the method is
+        self.loaded = resident_megabytes()  # the libraries are in memory, nothing of the method is
         config = case.config
         if kind == "plain":
             config = replace(config, precision="float32")
@@ -250,34 +248,12 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _status(name: str) -> float | None:
-    try:
-        for row in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-            if row.startswith(name):
-                return int(row.split()[1]) / 1024
-    except OSError:
-        pass
-    return None
-
-
-def _resident() -> float:
-    """Resident memory of this process, MB."""
-    return _status("VmRSS:") or _largest()
-
-
-def _largest() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
-
-
 def _reset_peak(place: Place) -> None:
     if place.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    elif os.access("/proc/self/clear_refs", os.W_OK):  # Linux; elsewhere the peak is that of all stages so far
-        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+    else:
+        reset_peak()
 
 
 def _peak(place: Place) -> float:
-    if place.device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    return _status("VmHWM:") or _largest()
+    return torch.cuda.max_memory_allocated() / 2**20 if place.device.type == "cuda" else peak_megabytes()

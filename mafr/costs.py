@@ -37,9 +37,9 @@ def cost_accuracy(
         raise ResultError("no method has finished runs of all categories to draw costs from")
     threads = "one thread" if config.threads == 1 else f"{config.threads or 'all'} threads"
     caption = (
-        f"Seconds from the processed sample to its final map, {threads} a run, while other runs may have shared the "
-        "machine: compare the order, not the third digit. Stored features are charged whole, image and points, to "
-        "every method that reads any of them. Means over the categories."
+        f"Seconds from the processed sample in memory to its final map, {threads} a run, while other runs may have "
+        "shared the machine. A method is charged for the features that it reads: of the image, of the points, or none. "
+        "Means over the categories."
     )
     heading = "Cost and accuracy of the methods"
     source = stamp(config, list(points), variants)

@@ -18,13 +18,16 @@ from mafr.data import FolderDataset, open_dataset
 from mafr.data.layout import SPLITS
 from mafr.data.samples import Sample
 from mafr.errors import ConfigError, DataError
-from mafr.features.extract import FeatureExtractor, Tokens
+from mafr.features.extract import PARTS, FeatureExtractor, Tokens
 from mafr.features.live import LiveFeatures
 from mafr.features.store import FeatureStore, build_store, open_store
 from mafr.features.weight_files import provide_files
 from mafr.paths import Paths, write_json
 from mafr.progress import Workers, map_parallel
 from mafr.training import torch_threads
+
+_TIMING = "timing.json"
+TIMED = 10  # test samples whose extraction is timed, one by one
 
 
 def store_folder(paths: Paths, dataset: str, samples: FolderDataset, config: Config) -> Path:
@@ -102,14 +105,14 @@ def gpu_count(config: Config) -> int:
     return 0 if config.device == "cpu" else torch.cuda.device_count()  # does not initialise CUDA
 
 
-def extraction_seconds(paths: Paths, dataset: str, category: str, config: Config) -> float:
-    """Seconds a sample that extraction took for a category's test set, NaN where that is not known."""
+def extraction_seconds(paths: Paths, dataset: str, category: str, config: Config) -> dict[str, float]:
+    """Seconds a sample that each of `PARTS` took on a category's test samples, NaN where that is not known."""
     _, folder = _open(paths, config, dataset, category, "test")
     try:
-        timing = json.loads((folder / "timing.json").read_text())
-    except FileNotFoundError:
-        return float("nan")
-    return timing["seconds"] / timing["samples"]
+        timing = json.loads((folder / _TIMING).read_text())
+        return {part: float(timing[part]) for part in PARTS}
+    except (OSError, ValueError, KeyError, TypeError):
+        return dict.fromkeys(PARTS, float("nan"))
 
 
 def _open(paths: Paths, config: Config, dataset: str, category: str, split: str) -> tuple[FolderDataset, Path]:
@@ -132,8 +135,24 @@ def _extract(job: tuple[Paths, Config, str, str, str]) -> None:
     paths, config, *_ = job
     samples, folder = _open(*job)
     extractor = _extractor(config, paths.weights)
-    start = time.perf_counter()
     with torch_threads(config.threads):
         build_store(samples, folder, config, extractor)
-    seconds = time.perf_counter() - start
-    write_json(folder / "timing.json", {"seconds": seconds, "samples": len(samples)})
+        if samples.split == "test":
+            write_json(folder / _TIMING, _time_parts(samples, extractor))
+
+
+def _time_parts(samples: FolderDataset, extractor: FeatureExtractor) -> dict[str, float]:
+    """Mean seconds of each of `PARTS` for one sample in memory; one that is not counted warms up."""
+    chosen = range(min(TIMED, len(samples)))
+    spent = dict.fromkeys(PARTS, 0.0)
+    for warm, number in enumerate((0, *chosen)):
+        sample = samples[number]
+        begin = time.perf_counter()
+        extractor.image_tokens(sample.rgb).cpu()
+        middle = time.perf_counter()
+        one = extractor.prepare(sample)
+        extractor.cloud_tokens(one.patches, one.centres, one.middle).cpu()
+        if warm:
+            spent["rgb"] += middle - begin
+            spent["xyz"] += time.perf_counter() - middle
+    return {part: seconds / len(chosen) for part, seconds in spent.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +12,12 @@ import torch
 
 from mafr.baselines.base import Baseline
 from mafr.config import Config
+from mafr.data.samples import Sample
 from mafr.detector import Detector, score_threshold
 from mafr.errors import DataError
 from mafr.evaluation import MAP, all_metrics, fused_maps, map_metrics
 from mafr.extraction import StoredSplit
+from mafr.features.extract import PARTS
 from mafr.features.store import FeatureStore
 from mafr.paths import temporary_beside
 from mafr.scoring import image_score
@@ -30,9 +32,10 @@ class Outcome:
     """The results of one run.
 
     metrics, scores: by fusion operator, or under `mafr.evaluation.MAP` alone for a method that has one map.
-    threshold: of the good validation samples. seconds: train_s, inference_s (tokens of the test set to residual
-    maps, or to final maps where a method has no other), map_s (final maps of these), score_s (metrics).
-    model_bytes: size of what the method stores. uses_tokens: whether it reads stored features at all.
+    threshold: of the good validation samples. seconds: train_s; inference_s, of the test set from tokens or loaded
+    samples to residual maps, or to final maps where a method has no other; map_s, final maps of these; score_s,
+    metrics; query_s, the part of inference_s that went into searches in memory banks.
+    model_bytes: size of what the method stores. reads: which of `mafr.features.extract.PARTS` it looks at.
     save: writes the detector into a folder and the maps beside it.
     """
 
@@ -43,8 +46,21 @@ class Outcome:
     seconds: dict[str, float]
     parameters: int
     model_bytes: int
-    uses_tokens: bool
+    reads: tuple[str, ...]
     save: Callable[[Path], None]
+
+
+@dataclass(frozen=True)
+class TimedSplit(StoredSplit):
+    """A split that keeps the seconds in which its samples were read from the disk, which no method is charged for."""
+
+    reading: list[float] = field(default_factory=list)
+
+    def sample(self, k: int) -> Sample:
+        start = time.perf_counter()
+        sample = super().sample(k)
+        self.reading.append(time.perf_counter() - start)
+        return sample
 
 
 def mafr_outcome(config: Config, stores: dict[str, FeatureStore], shots: Sequence[int], checkpoint: Path) -> Outcome:
@@ -83,7 +99,7 @@ def mafr_outcome(config: Config, stores: dict[str, FeatureStore], shots: Sequenc
         },
         sum(count for count, _ in sizes),
         sum(size for _, size in sizes),
-        True,
+        PARTS,
         save,
     )
 
@@ -95,12 +111,13 @@ def baseline_outcome(detector: Baseline, splits: dict[str, StoredSplit], shots: 
     train = splits["train"]
     if keep:  # the cost table's times must hold all that a new sample costs
         train, test = replace(train, cache=None), replace(test, cache=None)
+    test = TimedSplit(test.samples, test.store, test.cache)
     with torch_threads(config.threads):
         start = time.perf_counter()
         detector.fit_split(train, list(shots))
-        trained = time.perf_counter()
+        trained, searched = time.perf_counter(), sum(detector.searches())
         predictions = detector.score_split(test, range(len(test)))
-        inferred = time.perf_counter()
+        inferred, searched = time.perf_counter(), sum(detector.searches()) - searched
         maps = np.stack([p.psi for p in predictions])
         scores = np.array([p.score for p in predictions])
         gt, labels = store.gt(range(len(store))), np.asarray(store.labels)
@@ -120,10 +137,16 @@ def baseline_outcome(detector: Baseline, splits: dict[str, StoredSplit], shots: 
         {MAP: scores.tolist()},
         detector.threshold,
         detector.history,
-        {"train_s": trained - start, "inference_s": inferred - trained, "map_s": 0.0, "score_s": scored - inferred},
+        {
+            "train_s": trained - start,
+            "inference_s": inferred - trained - sum(test.reading),
+            "map_s": 0.0,
+            "score_s": scored - inferred,
+            **({"query_s": searched} if detector.searches() else {}),
+        },
         sum(tensor.numel() for tensor in detector.state().values()),
         detector.nbytes(),
-        detector.uses_tokens,
+        detector.reads,
         save,
     )
 

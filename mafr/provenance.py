@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import resource
 import subprocess
@@ -14,13 +15,31 @@ from mafr import __version__
 
 
 def peak_megabytes() -> float:
-    """Largest resident size of this process so far, MB (Linux, macOS)."""
+    """Largest resident size of this process since `reset_peak`, or so far, MB (Linux, macOS)."""
+    # Not ru_maxrss where it can be helped: a child inherits that of the process which started it.
+    return _status("VmHWM:") or _largest()
+
+
+def resident_megabytes() -> float:
+    """Resident size of this process now, MB; where the system does not tell, its largest so far."""
+    return _status("VmRSS:") or _largest()
+
+
+def reset_peak() -> None:
+    """Let `peak_megabytes` begin anew (Linux; elsewhere it stays the largest so far)."""
+    if os.access("/proc/self/clear_refs", os.W_OK):
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+
+
+def _status(name: str) -> float | None:
     try:
-        # Not ru_maxrss where it can be helped: a child inherits that of the process which started it.
         rows = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-        return next(int(row.split()[1]) / 2**10 for row in rows if row.startswith("VmHWM:"))
-    except (OSError, StopIteration):
-        pass
+    except OSError:
+        return None
+    return next((int(row.split()[1]) / 2**10 for row in rows if row.startswith(name)), None)
+
+
+def _largest() -> float:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 

@@ -18,9 +18,12 @@ METRICS = ("i_auroc", *metric_names())
 # Keys of a record's timings and memory -> head; what is not named here is shown under its own name.
 COST_HEADINGS = {
     "sample_s": "Sample to map, s a sample", "model_mb": "Model, MB", "parameters": "Parameters and kept features",
-    "train_s": "Training, s", "extract_s": "Extraction, s a sample", "inference_s": "Inference, s",
-    "map_s": "Final maps, s", "score_s": "Metrics, s", "peak_mb": "Peak memory of the worker, MB",
+    "train_s": "Training, s", "extract_rgb_s": "Image features, s a sample",
+    "extract_xyz_s": "Point features, s a sample", "inference_s": "Inference, s",
+    "query_s": "of it searches in banks, s", "map_s": "Final maps, s", "score_s": "Metrics, s",
+    "peak_mb": "Peak memory of the process, MB",
 }  # fmt: skip
+_EXTRACTION = ("extract_rgb_s", "extract_xyz_s")
 _INTERVAL = ("i_auroc_low", "i_auroc_high")
 _WHOLE = ("count", "seed", "test_good", "test_defective", "parameters")
 
@@ -122,8 +125,9 @@ def table_cost(
         rows += [_row(_labels(one, config), cells[one], config, one, selection) for one in group]
         rows.append(_mean_row(group, list(cells.values()), config, selection))
     notes = [
-        "Times and sizes depend on the machine and its load: they do not repeat. Sample to map: extraction, inference "
-        "and final maps; extraction is that of all stored features, image and points, for every method that reads any."
+        "Times and sizes depend on the machine and its load: they do not repeat. Sample to map: from the processed "
+        "sample in memory: the features that the method reads, inference and final map. Seconds that are not said to "
+        "be of a sample are of the whole category."
     ]
     heading = "Cost by category, all training samples"
     return _table("cost", heading, LABELS, _columns(names), rows, notes, config, selection, wanted)
@@ -191,13 +195,16 @@ def _cost(record: Mapping) -> dict[str, float]:
 
 
 def sample_seconds(record: Mapping) -> float | None:
-    """From the processed sample to its final map: features, inference, blur; None where it was not measured."""
+    """From the processed sample in memory to its final map: what the method reads of the features, inference, blur.
+
+    None where it was not measured.
+    """
     timings = record.get("timings", {})
-    parts = [timings.get(name) for name in ("extract_s", "inference_s", "map_s")]
-    if any(part is None or part != part for part in parts):
+    extraction, rest = ([timings.get(name) for name in names] for names in (_EXTRACTION, ("inference_s", "map_s")))
+    if any(part is None or part != part for part in (*extraction, *rest)):
         return None
     counts = record["counts"]
-    return parts[0] + (parts[1] + parts[2]) / (counts["test_good"] + counts["test_defective"])
+    return sum(extraction) + sum(rest) / (counts["test_good"] + counts["test_defective"])
 
 
 def _columns(names: Sequence[str]) -> list[Column]:

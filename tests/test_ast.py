@@ -226,7 +226,7 @@ def test_the_distance_is_a_weighted_mean_over_channels():
 def test_the_published_networks_have_the_published_sizes():
     config = Config.preset("full", overrides={"random_weights": True, "device": "cpu"})
     detector = AST(config)
-    assert (detector.channels, detector.side, detector.uses_tokens, detector.extractor) == (368, 24, False, None)
+    assert (detector.channels, detector.side, detector.reads, detector.extractor) == (368, 24, (), None)
     student = student_network(368 + 32, 368, 1024, 4)
     convolutions = (400 * 9 + 1) * 1024 + 8 * (1024 * 9 + 1) * 1024 + (1024 * 9 + 1) * 368
     assert sum(p.numel() for p in student.parameters()) == convolutions + 8 * 2 * 1024

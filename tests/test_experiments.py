@@ -83,7 +83,12 @@ def test_the_record_of_a_compared_method_holds_what_the_tables_need(smoke):
         record = read_record(run, paths)
         assert set(record["metrics"]) == set(record["scores"]) == {"map"}
         assert record["memory"]["model_mb"] > 0 and record["timings"]["inference_s"] > 0
-        assert (record["timings"]["extract_s"] > 0) == (method != "depthvm")
+        charged = [name for name in ("extract_rgb_s", "extract_xyz_s") if record["timings"][name] > 0]
+        read = {"btf": ["extract_rgb_s"], "depthvm": [], "cfm_m": ["extract_rgb_s", "extract_xyz_s"]}
+        assert charged == read[method]
+        assert ("query_s" in record["timings"]) == (method == "btf")
+        if method == "btf":
+            assert 0 < record["timings"]["query_s"] < record["timings"]["inference_s"]
         maps, scores = load_maps(run, paths), record["scores"]["map"]
         store = load_features(paths, dataset, run.category, "test", config)
         assert maps.shape == (len(store), config.image_size, config.image_size)

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.distance import cdist
-from sklearn.neighbors import NearestNeighbors
 from sklearn.random_projection import SparseRandomProjection
 
 from mafr.baselines import memory_bank
-from mafr.baselines.memory_bank import MemoryBank, choose, greedy_coreset, projected
+from mafr.baselines.memory_bank import MemoryBank, choose, greedy_coreset, projected, search_library, search_products
 from mafr.config import Config
 from mafr.errors import MafrError
 
@@ -121,11 +120,15 @@ def test_the_same_seed_gives_the_same_bank():
 def test_nearest_are_the_true_ones(monkeypatch: pytest.MonkeyPatch, count: int):
     monkeypatch.setattr(memory_bank, "BLOCK", {"cpu": 1000})
     bank, queries = features(40, 30, 1).float(), features(333, 30, 2).float()
-    distance, index = MemoryBank(bank).nearest(queries, count)
-    wanted, where = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(bank.numpy()).kneighbors(queries.numpy())
+    one = MemoryBank(bank)
+    distance, index = one.nearest(queries, count)
+    every = cdist(queries.double(), bank.double())
+    where = np.argsort(every, axis=1)[:, :count]
     assert distance.shape == index.shape == (333, count)
     np.testing.assert_array_equal(index, where)
-    np.testing.assert_allclose(distance, wanted, rtol=1e-5)
+    np.testing.assert_allclose(distance, np.take_along_axis(every, where, axis=1), rtol=1e-5)
+    assert len(one.searches) == 1 and one.searches[0] > 0
+    np.testing.assert_array_equal(search_products(bank, queries, count), search_library(bank, queries, count))
 
 
 def test_small_distances_between_large_features_are_not_lost():

@@ -48,7 +48,8 @@ def record(config, dataset, category, variant="paper", terms=LOSS_TERMS, shots=N
         "loss_terms": list(terms), "shots": shots, "seed": seed,
         "counts": {"train": shots or 6, "validation": 2, "test_good": 3, "test_defective": 5},
         "metrics": metrics,
-        "timings": {"train_s": 1.5, "inference_s": 0.25, "map_s": 0.15, "score_s": 0.5, "extract_s": 0.2},
+        "timings": {"train_s": 1.5, "inference_s": 0.25, "map_s": 0.15, "score_s": 0.5, "extract_rgb_s": 0.05}
+        | {"extract_xyz_s": 0.15},
         "memory": {"peak_mb": 512.0, "model_mb": 7.5}, "parameters": 1234,
         "config_digest": settings.digest(), "config": settings.as_dict(),
     }  # fmt: skip
@@ -400,7 +401,10 @@ def test_table_s2_and_s3_have_every_metric():
 def test_cost_is_a_table_of_its_own():
     table = table_cost(SMOKE_RECORDS, SMOKE)
     assert table.name == "cost"
-    names = ["sample_s", "model_mb", "parameters", "train_s", "extract_s", "inference_s", "map_s", "score_s", "peak_mb"]
+    names = [
+        "sample_s", "model_mb", "parameters", "train_s", "extract_rgb_s", "extract_xyz_s", "inference_s", "map_s",
+        "score_s", "peak_mb",
+    ]  # fmt: skip
     assert [c.name for c in table.columns] == names
     assert table.frame["sample_s"].to_numpy() == pytest.approx(0.2 + (0.25 + 0.15) / 8)  # features, then 8 samples
     assert "1234 |" in table.to_markdown()

@@ -110,7 +110,7 @@ def _candy_block(inputs: int, inner: int, outputs: int, stride: int) -> nn.Modul
 class ConvAutoencoder(nn.Module):
     """A strided convolutional autoencoder of images (dims 2) or voxel grids (3): (B, channels, side, ...) -> the same.
 
-    After Bergmann et al., "Improving unsupervised defect segmentation" (VISAPP 2019), Table 1: 4 x 4 convolutions
+    Loosely after Bergmann et al., "Improving unsupervised defect segmentation" (VISAPP 2019): 4 x 4 convolutions
     with stride 2 and leaky ReLU (0.2) down to 4 cells a side, a linear code of `latent` values, and the mirror image.
     """
 

@@ -19,7 +19,7 @@ from mafr.data.samples import Sample
 from mafr.detector import Prediction, score_threshold
 from mafr.device import Place
 from mafr.errors import ConfigError, MafrError, WeightsError
-from mafr.features.extract import FeatureExtractor, Tokens
+from mafr.features.extract import PARTS, FeatureExtractor, Tokens
 from mafr.paths import Paths, write_atomically, write_json
 from mafr.progress import bar
 from mafr.training import torch_threads
@@ -76,7 +76,7 @@ class Baseline(ABC):
 
     name: ClassVar[str]  # as in the run store and on the command line, e.g. "cfm"
     title: ClassVar[str]  # as in the paper's tables, e.g. "CFM"
-    uses_tokens: ClassVar[bool] = True  # False: the method never looks at the backbones' features
+    reads: tuple[str, ...] = PARTS  # which of the stored backbones' tokens the method looks at
 
     def __init__(self, config: Config, extractor: FeatureExtractor | None = None) -> None:
         self.config = config
@@ -94,11 +94,15 @@ class Baseline(ABC):
     @property
     def extractor(self) -> FeatureExtractor | None:
         """The frozen backbones, loaded when first needed; None for methods that need none."""
-        if self._extractor is None and self.uses_tokens:
+        if self._extractor is None and self.reads:
             self._extractor = FeatureExtractor.from_config(
                 self.feature_config(self.config), Paths.resolve(self.config.profile).weights
             )
         return self._extractor
+
+    def searches(self) -> list[float]:
+        """Seconds of each search in a memory bank so far; none for a method without one."""
+        return []
 
     # ---- what a method is
 

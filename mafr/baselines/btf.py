@@ -57,7 +57,7 @@ class BTF(Baseline):
     def __init__(self, config: Config, extractor: FeatureExtractor | None = None) -> None:
         """Raises ConfigError for a device or precision that this machine does not have."""
         super().__init__(config, extractor)
-        self.uses_tokens = config.btf_backbone == "shared"
+        self.reads = ("rgb",) if config.btf_backbone == "shared" else ()
         self.bank: MemoryBank | None = None
         self._backbone: WideResNet | None = None
 
@@ -85,6 +85,9 @@ class BTF(Baseline):
                 distance.view(1, 1, side, side), (self.config.image_size,) * 2, mode="bilinear", align_corners=False
             )
             return prediction(None, None, _blur(psi), self.bank.image_score(rows, distance, index))
+
+    def searches(self) -> list[float]:
+        return self.bank.searches
 
     def state(self) -> dict[str, Tensor]:
         """The memory bank."""

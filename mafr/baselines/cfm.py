@@ -20,8 +20,9 @@ would make fewer than `min_steps` steps, as for MAFR. CFM-M keeps two thirds of 
 nearest block: 7 of the 11 of EfficientNet-Lite0 that reach stride 16, and 4 of the small Point-MAE's 6, tapped at 1, 3
 and 4.
 
-Departures. The authors' training scripts say 50 epochs, at batch 4 (MVTec 3D-AD) or 2 (Eyecandies), and their
-evaluation of MVTec 3D-AD loads checkpoints of 250 epochs at batch 4: the latter is used for both data sets. Their
+Departures. The authors' training scripts say 50 epochs, at batch 4 (MVTec 3D-AD) or 2 (Eyecandies). Their evaluation of
+MVTec 3D-AD loads checkpoints of 250 epochs at batch 4, that of Eyecandies of 50 epochs at batch 2: the former is used
+for both data sets, since no setting follows the data set; for Table II it is five times the published epochs. Their
 backbones never leave train mode; here they are in eval mode, as MAFR's. For pixel metrics they scale each map by its
 own mean, in another way for each metric; here the map is left as it is. A pixel is invalid where its 3D features are
 all zero, not where they sum to zero.

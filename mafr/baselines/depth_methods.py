@@ -65,7 +65,7 @@ class DepthImages:
 class DepthMethod(Baseline):
     """What the three have in common: input images, and maps back at the pixels."""
 
-    uses_tokens = False
+    reads = ()
     model_type: ClassVar[type[VariationModel] | type[AutoencoderModel] | type[GanModel]]
 
     def train(self, split: Split, indices: Sequence[int], show: bool) -> None:

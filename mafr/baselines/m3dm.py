@@ -12,7 +12,9 @@ Where the text leaves room, the authors' code decides: features are divided by o
 the image features (its author in issue 18: on purpose; the mean that is subtracted as well changes no distance);
 scores and maps enter the SVMs times 1 (points), 0.1 (image), 1 (fused); nu 0.5, at most 1,000 passes; each map is
 blurred with sigma 4 before its SVM sees it. The paper gives 750 steps of 16 samples for the fusion, AdamW with 0.003
-and 250 steps of warm-up; the code's default is ten epochs. Here the rate falls to zero by the last step.
+and 250 steps of warm-up, the number of steps with the best results; the code's default is ten epochs, and the command
+in its README sums the gradients of 16 batches for a step. Here every batch is a step, and the rate falls to zero by the
+last one.
 
 Reports. Training the fusion anew lowers results (issues 30 and 36 there), and the authors of CFM reproduced the
 numbers only without it (CVLAB-Unibo/crossmodal-feature-mapping, issue 10). The code that writes the features to
@@ -21,7 +23,9 @@ most of its pairs are of different places; at test time places agree. Here pairs
 
 Departures. The fusion is trained on each category's own good samples, not once on a data set's, since runs are
 independent of each other. The code takes 10 % of the point features into their bank and then, of the image and the
-fused features, 10 % of that bank's size; here each bank keeps 10 % of its own features. The code blurs maps of
+fused features, 10 % of that bank's size; here each bank keeps 10 % of its own features. After that the code drops the
+point features that have a zero among their values and adds one zero feature, for cells without a point; here the bank
+stays as it was chosen. The code blurs maps of
 256 grey levels; here they stay floats, with zeros beyond the border. SVMs and projection follow from `Config.seed`.
 Small profiles: point and fused features lie on the stored grid (full: 56 x 56, the code's). Cells without a 3D point
 are left out of banks and maps (`m3dm_cells` "valid"; full: "all", nothing is masked, as in the code). The fusion
@@ -171,6 +175,9 @@ class M3DM(Baseline):
         # A weighted sum may be taken before the blur as well as after it.
         psi = smooth(joined[None, None], "gaussian", self.config.m3dm_sigma)
         return prediction(maps[0], maps[1], psi, float(self.decide["image"](score)))
+
+    def searches(self) -> list[float]:
+        return [seconds for bank in self.banks.values() for seconds in bank.searches]
 
     def state(self) -> dict[str, Tensor]:
         """Weights of the fusion, kept features, and the SVMs' coefficients."""

@@ -8,16 +8,20 @@ published eps 0.9; where a feature is no wider than that, the published code doe
 Departures. Distances are float32 throughout (the authors' code: float16 for the choice), and the projection is seeded.
 The rules are the same in all profiles.
 
-Nearest neighbours are found by blocks of matrix products, which is exact search and for features of a hundred
-dimensions and more faster than any tree; the distances returned are then computed from the differences themselves.
+Nearest neighbours are found by exact search, which for features of a hundred dimensions and more is faster than any
+tree: scikit-learn's on the CPU, on a GPU blocks of matrix products. The distances returned are then computed from the
+differences themselves.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 
 import torch
+from sklearn.neighbors import NearestNeighbors
 from sklearn.random_projection import SparseRandomProjection, johnson_lindenstrauss_min_dim
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from mafr.config import Config
@@ -30,9 +34,13 @@ REWEIGHT = 3  # neighbours of the reweighted image score, the nearest itself amo
 
 @dataclass(frozen=True)
 class MemoryBank:
-    """The kept features, (M, D) float32, on the device where distances are computed."""
+    """The kept features, (M, D) float32, on the device where distances are computed.
+
+    searches: seconds of each call of `nearest` so far.
+    """
 
     vectors: Tensor
+    searches: list[float] = field(default_factory=list, compare=False, repr=False)
 
     @classmethod
     def build(cls, rows: Tensor, config: Config) -> MemoryBank:
@@ -69,23 +77,16 @@ class MemoryBank:
             raise MafrError(f"cannot take {count} neighbours of a memory bank of {len(self)} features")
         if queries.shape[1] != self.vectors.shape[1]:
             raise MafrError(f"features of {queries.shape[1]} values do not fit a bank of {self.vectors.shape[1]}")
-        # Around the bank's mean the expanded squares below lose least to rounding.
-        middle = self.vectors.mean(dim=0)
-        bank = self.vectors - middle
-        squares, transposed = bank.square().sum(dim=1), bank.T
-        found = []
-        for part in queries.float().split(_block(self.vectors, len(bank))):
-            # |q|² is the same for a whole row and decides nothing.
-            partial = torch.addmm(squares, part - middle, transposed, alpha=-2)
-            if count == 1:
-                found.append(partial.argmin(dim=1, keepdim=True))
-            else:
-                found.append(partial.topk(count, dim=1, largest=False).indices)
-        index = torch.cat(found)
+        start = time.perf_counter()
+        search = search_library if self.vectors.device.type == "cpu" else search_products
+        index = search(self.vectors, queries.float(), count)
         distance = torch.stack([(queries - self.vectors[column]).norm(dim=1) for column in index.T], dim=1)
         if count > 1:  # what rounding brought into disorder
             distance, order = distance.sort(dim=1, stable=True)
             index = index.gather(1, order)
+        if distance.device.type == "cuda":
+            torch.cuda.synchronize()
+        self.searches.append(time.perf_counter() - start)
         return distance, index
 
     def image_score(self, queries: Tensor, distance: Tensor, index: Tensor) -> float:
@@ -110,6 +111,30 @@ def reweight(star: Tensor, near: Tensor, dim: int) -> Tensor:
     scale = dim**0.5
     # Exponents relative to star: the same quotient, and no overflow.
     return 1 - 1 / torch.exp((near - star) / scale).sum()
+
+
+def search_library(bank: Tensor, queries: Tensor, count: int) -> Tensor:
+    """Indices (Q, count) int64 of the nearest of bank (M, D) to queries (Q, D), on the CPU, by scikit-learn."""
+    with threadpool_limits(torch.get_num_threads()):
+        finder = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(bank.numpy())
+        return torch.from_numpy(finder.kneighbors(queries.numpy(), return_distance=False))
+
+
+def search_products(bank: Tensor, queries: Tensor, count: int) -> Tensor:
+    """The same where bank and queries lie, by blocks of matrix products."""
+    # Around the bank's mean the expanded squares lose least to rounding.
+    middle = bank.mean(dim=0)
+    centred = bank - middle
+    squares, transposed = centred.square().sum(dim=1), centred.T
+    found = []
+    for part in queries.split(_block(bank, len(bank))):
+        # |q|² is the same for a whole row and decides nothing.
+        partial = torch.addmm(squares, part - middle, transposed, alpha=-2)
+        if count == 1:
+            found.append(partial.argmin(dim=1, keepdim=True))
+        else:
+            found.append(partial.topk(count, dim=1, largest=False).indices)
+    return torch.cat(found)
 
 
 def choose(rows: Tensor, config: Config) -> Tensor:

@@ -54,7 +54,7 @@ YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, 
 class CandyMethod(Baseline):
     """What the two have in common: channels in [0, 1], training, and the heatmap."""
 
-    uses_tokens = False
+    reads = ()
     clamped: ClassVar[bool]  # depth is clamped to the part's range, and normals are appended
 
     def train(self, split: Split, indices: Sequence[int], show: bool) -> None:

@@ -27,7 +27,8 @@ Departures, beside those:
   their neighbours in three passes, the mean depth is subtracted and stands for the background, in centimetres.
 - EfficientNet-B5 is timm's (same weights), which pads for 768 pixels; the authors' library pads as for 456.
 - The authors upsample the map bicubically and score it so. Here negative overshoot is cut off, and the map is then
-  masked by the points and blurred as MAFR's. The image score is the maximum before that, as published.
+  masked by the points and blurred as MAFR's. The image score is the maximum before all that, of the cells, as in the
+  authors' training; their evaluation script takes that of the upsampled map.
 - The student learns from the teacher's outputs computed once, which are the same in every epoch.
 
 `ast_mode` "rgb" and "depth" are the paper's ablations; without depth there is no foreground: all cells count, and the
@@ -130,7 +131,7 @@ class AST(Baseline):
         self.uses_image = config.ast_mode != "depth"
         self.uses_depth = config.ast_mode != "rgb"
         is_own = config.ast_backbone == "efficientnet_b5"
-        self.uses_tokens = self.uses_image and not is_own
+        self.reads = ("rgb",) if self.uses_image and not is_own else ()
         stride, pixels = (B5_STRIDE, config.ast_image_side) if is_own else (config.ast_stride, config.image_size)
         if pixels % stride:
             raise ConfigError(f"ast_image_side or image_size, {pixels}, must be a multiple of the stride {stride}")
@@ -186,7 +187,7 @@ class AST(Baseline):
     def inputs(self, sample: Sample, tokens: Tokens | None) -> tuple[Tensor, Tensor]:
         """What both networks see of a sample, (1, C, side, side), and its foreground, (1, 1, side, side) in [0, 1].
 
-        tokens: its stored ones, where `uses_tokens`.
+        tokens: its stored ones, where the method `reads` any.
         """
         parts, weight = [], torch.ones(1, 1, self.side, self.side)
         if self.uses_image:
@@ -230,7 +231,7 @@ class AST(Baseline):
         return self.student(torch.cat([self.positions.expand(len(x), -1, -1, -1), x], dim=1))
 
     def _tokens(self, split: Split, k: int) -> Tokens | None:
-        return split.tokens([k]) if self.uses_tokens else None
+        return split.tokens([k]) if self.reads else None
 
     def _image_features(self, sample: Sample, tokens: Tokens | None) -> Tensor:
         if tokens is not None:

@@ -74,7 +74,7 @@ class VoxelGrids:
 class VoxelMethod(Baseline):
     """What the three have in common: voxel grids, and their scores back at the pixels."""
 
-    uses_tokens = False
+    reads = ()
     model_type: ClassVar[type[VariationModel] | type[AutoencoderModel] | type[GanModel]]
 
     def train(self, split: Split, indices: Sequence[int], show: bool) -> None:

@@ -56,6 +56,7 @@ class Tokens:
 
 
 TOKEN_NAMES = ("rgb", "xyz", "index", "weight")
+PARTS = ("rgb", "xyz")  # the two backbones' shares: the image, and the cloud with its geometry
 
 
 @dataclass(frozen=True)
