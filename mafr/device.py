@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -11,6 +12,8 @@ import torch
 
 from mafr.config import Config
 from mafr.errors import ConfigError
+
+EMULATED: ContextVar[bool] = ContextVar("EMULATED", default=False)  # see `mafr.emulation`
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Place:
         if wanted == "cuda" and not torch.cuda.is_available():
             raise ConfigError('device is "cuda", but torch finds no GPU here; use --set device=cpu')
         device = torch.device(wanted)
-        native = native_bfloat16(device.type)
+        native = native_bfloat16(device.type) or (EMULATED.get() and device.type == "cpu")
         if config.precision == "bfloat16" and not native:
             raise ConfigError(
                 'precision is "bfloat16", which this hardware does not multiply natively; use --set precision=float32 '

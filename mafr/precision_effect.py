@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +11,8 @@ import torch
 
 from mafr.config import Config
 from mafr.detector import Detector
+from mafr.device import native_bfloat16
+from mafr.emulation import emulated_bfloat16
 from mafr.evaluation import all_metrics
 from mafr.experiments import Run, run_all, table_runs
 from mafr.extraction import load_features
@@ -41,11 +44,21 @@ class Effect:
 def precision_effect(
     config: Config, paths: Paths, variants: Sequence[str], train: bool = False, workers: Workers = 1
 ) -> list[Effect]:
-    """The effect of bfloat16 on Table I's runs, which are made if they are missing."""
+    """The effect of bfloat16 on Table I's runs, which are made if they are missing.
+
+    Where the processor has no bfloat16 products they are emulated, see `mafr.emulation`.
+    """
     base = replace(config, precision="float32")
     runs = table_runs(1, base, variants, methods=(MAFR,))
     records = run_all(runs, paths, workers)
     halves = [replace(run, config=replace(run.config, precision="bfloat16")) for run in runs]
+    with nullcontext() if native_bfloat16("cpu") else emulated_bfloat16():
+        return _effects(runs, halves, records, paths, train)
+
+
+def _effects(
+    runs: Sequence[Run], halves: Sequence[Run], records: Sequence[dict], paths: Paths, train: bool
+) -> list[Effect]:
     # The features stay those in float32: what is measured is the head.
     trained = [_train(run, half, paths) for run, half in bar(list(zip(runs, halves, strict=True)))] if train else []
     effects = []
@@ -98,7 +111,8 @@ def _difference(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
 def report(effects: Sequence[Effect]) -> str:
     """The effects as a table to print, with the largest and the mean at the end."""
     names = ("i_auroc", *PIXEL_METRICS)
-    title = "bfloat16 minus float32: same weights, scored in bfloat16"
+    how = "" if native_bfloat16("cpu") else " (emulated: this processor has none)"
+    title = f"bfloat16{how} minus float32: same weights, scored in bfloat16"
     title += "; then trained in it" if effects[0].trained else ""
     lines = [title, f"{'category':18} {'variant':9} {'pairs':>6} " + " ".join(f"{name:>9}" for name in names)]
     if effects[0].trained:
