@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mafr.config import DATASET_TITLES, UNTRAINED, Config
+from mafr.data.counts import PUBLISHED
 from mafr.methods import MAFR, baseline_settings
 from mafr.selection import Selection, Wanted, expected_settings
 
@@ -20,6 +21,8 @@ def stamp(selection: Selection, config: Config, wanted: Sequence[Wanted]) -> lis
         f"seed {', '.join(map(str, selection.seeds))}; backbones {config.rgb_backbone} and {config.point_backbone}; "
         f"settings digest {digests}."
     ]
+    if others := other_counts(config, selection):
+        notes.insert(0, f"NOT the published data set: {', '.join(others)} with other numbers of samples.")
     if config.random_weights:
         notes.insert(0, f"{UNTRAINED}.")
     for dataset in datasets:
@@ -32,6 +35,20 @@ def stamp(selection: Selection, config: Config, wanted: Sequence[Wanted]) -> lis
         left = ", ".join(map(str, selection.left_out))
         notes.append(f"Left out, as some runs are missing: seed {left}.")
     return notes
+
+
+def other_counts(config: Config, selection: Selection) -> list[str]:
+    """Real categories of published names that hold other numbers of samples: a part of the data set, or other data."""
+    found: dict[str, None] = {}
+    for record in (record for runs in selection.runs.values() for record in runs.values()):
+        published, counts = PUBLISHED[record["dataset"]].get(record["category"]), record["counts"]
+        if config.generated or published is None:
+            continue
+        test = counts["test_good"], counts["test_defective"]
+        whole = record["shots"] is not None or counts["train"] == published.train
+        if test != (published.good, published.anomalous) or not whole:
+            found[record["category"]] = None
+    return list(found)
 
 
 def data_title(config: Config, dataset: str) -> str:
@@ -76,6 +93,8 @@ def banner(config: Config, published: bool = True) -> str:
 def row_stamp(config: Config, variant: str, selection: Selection) -> dict[str, str]:
     """The cells of `mafr.table_format.STAMP_COLUMNS` for a measured row; variant "": of a compared method."""
     data = "measured on real data"
+    if other_counts(config, selection):
+        data = "measured on data that is NOT the published data set (other numbers of samples)"
     if config.generated:
         data = f"measured on generated data with {backbones(config)}; NOT comparable with published rows"
     if config.random_weights:

@@ -12,6 +12,7 @@ import pytest
 
 from mafr import paper, tables
 from mafr.config import CATEGORIES, FUSIONS, LOSS_TERMS, UNTRAINED, VARIANTS, Config
+from mafr.data.counts import PUBLISHED
 from mafr.errors import ConfigError, MafrError, ResultError
 from mafr.evaluation import MAP
 from mafr.methods import TABLE_METHODS, title
@@ -396,6 +397,25 @@ def test_table_s2_and_s3_have_every_metric():
     assert len(three.frame) == rows * 2 * 2
     assert three.frame["Defect"].tolist()[:2] == ["crack", "hole"] and (three.frame["count"] == 4).all()
     assert "| 4 |" in three.to_markdown()
+
+
+def test_a_part_of_a_real_data_set_does_not_pass_for_the_whole():
+    """Records of the real profile with the published numbers of samples, and with one sample fewer."""
+    config = dataclasses.replace(SMOKE, generated=False)
+    records = json.loads(json.dumps([r for r in SMOKE_RECORDS if r["dataset"] == "mvtec3d"]))
+    for record in records:
+        known = PUBLISHED["mvtec3d"][record["category"]]
+        record["config"]["generated"] = record["generated"] = False
+        record["counts"] |= {"test_good": known.good, "test_defective": known.anomalous}
+        if record["shots"] is None:
+            record["counts"]["train"] = known.train
+    whole = table_s1(records, config, datasets=["mvtec3d"])
+    assert set(whole.frame["data"]) == {"measured on real data"} and "NOT" not in whole.to_markdown()
+    for record in records:
+        record["counts"]["test_good"] -= record["category"] == "tire"
+    part = table_s1(records, config, datasets=["mvtec3d"])
+    assert "NOT the published data set: tire with other numbers of samples" in part.to_markdown()
+    assert all("NOT the published data set" in text for text in part.frame["data"])
 
 
 def test_cost_is_a_table_of_its_own():
