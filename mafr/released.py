@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mafr.config import Config
 from mafr.errors import ConfigError, WeightsError
+from mafr.features.weight_files import read_tensors, reading
 from mafr.model import MAFR
 
 # Beginning of the file's name -> our module. Their keys within a file are the names of our parameters.
 PARTS = {"fusion_encoder_": "encoder", "decoder_2D_": "decoder_rgb", "decoder_3D_": "decoder_xyz"}
 # What decides which parameters there are, and how they act; the widths are the checkpoint's own matter.
 _HEAD = ("decoder_layers", "decoder_order", "shared_norm", "cbam_scope")
+_ADVICE = "copy it again, or save the module's state_dict() anew"
 
 
 def load_checkpoints(source: str | Path | Sequence[str | Path], config: Config) -> MAFR:
@@ -66,7 +67,8 @@ def _wanted() -> str:
 
 
 def _load(module: nn.Module, path: Path) -> None:
-    tensors = _read(path)
+    title = f"released {path.name.split('_')[0]}"
+    tensors = read_tensors(path, title, _ADVICE)
     wanted = module.state_dict()
     wrong = [f"{name} is missing" for name in wanted if name not in tensors]
     wrong += [f"{name} is not known" for name in tensors if name not in wanted]
@@ -77,21 +79,5 @@ def _load(module: nn.Module, path: Path) -> None:
     ]
     if wrong:
         raise WeightsError(f"{path}: not the checkpoint that these settings expect: {'; '.join(wrong)}")
-    module.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise WeightsError(f"{path}: there is no such file") from None
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{path}: holds something other than tensors, which is not read as it could run code; save the module's "
-            "state_dict() instead"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise WeightsError(f"{path}: cannot be read as a torch checkpoint; copy it again") from error
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise WeightsError(f"{path}: should hold a module's state_dict(), names with tensors")
-    return dict(content)
+    with reading(path, title, _ADVICE):
+        module.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)

@@ -185,18 +185,22 @@ def test_depth_images_are_unprojected(tmp_path):
         (ply(SCENE[:, :30], info=("obj_info num_cols 30", "obj_info num_rows 40")), "30x40 pixels, but .* has 60x40"),
         (ply(SCENE).replace(b"float x", b"float a"), "properties x, y and z expected, found a, red, y, z"),
         (ply(SCENE).replace(b"float x", b"words x"), "header of the PLY file is damaged"),
+        (ply(SCENE).replace(b"uchar red", b"uchar x"), r"header of the PLY file is damaged .*vertex comes twice: x, x"),
+        (ply(SCENE, "ascii").replace(b"uchar red", b"uchar z"), "header of the PLY file is damaged .*comes twice"),
         (ply(SCENE).replace(b"end_header\n", b""), "header of the PLY file has no end"),
         (ply(SCENE, "ascii").replace(b" 7 ", b" 7 x", 1), "text that is no number"),
         (b"ply\nformat ascii 1.0\nelement face 0\nend_header\n", "no `element vertex`"),
         (ply(SCENE).replace(b"element face", b"element range_grid"), "range grids are not read"),
-        (ply(SCENE * np.float32(1000)), r'coordinates reach .*hardly metres; put "unit": "mm"'),
+        (ply(SCENE * np.float32(1000)), r'coordinates reach .*hardly metres; put {"unit": "mm"}'),
+        (ply(SCENE * np.float32(39)), r"neighbouring pixels are 0\.05\d+ apart, hardly metres; put .*intrinsics.json"),
         (ply(SCENE * 0), "no valid point"),
         (pcd(SCENE)[:3000], "cut off"),
         (pcd(SCENE, "binary_compressed")[:3000], "cut off"),
         (pcd(SCENE, "ascii")[:3000], "cut off"),
         (pcd(SCENE[:, :30]), "30x40 pixels, but .* has 60x40"),
         (pcd(SCENE[:30], organised=False), "1,800 points, not organised"),
-        (pcd(SCENE).replace(b"rgb x h", b"rgb a h"), "fields x, y and z expected, found rgb, a, h, y, z"),
+        (pcd(SCENE).replace(b"rgb x h", b"rgb a h"), "fields x, y and z, each once, expected, found rgb, a, h, y, z"),
+        (pcd(SCENE).replace(b"rgb x h", b"x x h"), "each once, expected, found x, x, h, y, z"),
         (pcd(SCENE).replace(b"SIZE 4 4", b"SIZE 4 5"), "header of the PCD file is damaged"),
         (pcd(SCENE).replace(b"DATA binary", b"DATA morse"), "PCD data of kind 'morse'"),
         (b"# .PCD v0.7\n" + bytes(20_000), "header of the PCD file has no end"),
@@ -225,11 +229,45 @@ def test_damaged_compression(tmp_path):
         (camera(fx="wide"), "could not convert"),
         (camera(unit="inch"), "unit must be one of m, cm, mm"),
         (camera(distortion=[0.1, 0, 0, 0, 0]), "distortion is not supported"),
+        (camera(coeffs=[0, 0, 0, 0, -0.02]), r"coeffs \[0, 0, 0, 0, -0.02\]: distortion is not supported"),
+        (camera(distortion_coefficients={"rows": 1, "cols": 2, "data": [0, 0.3]}), "distortion is not supported"),
+        (camera(distortion={"k1": 0.1, "k2": 0}), "distortion is not supported"),
+        (camera(k1=0, k2=0.25, p1=0.001), "k2 0.25, p1 0.001: distortion is not supported"),
+        *((camera(**{name: -0.1}), f"{name} -0.1: distortion is not supported") for name in ("k1", "p2", "k3")),
+        *((camera(**{name: [0.0, 1e-3]}), f"{name} .*distortion is not supported") for name in ("dist", "D")),
     ],
 )
 def test_bad_cameras(content, message, tmp_path):
     with pytest.raises(DataError, match=rf"intrinsics.json: .*{message}"):
         decode_camera(content, tmp_path / "intrinsics.json")
+
+
+def test_coefficients_of_zero_are_no_distortion(tmp_path):
+    zero = {"data": [0.0, 0.0]}
+    found = decode_camera(camera(coeffs=[0] * 5, D=[], k1=0, p1=0.0, distortion_coefficients=zero), tmp_path)
+    assert found.focal == (CAMERA["fx"], CAMERA["fy"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"cx": 320.0}, "fx 333 and cx 320 do not fit .*depth.png of 60x40 pixels: the principal point .* 0 to 60"),
+        ({"cx": -0.5}, "cx -0.5 do not fit .* 0 to 60"),
+        ({"cy": 40.5}, "fy 331 and cy 40.5 do not fit .* 0 to 40"),
+        ({"fx": 8.0}, "fx 8 and cx 30.2 .*a view of 150 degrees, 150 and more are not possible"),
+        ({"fy": 3.9}, "fy 3.9 and cy 19.7 .*a view of 15[78] degrees"),
+    ],
+)
+def test_intrinsics_that_cannot_be_of_this_image(settings, message, tmp_path):
+    found = decode_camera(camera(**settings), tmp_path / "intrinsics.json")
+    with pytest.raises(DataError, match=rf"intrinsics.json: .*{message}"):
+        decode_depth_image(png16(np.full((40, 60), 50_000)), tmp_path / "depth.png", found)
+
+
+def test_intrinsics_just_possible(tmp_path):
+    depth = png16(np.full((40, 60), 10_000))
+    for settings in ({"cx": 0.0, "cy": 0.0}, {"cx": 60.0, "cy": 40.0}, {"fx": 8.2, "fy": 8.2}):
+        decode_depth_image(depth, tmp_path, decode_camera(camera(**settings), tmp_path))
 
 
 def test_depth_and_camera_that_do_not_fit(tmp_path):
@@ -317,6 +355,37 @@ def test_millimetres_with_and_without_the_unit(tmp_path):
     preprocess("mvtec3d", tmp_path / "raw", tmp_path / "out", config)
     for name, cloud in _clouds(tmp_path / "tiff").items():
         np.testing.assert_allclose(_clouds(tmp_path / "out")[name], cloud, atol=1e-6)
+
+
+@pytest.mark.parametrize(("scale", "unit"), [(100, "cm"), (40, "mm")])
+def test_scans_in_other_units_that_do_not_reach_far(scale, unit, tmp_path):
+    """Coordinates below 20, but 6 to 15 "metres" wide: only the steps from pixel to pixel give them away."""
+    flat = (SCENE - [0, 0, 0.5] * SCENE.any(axis=2, keepdims=True)).astype(np.float32) * np.float32(scale)
+    rawdata.write_tiff(tmp_path / "a.tiff", flat)
+    (tmp_path / "a.ply").write_bytes(ply(flat))
+    rawdata.write_png(tmp_path / "a.png", rawdata.rgb(0))
+    assert np.abs(flat).max() < 20
+    advices = {"a.tiff": "divide millimetres by 1,000 and centimetres by 100", "a.ply": "hardly metres"}
+    for plane in ("remove", "none"):
+        for name, advice in advices.items():
+            with pytest.raises(DataError, match=rf'{name}: neighbouring pixels are 0\.\d+ apart.*{advice}.*"{unit}"'):
+                load_pair(tmp_path / "a.png", tmp_path / name, rawdata.config(), plane)
+    (tmp_path / "intrinsics.json").write_text(json.dumps({"unit": unit}))
+    load_pair(tmp_path / "a.png", tmp_path / "a.ply", rawdata.config(), "none", tmp_path / "intrinsics.json")
+
+
+def test_coarse_scans_are_metres(tmp_path):
+    """A part of 20 cm on 60 x 40 pixels, and the coarsest of all: 4 cm a pixel."""
+    for factor in (200 / 90, 0.04 / 0.0015):
+        points = SCENE * np.float32(factor)
+        np.testing.assert_array_equal(decode_cloud(ply(points), tmp_path, (40, 60), tmp_path), points)
+        mvtec3d.clean_cloud(points, "", "none", tmp_path)
+
+
+def test_gaps_and_single_columns_do_not_count_as_steps(tmp_path):
+    checkered = np.where((np.indices((40, 60)).sum(axis=0) % 2 == 0)[..., None], SCENE * 30, 0).astype(np.float32)
+    for points in (checkered, SCENE[:, :1] * 30):
+        mvtec3d.clean_cloud(points, "", "none", tmp_path)
 
 
 def test_files_that_do_not_pair_up_or_come_twice(tmp_path):

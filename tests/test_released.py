@@ -175,8 +175,11 @@ def test_files_that_could_run_code_are_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="state_dict"):
         load_checkpoints(folder, CONFIG)
     path.write_bytes(b"nothing")
-    with pytest.raises(WeightsError, match=NAMES["2D"]):
+    with pytest.raises(WeightsError, match=NAMES["2D"] + r": not readable as released decoder weights .*copy it again"):
         load_checkpoints(folder, CONFIG)
+    path.unlink()
+    with pytest.raises(WeightsError, match=NAMES["2D"] + ": there is no such file"):
+        load_checkpoints([folder / name for name in NAMES.values()], CONFIG)
 
 
 def test_an_imported_detector_is_saved_and_loads(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

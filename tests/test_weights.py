@@ -5,15 +5,20 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import pickle
 import threading
 from pathlib import Path
 
 import huggingface_hub
 import numpy as np
 import pytest
+import timm
+import torch
 from fake_results import fake_features, write_runs
 from PIL import Image
+from safetensors.torch import save_file
 from server import Server
+from torch import nn
 
 from mafr import fetch as fetching
 from mafr.cli import main
@@ -21,11 +26,23 @@ from mafr.config import UNTRAINED, Config
 from mafr.errors import MafrError, ResultError, WeightsError
 from mafr.features import encoders, weight_files
 from mafr.features.encoders import known_weights, point_encoder
+from mafr.features.pointmae import load_checkpoint
 from mafr.features.rgb import RANDOM, rgb_backbone
-from mafr.features.weight_files import DINO, HUB_FILE, POINTMAE, WeightFile, find_file, provide_files
+from mafr.features.timm_maps import timm_network
+from mafr.features.weight_files import (
+    DINO,
+    EFFICIENTNET_B5,
+    HUB_FILE,
+    POINTMAE,
+    WIDE_RESNET,
+    WeightFile,
+    find_file,
+    provide_files,
+)
 from mafr.features.weight_report import weight_status, weights_report
 from mafr.fetch import BrokenError, fetch
 from mafr.paths import Paths
+from mafr.released import load_checkpoints
 
 CONTENT = np.random.default_rng(0).bytes(3 * 2**20 + 17)
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -224,6 +241,108 @@ def test_the_packages_own_weights_are_shown_too(tmp_path: Path) -> None:
 def test_an_unreachable_hub_is_not_waited_for() -> None:
     with pytest.raises(OSError, match=r"http://127\.0\.0\.1:9/file"):
         weight_files.reach("http://127.0.0.1:9/file")
+
+
+# ------------------------------------------------- damaged and dangerous files
+
+# Who reads a file of weights -> the file's name(s), and the call that reads it from a folder.
+READERS = {
+    "dino": (DINO.names, lambda folder: rgb_backbone(FULL, folder)),
+    "btf": (WIDE_RESNET.names, lambda folder: timm_network("wide_resnet50_2", WIDE_RESNET, FULL, folder)),
+    "ast": (EFFICIENTNET_B5.names, lambda folder: timm_network("tf_efficientnet_b5", EFFICIENTNET_B5, FULL, folder)),
+    "pointmae": (("own.safetensors", "pretrain.pth"), lambda folder: load_checkpoint(next(folder.iterdir()))),
+    "released": (("decoder_2D_bagel.pth",), lambda folder: load_released(folder)),
+}
+FILES = [(reader, name) for reader, (names, _) in READERS.items() for name in names]
+
+
+def load_released(folder: Path) -> None:
+    (path,) = folder.iterdir()
+    others = [path.with_name(f"{part}_bagel.pth") for part in ("fusion_encoder", "decoder_3D")]
+    config = Config.preset("smoke", "released", {"rgb_dim": 40, "xyz_dim": 56})
+    with pytest.MonkeyPatch.context() as patch:  # the other two files are read before and after; they are not asked for
+        patch.setattr("mafr.released.PARTS", {"decoder_2D_": "decoder_rgb"})
+        load_checkpoints([path, *others], config)
+
+
+@pytest.fixture
+def little_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One layer in place of timm's networks: they never get as far as their weights here."""
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: nn.Linear(3, 2))
+
+
+def damaged_contents(suffix: str, folder: Path) -> dict[str, bytes]:
+    """What may lie there instead of a file of weights."""
+    path = folder / f"whole{suffix}"
+    weights = {"weight": torch.arange(6.0).view(2, 3), "bias": torch.ones(2)}
+    if suffix == ".pth":
+        torch.save(weights, path, _use_new_zipfile_serialization=False)
+        old = path.read_bytes()
+        torch.save(weights, path)
+    else:
+        save_file(weights, path)
+        old = path.read_bytes()
+    whole = path.read_bytes()
+    contents = {"empty": b"", "page": b"<html>not found</html>", "text": b"e words", "short": whole[: len(whole) // 2]}
+    rng = np.random.default_rng(0)
+    for k in range(40):
+        content = np.frombuffer(whole if k % 2 else old, np.uint8).copy()
+        content[rng.integers(0, len(content), 8)] = rng.integers(0, 256, 8)
+        contents[f"damage {k}"] = content.tobytes()
+    contents |= {f"noise {k}": rng.bytes(300) for k in range(20)}
+    for k, other in enumerate((["a list"], {"weight": "text"}, {1: torch.ones(2)}, {"weight": torch.ones(7)})):
+        torch.save(other, path)
+        contents[f"other {k}"] = path.read_bytes()
+    path.unlink()
+    return contents
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's remarks on what it finds in damaged files
+@pytest.mark.parametrize(("reader", "name"), FILES)
+def test_damaged_files_are_named_with_a_reason(
+    no_hub: None, little_network: None, tmp_path: Path, reader: str, name: str
+) -> None:
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    path = folder / name
+    for kind, content in damaged_contents(path.suffix, tmp_path).items():
+        path.write_bytes(content)
+        try:
+            READERS[reader][1](folder)
+        except WeightsError as error:
+            text = str(error)
+            assert str(path) in text and "weights ()" not in text and "weights_only" not in text, (kind, text)
+            assert len(text) < 1000, (kind, text)
+        except AttributeError as error:  # the damage spared the layout: the little network is no backbone
+            assert "'Linear' object" in str(error) and kind.startswith("damage"), kind
+        else:
+            assert kind.startswith("damage"), kind
+    path.write_bytes(b"")
+    with pytest.raises(WeightsError, match=r"not readable as .* weights \(.*(EOFError|SafetensorError).*\); .* again"):
+        READERS[reader][1](folder)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("form", ["zip", "old", "pickle"])
+@pytest.mark.parametrize(("reader", "name"), [(reader, name) for reader, name in FILES if name.endswith(".pth")])
+def test_pickles_that_would_run_code_do_not(
+    no_hub: None, little_network: None, tmp_path: Path, reader: str, name: str, form: str
+) -> None:
+    mark, folder = tmp_path / "ran", tmp_path / "weights"
+    folder.mkdir()
+
+    class Touch:
+        def __reduce__(self) -> tuple:
+            return Path.touch, (mark,)
+
+    content = {"weight": Touch(), "base_model": Touch()}
+    if form == "pickle":
+        (folder / name).write_bytes(pickle.dumps(content, protocol=2))
+    else:
+        torch.save(content, folder / name, _use_new_zipfile_serialization=form == "zip")
+    with pytest.raises(WeightsError, match="could run code; only plain tensors are read") as caught:
+        READERS[reader][1](folder)
+    assert str(folder / name) in str(caught.value) and not mark.exists()
 
 
 # ---------------------------------------------------------- untrained backbones

@@ -24,6 +24,11 @@ CAMERA_FILES = (
 )
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 FARTHEST = 20.0  # metres; a part or scan beyond it is in another unit
+COARSEST = 0.05  # metres between neighbouring pixels; no scan of a part is as coarse, in its right unit
+WIDEST = 150.0  # degrees; beyond it the focal length is none in pixels of this image
+# The usual names of distortion coefficients: ours and RealSense's, OpenCV's, ROS's; one by one.
+_DISTORTION = ("distortion", "coeffs", "dist", "dist_coeffs", "distCoeffs", "distortion_coefficients", "D")
+_DISTORTION += ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class Camera:
     """A pinhole camera: focal lengths and principal point in pixels, depth scale in metres a step, unit in metres.
 
     A camera file without fx and fy, for its unit alone, leaves `focal` None; `size` is (height, width) if given.
+    `path` is the file's, for messages.
     """
 
     focal: tuple[float, float] | None
@@ -38,6 +44,7 @@ class Camera:
     depth_scale: float | None
     unit: float
     size: tuple[int, int] | None
+    path: Path
 
 
 def decode_camera(content: bytes, path: Path) -> Camera:
@@ -57,8 +64,9 @@ def decode_camera(content: bytes, path: Path) -> Camera:
         numbers = [*(focal or ()), *(centre or ()), 1.0 if scale is None else scale]
         if not np.isfinite(numbers).all() or min(*(focal or (1.0,)), numbers[-1]) <= 0:
             raise ValueError("focal lengths and depth_scale must be positive")
-        if np.any(np.asarray(values.get("distortion") or 0, dtype=float)):
-            raise ValueError("distortion is not supported: undistort image and depth first")
+        bent = [f"{name} {values[name]}" for name in _DISTORTION if _is_bent(values.get(name))]
+        if bent:
+            raise ValueError(f"{', '.join(bent)}: distortion is not supported: undistort image and depth first")
         if values.get("unit", "m") not in UNITS:
             raise ValueError(f"unit must be one of {', '.join(UNITS)}")
     except (ValueError, TypeError, KeyError, IndexError, UnicodeDecodeError) as error:
@@ -68,7 +76,13 @@ def decode_camera(content: bytes, path: Path) -> Camera:
         ) from error
     if scale is not None and scale > 1:
         scale = 1 / scale
-    return Camera(focal, centre, scale, UNITS[values.get("unit", "m")], size)
+    return Camera(focal, centre, scale, UNITS[values.get("unit", "m")], size, path)
+
+
+def _is_bent(value: object) -> bool:
+    if isinstance(value, Mapping):  # OpenCV and ROS write matrices as rows, cols and data
+        value = value.get("data", list(value.values()))
+    return bool(np.any(np.asarray(0 if value is None else value, dtype=float)))
 
 
 def _pinhole(values: Mapping) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
@@ -119,7 +133,8 @@ def decode_depth_image(content: bytes, path: Path, camera: Camera) -> np.ndarray
         is zero, negative or not finite.
 
     Raises:
-        DataError: the file is damaged or no depth image, or the camera does not fit it.
+        DataError: the file is damaged or no depth image, or the camera does not fit it: another size, a principal
+            point outside the image, a view of 150 degrees or more.
     """
     if content.startswith((b"II*\0", b"MM\0*")):
         try:
@@ -140,6 +155,7 @@ def decode_depth_image(content: bytes, path: Path, camera: Camera) -> np.ndarray
             f"{path}: {values.shape[1]}x{values.shape[0]} pixels, but the camera's width and height are "
             f"{camera.size[1]}x{camera.size[0]}; the intrinsics must be those of the stored image"
         )
+    _check_view(camera, values.shape, path)
     if values.dtype.kind != "f" and camera.depth_scale is None:
         raise DataError(
             f"{path}: depth in integer steps, but the camera says no depth_scale; add it in metres a step, e.g. "
@@ -150,6 +166,22 @@ def decode_depth_image(content: bytes, path: Path, camera: Camera) -> np.ndarray
     x = z * ((np.arange(z.shape[1]) - camera.centre[0]) / camera.focal[0])
     y = z * ((np.arange(z.shape[0]) - camera.centre[1]) / camera.focal[1])[:, None]
     return _finished(np.stack([x, y, z], axis=2), path)
+
+
+def _check_view(camera: Camera, size: tuple[int, int], path: Path) -> None:
+    """Raise DataError where a camera cannot have taken an image of this (height, width)."""
+    for axis, focal, centre, pixels in zip("xy", camera.focal, camera.centre, size[::-1], strict=True):
+        view = np.degrees(np.arctan(centre / focal) + np.arctan((pixels - centre) / focal))
+        if not 0 <= centre <= pixels:
+            odd = f"the principal point must lie within the image, 0 to {pixels}"
+        elif view >= WIDEST:
+            odd = f"a view of {view:.0f} degrees, {WIDEST:.0f} and more are not possible"
+        else:
+            continue
+        raise DataError(
+            f"{camera.path}: f{axis} {focal:g} and c{axis} {centre:g} do not fit {path} of {size[1]}x{size[0]} "
+            f"pixels: {odd}; give them in pixels of the stored image"
+        )
 
 
 def decode_scan(
@@ -185,10 +217,23 @@ def _finished(points: np.ndarray, path: Path) -> np.ndarray:
     points = np.where(np.isfinite(points).all(axis=2, keepdims=True), points, 0).astype(np.float32)
     if not points.any():
         raise DataError(f"{path}: no valid point; scan again or leave it out")
-    farthest = float(np.abs(points).max())
-    if farthest > FARTHEST:
+    odd = odd_unit(points)
+    if odd:
         raise DataError(
-            f'{path}: coordinates reach {farthest:.4g}, hardly metres; put "unit": "mm" (or "cm"), or the right '
-            "depth_scale, into intrinsics.json beside the splits (`mafr predict`: --intrinsics FILE)"
+            f'{path}: {odd}, hardly metres; put {{"unit": "mm"}} (or "cm"), or the right depth_scale, into '
+            "intrinsics.json beside the splits (`mafr predict`: --intrinsics FILE)"
         )
     return points
+
+
+def odd_unit(points: np.ndarray) -> str:
+    """Why the coordinates of an organised cloud (H, W, 3) cannot be metres, "" where they can."""
+    farthest = float(np.abs(points).max())
+    if farthest > FARTHEST:
+        return f"coordinates reach {farthest:.4g}"
+    valid = points.any(axis=2)
+    pairs = valid[:, 1:] & valid[:, :-1]
+    # The median: steps over edges and gaps are long in any unit.
+    steps = np.linalg.norm(np.diff(points, axis=1)[pairs], axis=1)
+    step = float(np.median(steps)) if steps.size else 0.0
+    return f"neighbouring pixels are {step:.4g} apart" if step > COARSEST else ""

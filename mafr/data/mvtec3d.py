@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mafr.data.clouds import FARTHEST, camera_file, decode_camera, decode_cloud, decode_depth_image
+from mafr.data.clouds import camera_file, decode_camera, decode_cloud, decode_depth_image, odd_unit
 from mafr.data.cluster import largest_cluster
 from mafr.data.files import check_mask_label, check_same_size, decode_mask, decode_rgb, encode_mask
 from mafr.data.layout import SPLITS, scan_split, subfolders
@@ -98,11 +98,14 @@ def clean_cloud(xyz: np.ndarray, seed_text: str, plane: str, path: Path) -> np.n
         (S, S, 3) float32; S is the next multiple of 100.
 
     Raises:
-        DataError: no table is found, or nothing is left without it.
+        DataError: the coordinates are not metres, no table is found, or nothing is left without it.
     """
-    farthest = float(np.abs(xyz).max())
-    if farthest > FARTHEST:
-        raise DataError(f"{path}: coordinates reach {farthest:.4g}; metres expected: divide millimetres by 1,000")
+    odd = odd_unit(xyz)
+    if odd:  # the unit in intrinsics.json is that of other files than xyz tiffs
+        raise DataError(
+            f"{path}: {odd}; metres expected: divide millimetres by 1,000 and centimetres by 100, or save the cloud as "
+            'PLY or PCD with {"unit": "mm"} (or "cm") in intrinsics.json'
+        )
     side = square_side(*xyz.shape[:2])
     if plane == "none":
         return pad_square(xyz, side)

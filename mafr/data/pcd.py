@@ -34,8 +34,8 @@ def decode_pcd(content: bytes, path: Path) -> tuple[np.ndarray, tuple[int, int] 
             raise ValueError("a size below 1")
     except (KeyError, ValueError, IndexError, TypeError) as error:
         raise DataError(f"{path}: the header of the PCD file is damaged ({error}); save it again") from error
-    if any((axis, 1) not in [(name, count) for name, _, count in fields] for axis in "xyz"):
-        raise DataError(f"{path}: points with the fields x, y and z expected, found {', '.join(names)}")
+    if any([count for name, _, count in fields if name == axis] != [1] for axis in "xyz"):
+        raise DataError(f"{path}: points with the fields x, y and z, each once, expected, found {', '.join(names)}")
     number = width * height
     if kind == "ascii":
         starts = np.cumsum([0, *counts])

@@ -87,6 +87,10 @@ def _parse_header(lines: list[str], path: Path) -> tuple[str, list[_Element], di
                     info[name] = int(count)
         if order is None or any(element.count < 0 for element in elements):
             raise ValueError("no format, or a negative count")
+        for element in elements:
+            names = [name for name, _ in element.properties]
+            if len(set(names)) < len(names):
+                raise ValueError(f"a property of {element.name} comes twice: {', '.join(names)}")
     except (KeyError, ValueError, IndexError) as error:
         raise DataError(f"{path}: the header of the PLY file is damaged ({error}); save it again") from error
     return order, elements, info

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import nn
 
 from mafr.errors import ConfigError, WeightsError
+from mafr.features.weight_files import POINTMAE, read_checkpoint, reading
 
 _POINTS_A_CHUNK = 8_192  # keeps the mini-PointNet's activations (8 MB each at the published widths) in the cache
 _POINTS_A_CHUNK_CUDA = 262_144  # fewer, larger kernels; some 600 MB
@@ -276,7 +276,8 @@ def load_checkpoint(path: Path) -> PointMAE:
         shape, tensors = _read_safetensors(path)
     else:
         shape, tensors = PUBLISHED, _read_published(path)
-    model = PointMAE(shape)
+    with reading(path, POINTMAE.title):  # a damaged file may name an architecture that cannot be
+        model = PointMAE(shape)
     wanted = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
     wrong = [f"{k} is missing" for k in wanted if k not in tensors]
     wrong += [
@@ -296,29 +297,26 @@ def shape_as_json(shape: PointMAEShape) -> str:
 
 
 def _read_safetensors(path: Path) -> tuple[PointMAEShape, dict[str, torch.Tensor]]:
+    with reading(path, POINTMAE.title), safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         values = json.loads(metadata["architecture"])
         lists = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return PointMAEShape(**lists), tensors
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path}: cannot be read as a safetensors file ({error})") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise WeightsError(f"{path}: does not say its architecture; write it with `mafr pretrain-points`") from error
 
 
 def _read_published(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
-        raise WeightsError(f"{path}: cannot be read as a torch checkpoint; download it again") from error
+    content = read_checkpoint(path, POINTMAE.title)
     weights = content.get("base_model") if isinstance(content, Mapping) else None
     if not isinstance(weights, Mapping):
-        raise WeightsError(f"{path}: a checkpoint of Point-MAE has an entry 'base_model'; this file has none")
+        raise WeightsError(
+            f"{path}: a checkpoint of Point-MAE has an entry 'base_model', this file has none; download it again"
+        )
     prefix = "MAE_encoder."
-    plain = {k.removeprefix("module."): v for k, v in weights.items() if isinstance(v, torch.Tensor)}
+    plain = {str(k).removeprefix("module."): v for k, v in weights.items() if isinstance(v, torch.Tensor)}
     return {k.removeprefix(prefix): v for k, v in plain.items() if k.startswith(prefix)}
 
 

