@@ -121,9 +121,10 @@ class _Worker:
         # spawn: forked children of a process with threads (torch) can hang.
         context = multiprocessing.get_context("spawn")
         self.pipe, other = context.Pipe()
-        self.process = context.Process(target=_serve, args=(other,))
+        process = context.Process(target=_serve, args=(other,))
         with environment(self.variables), _interrupts_held():
-            self.process.start()
+            process.start()
+        self.process = process  # not before it runs: `start` tells scripts without a main guard what they lack
         other.close()  # so that this side reads an end of file when the process is gone
 
     def receive(self) -> tuple[bool, object]:
