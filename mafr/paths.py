@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +104,34 @@ class Paths:
 def temporary_beside(path: Path) -> Path:
     """A new name beside `path`, to write to and then rename; also two machines never get the same."""
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+
+
+def process_temporary(path: Path) -> Path:
+    """A hidden name beside `path` for this process alone; `leftovers` finds it when the process has ended."""
+    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+
+
+def leftovers(path: Path) -> list[Path]:
+    """What ended processes of this machine, or earlier calls in this one, have left by `process_temporary`.
+
+    The name of `path` may be a pattern.
+    """
+    found = path.parent.glob(f".{path.name}.{socket.gethostname()}.*.tmp")
+    numbers = {left: left.name.split(".")[-2] for left in found}
+    return sorted(left for left, number in numbers.items() if number.isdigit() and not _is_another(int(number)))
+
+
+def _is_another(process: int) -> bool:
+    """Whether a process is running, and not this one."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:

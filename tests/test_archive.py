@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import socket
 import sys
 import tarfile
 import time
@@ -190,6 +191,12 @@ def test_links_inside_become_plain_files(tmp_path):
     assert not any(f.is_symlink() for f in files)
 
 
+def test_a_folder_of_links_alone(tmp_path):
+    link = _member("set/bagel/test/good/rgb/000.png", b"", type=tarfile.LNKTYPE, linkname=GOOD[0].name)
+    unpack([_tar(tmp_path / "a.tar", GOOD, link)], tmp_path / "out")
+    assert (tmp_path / "out/bagel/test/good/rgb/000.png").read_bytes() == b"picture"
+
+
 BAD_MEMBERS = {
     "climbs": _member("bagel/train/../../../evil.png"),
     "absolute": _member("/bagel/train/evil.png"),
@@ -271,6 +278,16 @@ def test_plain_tars_cut_between_two_files(tmp_path):
         unpack([path], tmp_path / "raw")
 
 
+def test_damaged_zips_by_the_command(tmp_path, capsys):
+    for name, date, kept in (("cut", (2020, 1, 1), -30), ("month", (2020, 13, 1), None)):
+        path = tmp_path / f"{name}.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(zipfile.ZipInfo("bagel/train/good/rgb/000.png", (*date, 0, 0, 0)), "x")
+        path.write_bytes(path.read_bytes()[:kept])
+        assert _data("mvtec3d", "--root", tmp_path, "--archive", path) == 1
+        assert f"{name}.zip: damaged or not complete" in capsys.readouterr().err
+
+
 def test_a_flipped_bit_is_noticed(tmp_path):
     for mode, name in (("w:xz", "a.xz"), ("w:gz", "a.gz")):
         path = _tar(tmp_path / name, _member("bagel/train/a", np.random.default_rng(0).bytes(50_000)), mode=mode)
@@ -296,9 +313,54 @@ def test_an_interrupted_call_goes_on(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         unpack([path], tmp_path / "raw")
     assert not (tmp_path / "raw/bagel").exists()
+    (staged,) = (tmp_path / "raw").iterdir()
+    staged.rename(staged.with_name(staged.name.replace(f".{os.getpid()}.", ".999999999.")))  # of a killed process
     unpack([path], tmp_path / "raw")
+    assert [p.name for p in (tmp_path / "raw").iterdir()] == ["bagel"]
     assert opened[4:] == ["003.png", "004.png", "005.png"]  # three were there, the fourth not known to be whole
     assert len(_tree(tmp_path / "raw")) == 6
+
+
+def _stop_after_one_file(patch):
+    def utime(*_):
+        raise KeyboardInterrupt
+
+    patch.setattr(sys.modules["mafr.data.archive"].os, "utime", utime)
+
+
+def test_categories_that_another_call_has_begun_are_not_taken_for_whole(tmp_path, monkeypatch):
+    path = _tar(tmp_path / "a.tar", GOOD, _member("set/bagel/train/b"), _member("set/tire/train/a"))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        _stop_after_one_file(patch)
+        unpack([path], tmp_path / "raw", ["bagel"])
+    unpack([path], tmp_path / "raw", ["tire"])
+    assert [p.name for p in (tmp_path / "raw").iterdir()] == ["tire"]
+
+
+def test_only_what_ended_processes_have_staged_is_removed(tmp_path):
+    here = socket.gethostname()
+    running = tmp_path / f"raw/.unpacking-01234567.{here}.{os.getppid()}.tmp/bagel/train/a"
+    killed = tmp_path / f"raw/.unpacking-01234567.{here}.999999999.tmp/bagel/train/a"
+    for path in (running, killed):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"x")
+    unpack([_tar(tmp_path / "a.tar", GOOD)], tmp_path / "raw")
+    assert {p.name for p in (tmp_path / "raw").iterdir()} == {"bagel", running.parents[2].name}
+    assert running.is_file()
+
+
+def test_staged_files_count_as_room(tmp_path, monkeypatch):
+    members = [_member(f"bagel/train/{k}", b"x" * size) for k, size in enumerate((600_000, 400_000))]
+    path = _tar(tmp_path / "a.tar", *members)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        _stop_after_one_file(patch)
+        unpack([path], tmp_path / "raw")
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, 900_000))
+    with pytest.raises(DataError, match=r"needs 1\.4 MB of disk"):
+        unpack_archives("mvtec3d", [path], tmp_path / "other")
+    unpack_archives("mvtec3d", [path], tmp_path / "raw")
+    assert len(list((tmp_path / "raw/bagel/train").iterdir())) == 2
 
 
 def test_several_archives_in_parallel(tmp_path):

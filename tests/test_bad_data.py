@@ -1,6 +1,7 @@
 """Bad input: one clear DataError each, naming the file and the way out."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -48,9 +49,10 @@ def test_missing_folders_name_the_command(tmp_path, done):
         _preprocess(tmp_path / "nothing", config=smoke)
     with pytest.raises(DataError, match=r"bagel: no such folder.*`mafr data generate`"):
         _open(tmp_path / "nothing", "bagel", config=demo)
-    with pytest.raises(DataError, match=r"bagel: no such folder \(found are bracket\).*`mafr data mvtec3d"):
+    message = r"bagel: no such folder \(found are bracket\).*`mafr data mvtec3d --data-root DIR --categories bagel`"
+    with pytest.raises(DataError, match=message):
         _open(done, "bagel")
-    with pytest.raises(DataError, match=r"bagel: no such folder \(found are bracket\)"):
+    with pytest.raises(DataError, match=message):
         _preprocess(tmp_path / "raw", categories=["bagel"])
     (tmp_path / "void").mkdir()
     with pytest.raises(DataError, match=r"void: no category folders"):
@@ -68,6 +70,11 @@ def test_unknown_names(tmp_path, done):
         _open(done, "brakcet")
     with pytest.raises(DataError, match=r"unknown category 'brakcet'; found are bracket"):
         _preprocess(tmp_path / "raw", categories=["brakcet"])
+    message = r"nothing: unknown category 'brakcet'; nothing is there; published are bagel, cable_gland, carrot,"
+    with pytest.raises(DataError, match=message):
+        _open(tmp_path / "nothing", "brakcet")
+    with pytest.raises(DataError, match=message):
+        _preprocess(tmp_path / "nothing", categories=["brakcet"])
     with pytest.raises(DataError, match=r"unknown plane mode 'keep'"):
         _preprocess(tmp_path / "raw", plane="keep")
 
@@ -84,6 +91,15 @@ def test_empty_split(raw):
         path.unlink()
     with pytest.raises(DataError, match=r"bracket/train: no samples; train/.*expected"):
         _preprocess(raw)
+
+
+@pytest.mark.parametrize("dataset", ["mvtec3d", "eyecandies"])
+def test_a_category_without_training_samples(tmp_path, dataset):
+    write = rawdata.write_mvtec3d if dataset == "mvtec3d" else rawdata.write_eyecandies
+    shutil.rmtree(write(tmp_path / "raw", "thing") / "train")
+    with pytest.raises(DataError, match=r"thing/train: no samples; .* add them in the layout of"):
+        _preprocess(tmp_path / "raw", dataset)
+    assert not (tmp_path / "out").exists()
 
 
 def test_raw_files_are_not_to_be_overwritten(raw):

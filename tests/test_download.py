@@ -12,7 +12,9 @@ import pytest
 import rawdata
 
 from mafr.cli import main
+from mafr.config import CATEGORIES
 from mafr.data import download as module
+from mafr.data.acquire import download_raw
 from mafr.data.drive import confirm_address
 from mafr.errors import DataError
 from mafr.fetch import fetched
@@ -262,3 +264,59 @@ def test_raw_data_that_is_there_is_not_downloaded_again(tmp_path):
     rawdata.write_mvtec3d(tmp_path / "raw/mvtec3d", "bracket")
     assert _data("mvtec3d", "--root", tmp_path) == 0  # no server at all
     assert (tmp_path / "processed/mvtec3d/bracket/manifest.json").is_file()
+
+
+def _tiny(folder, *categories) -> bytes:
+    """An archive that unpacks, and no more."""
+    for name in categories:
+        (folder / name / "train").mkdir(parents=True)
+        (folder / name / "train/a").write_bytes(b"x")
+    return _archive(folder, "set")
+
+
+@pytest.mark.parametrize("way", ["url", "categories", "begun"])
+def test_missing_published_categories_are_named_and_fetched_when_asked(way, server, tmp_path, monkeypatch, capsys):
+    raw, downloads, missing = tmp_path / "raw", tmp_path / "downloads", CATEGORIES["mvtec3d"][1:]
+    (raw / "bagel").mkdir(parents=True)
+    server.files["/a.tar.xz"] = _tiny(tmp_path / "made", *missing)
+    monkeypatch.setattr(sys.modules["mafr.data.acquire"], "MVTEC3D_ADDRESSES", (server.address + "/a.tar.xz",))
+    download_raw("mvtec3d", raw, downloads, whole=False)
+    assert f"not downloaded, as there is data already; --categories {','.join(missing)} " in capsys.readouterr().err
+    assert server.asked == []
+    if way == "begun":
+        downloads.mkdir()
+    options = {"url": {"url": server.address + "/a.tar.xz"}, "categories": {"categories": missing}, "begun": {}}
+    download_raw("mvtec3d", raw, downloads, whole=False, **options[way])
+    assert {p.name for p in raw.iterdir()} == set(CATEGORIES["mvtec3d"])
+    assert not downloads.exists()
+
+
+def test_partial_downloads_of_other_calls_stay(server, tmp_path):
+    downloads = tmp_path / "downloads"
+    downloads.mkdir()
+    (downloads / "Confetto.tar.part").write_bytes(b"half")
+    server.files["/Lollipop.tar"] = _tiny(tmp_path / "made", "Lollipop")
+    download_raw("eyecandies", tmp_path / "raw", downloads, server.address + "/{category}.tar", ["Lollipop"])
+    assert [p.name for p in downloads.iterdir()] == ["Confetto.tar.part"]
+
+
+def test_what_an_interrupted_call_has_unpacked_counts_as_room(server, tmp_path, monkeypatch):
+    (tmp_path / "Lollipop/train").mkdir(parents=True)
+    (tmp_path / "Lollipop/train/a").write_bytes(CONTENT)
+    server.files["/Lollipop.tar"] = content = _archive(tmp_path / "Lollipop")
+    call = ("eyecandies", tmp_path / "raw", tmp_path / "downloads", server.address + "/{category}.tar", ["Lollipop"])
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(sys.modules["mafr.data.archive"].os, "utime", stop)
+        download_raw(*call)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**12, 0, len(content)))
+    download_raw(*call)
+    assert (tmp_path / "raw/Lollipop/train/a").read_bytes() == CONTENT
+
+
+def test_a_misspelt_category_is_said_before_anything_is_fetched(tmp_path, capsys):
+    assert _data("mvtec3d", "--root", tmp_path, "--categories", "bagel,brakcet") == 1  # no server at all
+    assert "unknown category 'brakcet'; nothing is there; published are bagel, cable" in capsys.readouterr().err

@@ -265,6 +265,35 @@ def test_what_is_up_to_date_is_kept(tmp_path):
     assert (out / "bracket/manifest.json").stat().st_mtime_ns == manifest
 
 
+def test_damaged_outputs_are_made_again_and_no_others(tmp_path):
+    raw, out, config = tmp_path / "raw", tmp_path / "processed", rawdata.config()
+    rawdata.write_mvtec3d(raw)
+    preprocess("mvtec3d", raw, out, config)
+    whole, first = _tree(out), _times(out)
+    base = out / "bracket/test/crack"
+    for path in (base / "xyz/009.tiff", base / "rgb/010.png"):
+        path.write_bytes(path.read_bytes()[:-100])
+    preprocess("mvtec3d", raw, out, config)
+    assert _tree(out) == whole
+    changed = {p.relative_to(base).as_posix() for p, time in _times(out).items() if first[p] != time}
+    assert changed == {"xyz/009.tiff", "xyz/010.tiff"}
+
+
+def test_manifests_of_before_without_sizes_are_kept(tmp_path):
+    raw, out, config = tmp_path / "raw", tmp_path / "processed", rawdata.config()
+    rawdata.write_mvtec3d(raw)
+    preprocess("mvtec3d", raw, out, config)
+    path = out / "bracket/manifest.json"
+    manifest = json.loads(path.read_text())
+    for record in manifest["samples"].values():
+        del record["sizes"]
+    path.write_text(json.dumps(manifest))
+    first = _times(out)
+    preprocess("mvtec3d", raw, out, config)
+    assert json.loads(path.read_text()) == manifest
+    assert _times(out) == first
+
+
 def test_only_changed_samples_are_made_again_and_only_their_split_changes(tmp_path):
     raw, out, config = tmp_path / "raw", tmp_path / "processed", rawdata.config()
     folder = rawdata.write_mvtec3d(raw)

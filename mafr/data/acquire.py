@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from mafr.config import CATEGORIES, DATASET_TITLES
-from mafr.data.archive import is_archive, unpack, unpacked_size
+from mafr.data.archive import is_archive, staged_size, unpack, unpacked_size
 from mafr.data.counts import unpacked_bytes
 from mafr.data.download import (
     DRIVE,
@@ -21,7 +22,7 @@ from mafr.data.download import (
     download,
     locate,
 )
-from mafr.data.layout import subfolders
+from mafr.data.layout import subfolders, unknown_category
 from mafr.data.manifest import read_json
 from mafr.errors import DataError
 from mafr.fetch import fetched
@@ -79,7 +80,8 @@ def unpack_archives(
         or not {name for name in known[stamps[path]] if categories is None or name in categories} <= set(there)
     ]
     if todo:
-        check_space(raw, DATASET_TITLES[dataset], 0, sum(_size(dataset, path, categories) for path in todo))
+        size = sum(_size(dataset, path, categories) for path in todo)
+        check_space(raw, DATASET_TITLES[dataset], 0, size, staged_size(todo, raw, categories))
         for path, held in unpack(todo, raw, categories, workers).items():
             known[stamps[path]] = held
         write_json(raw / _KNOWN, known)
@@ -100,27 +102,33 @@ def download_raw(
     categories: Sequence[str] | None = None,
     whole: bool = True,
 ) -> None:
-    """Download and unpack the categories that `raw` misses; does nothing where there is raw data already.
+    """Download and unpack the categories that `raw` misses.
 
-    What an interrupted call has downloaded and unpacked is kept; a finished archive is removed once it is unpacked.
+    Data that was put in place by hand stays as it is: without `url`, `categories` or a begun download, nothing is
+    downloaded to a `raw` that holds some; which published categories are missing is then said on stderr. What an
+    interrupted call has downloaded and unpacked is kept; a finished archive is removed once it is unpacked.
 
     Args:
         raw: gets `<category>/...`.
         downloads: for archives, until they are unpacked.
         url: instead of the known address; for Eyecandies with {category} in it.
-        categories: default: all published ones where `raw` is empty or a download was begun, else none.
+        categories: default: all published ones.
         whole: the archive must be the published one, by its checksum where that is known.
 
     Raises:
-        DataError: no address answers with the archive, the disk is too small, or the archive is damaged.
+        DataError: a category is neither published nor there, no address answers with the archive, the disk is too
+            small, or the archive is damaged.
     """
-    found = subfolders(raw)
-    if categories is None:
-        wanted = CATEGORIES[dataset] if not found or downloads.is_dir() else ()
-    else:
-        wanted = [name for name in categories if name in CATEGORIES[dataset]]
-    missing = [name for name in wanted if name not in found]
+    found, published = subfolders(raw), CATEGORIES[dataset]
+    missing = [name for name in (published if categories is None else categories) if name not in found]
+    if unknown := [name for name in missing if name not in published]:
+        raise unknown_category(dataset, raw, unknown[0])
     if not missing:
+        return
+    if found and categories is None and url is None and not downloads.is_dir():
+        if len(missing) < len(published):  # else it is data of one's own
+            print(f"mafr: no {', '.join(missing)} in {raw}: not downloaded, as there is data already; --categories "
+                  f"{','.join(missing)} downloads what is missing", file=sys.stderr)  # fmt: skip
         return
     title, page = DATASET_TITLES[dataset], PAGES[dataset]
     advice = f"get the archive or a new address from {page}, then use --archive FILE or --url ADDRESS"
@@ -129,7 +137,7 @@ def download_raw(
     else:
         files = {f"{name}.tar": ([name], (_class_address(name, url),)) for name in missing}
     remotes = {name: locate(addresses, title, advice) for name, (_, addresses) in files.items()}
-    _check_download(dataset, downloads, remotes, missing)
+    _check_download(dataset, raw, downloads, remotes, missing)
     size = _gb(sum(remote.size or 0 for remote in remotes.values()))
     print(f"mafr: no {', '.join(missing)} in {raw}: downloading {title} ({size}; licence: see {page}); --archive or "
           "--source take what is on disk already", file=sys.stderr)  # fmt: skip
@@ -145,32 +153,41 @@ def download_raw(
             if absent := [category for category in files[name][0] if category not in held]:
                 raise DataError(f"{path}: the archive holds {', '.join(held)}, not {', '.join(absent)}; {advice}")
         except DataError:
-            path.unlink()  # it would be no better the next time
+            path.unlink(missing_ok=True)  # it would be no better the next time
             raise
-        path.unlink()
-    shutil.rmtree(downloads)
+        path.unlink(missing_ok=True)  # another process may have wanted it for other categories
+    with suppress(OSError):  # other calls' archives are still on their way
+        downloads.rmdir()
 
 
-def check_space(folder: Path, what: str, archive: float, unpacked: float) -> None:
-    """Raise DataError unless the disk of `folder` has room for an archive, its files and the processed copy."""
+def check_space(folder: Path, what: str, archive: float, unpacked: float, staged: float = 0) -> None:
+    """Raise DataError unless the disk of `folder` has room for an archive, its files and the processed copy.
+
+    staged: bytes of the unpacked files that are on the disk already.
+    """
     place = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(place).free
-    processed = _PROCESSED * unpacked
-    needed = archive + unpacked + processed
+    left, processed = max(unpacked - staged, 0), _PROCESSED * unpacked
+    needed = archive + left + processed
     if needed > free:
-        parts = f"{_gb(archive)} to download, {_gb(unpacked)} unpacked, some {_gb(processed)} processed"
+        parts = f"{_gb(archive)} to download, {_gb(left)} unpacked, some {_gb(processed)} processed"
         raise DataError(
             f"{place}: {what} needs {_gb(needed)} of disk ({parts}), {_gb(free)} are free; make room, choose another "
             "folder by --data-root, or fewer by --categories"
         )
 
 
-def _check_download(dataset: str, downloads: Path, remotes: dict[str, Remote], categories: Sequence[str]) -> None:
+def _check_download(
+    dataset: str, raw: Path, downloads: Path, remotes: dict[str, Remote], categories: Sequence[str]
+) -> None:
     sizes = {name: remote.size or 0 for name, remote in remotes.items()}
     left = sum(max(size - fetched(downloads / name), 0) for name, size in sizes.items())
     # A published class of Eyecandies is a plain tar: as large unpacked, and the next one comes when it is gone.
     unpacked = unpacked_bytes(dataset, categories) or sum(sizes.values())
-    check_space(downloads, DATASET_TITLES[dataset], max(sizes.values()) if len(sizes) > 1 else left, unpacked)
+    whole = [downloads / name for name in sizes if (downloads / name).is_file()]
+    staged = sum(staged_size([path], raw, categories) for path in whole)
+    archive = max(sizes.values()) if len(sizes) > 1 else left
+    check_space(downloads, DATASET_TITLES[dataset], archive, unpacked, staged)
 
 
 def _class_address(category: str, url: str | None) -> str:

@@ -19,6 +19,7 @@ import zipfile
 import zlib
 from calendar import timegm
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -26,12 +27,14 @@ from typing import IO
 
 from mafr.data.layout import subfolders
 from mafr.errors import DataError
+from mafr.paths import leftovers, process_temporary
 from mafr.progress import byte_bar, map_parallel
 
-STAGING = ".unpacking-"  # and a digest of the archives' names and sizes
+_STAGING = "unpacking-"  # and a digest of the archives' names and sizes
 _TOP = ("train", "validation", "val", "test", "test_public", "test_private", "calibration")
 _BESIDE = ("intrinsics.json", "camera_parameters.json")  # files of a category beside its splits
-_BROKEN = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, OSError)
+# ValueError: a zip's month 13, or a name that is not in the encoding it claims
+_BROKEN = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, OSError, ValueError)
 _COPY = 1 << 20
 
 
@@ -52,13 +55,20 @@ def is_archive(path: Path) -> bool:
 
 
 def unpacked_size(path: Path) -> int | None:
-    """Bytes of an archive's files; None for a compressed tar, which does not say."""
+    """Bytes of an archive's files; None for a compressed tar, which does not say. Raises DataError for damaged ones."""
     if _is_zip(path):
-        with zipfile.ZipFile(path) as archive:
+        with _refusing(path), zipfile.ZipFile(path) as archive:
             return sum(item.file_size for item in archive.infolist())
     with path.open("rb") as file:
         file.seek(257)
         return path.stat().st_size if file.read(5) == b"ustar" else None
+
+
+def staged_size(archives: Sequence[Path], target: Path, categories: Sequence[str] | None = None) -> int:
+    """Bytes that `unpack` would find written already by an interrupted call with the same archives."""
+    staging = _staging(archives, target)
+    names = [name for name in subfolders(staging) if categories is None or name in categories]
+    return sum(path.stat().st_size for name in names for path in (staging / name).rglob("*") if path.is_file())
 
 
 def unpack(
@@ -84,8 +94,7 @@ def unpack(
             raise DataError(f"{path}: no such file; name an archive, or a folder of archives")
         if not is_archive(path):
             raise DataError(f"{path}: neither a tar nor a zip archive; download it again")
-    key = "\n".join(f"{path.name} {path.stat().st_size}" for path in archives)
-    staging = target / (STAGING + hashlib.sha256(key.encode()).hexdigest()[:8])
+    staging = _staging(archives, target)
     done = subfolders(target)
     only = None if categories is None else tuple(categories)
     several = len(archives) > 1  # then a bar over them, for their own would overwrite each other
@@ -93,11 +102,24 @@ def unpack(
     staging.mkdir(parents=True, exist_ok=True)
     found = map_parallel(job, list(archives), workers, "unpacking") if several else [job(path) for path in archives]
     for name in subfolders(staging):
-        if not (target / name).exists():
+        # Other categories are an interrupted call's that asked for them, and perhaps not whole.
+        if (only is None or name in only) and not (target / name).exists():
             (staging / name).rename(target / name)
-    for leftover in target.glob(STAGING + "*"):  # this call's, and those of calls that were given up
-        shutil.rmtree(leftover)
+    for leftover in leftovers(target / f"{_STAGING}*"):  # this call's, and those of calls given up
+        shutil.rmtree(leftover, ignore_errors=True)
     return {path: sorted(names) for path, names in zip(archives, found, strict=True)}
+
+
+def _staging(archives: Sequence[Path], target: Path) -> Path:
+    """This process's folder to unpack these archives in: with what an ended process has left of them, if any."""
+    key = "\n".join(f"{path.name} {path.stat().st_size}" for path in archives)
+    place = target / (_STAGING + hashlib.sha256(key.encode()).hexdigest()[:8])
+    own = process_temporary(place)
+    for left in leftovers(place):
+        if not own.exists():
+            with suppress(FileNotFoundError):  # another process was faster
+                left.rename(own)
+    return own
 
 
 def _unpack_one(path: Path, staging: Path, skip: Sequence[str], only: Sequence[str] | None, silent: bool) -> set[str]:
@@ -105,7 +127,7 @@ def _unpack_one(path: Path, staging: Path, skip: Sequence[str], only: Sequence[s
     found: set[str] = set()
     links: list[tuple[str, str, Path]] = []
     written: dict[str, Path] = {}
-    try:
+    with _refusing(path):
         for entry in _entries(path, silent):
             parts = _safe(entry.name, path)
             place = _place(parts, path)
@@ -123,6 +145,24 @@ def _unpack_one(path: Path, staging: Path, skip: Sequence[str], only: Sequence[s
                 links.append((entry.name, entry.link, output))
             else:
                 _write(entry, output)
+    for name, link, output in links:
+        source = written.get("/".join(_safe(link, path, name)))
+        if source is None or not source.is_file():
+            raise DataError(f"{path}: entry {name!r} links to {link!r}, which is no file of the archive")
+        output.parent.mkdir(parents=True, exist_ok=True)  # a folder may hold nothing but links
+        shutil.copyfile(source, output)
+    if not found:
+        raise DataError(
+            f"{path}: no category folders in the archive; <category>/train/... expected, as in the published ones"
+        )
+    return found
+
+
+@contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    """What goes wrong while an archive is read becomes one DataError."""
+    try:
+        yield
     except DataError:
         raise
     except RuntimeError as error:  # zipfile's word for an archive with a password
@@ -131,16 +171,6 @@ def _unpack_one(path: Path, staging: Path, skip: Sequence[str], only: Sequence[s
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk's trouble, not the archive's
         raise DataError(f"{path}: damaged or not complete ({error}); download or copy it again") from error
-    for name, link, output in links:
-        source = written.get("/".join(_safe(link, path, name)))
-        if source is None or not source.is_file():
-            raise DataError(f"{path}: entry {name!r} links to {link!r}, which is no file of the archive")
-        shutil.copyfile(source, output)
-    if not found:
-        raise DataError(
-            f"{path}: no category folders in the archive; <category>/train/... expected, as in the published ones"
-        )
-    return found
 
 
 def _safe(name: str, path: Path, link: str = "") -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 from mafr.config import CATEGORIES, DATASETS, Config
 from mafr.data.clouds import decode_camera, decode_scan
 from mafr.data.files import check_mask_label, check_same_size, decode_mask, decode_rgb, decode_xyz, read_bytes
-from mafr.data.layout import SPLITS, Entry, scan_split, subfolders
+from mafr.data.layout import SPLITS, Entry, found_in, scan_split, unknown_category
 from mafr.data.manifest import data_command, digest, load_manifest
 from mafr.data.mvtec3d import clean_cloud, shows_table
 from mafr.data.samples import Sample
@@ -87,11 +87,10 @@ def open_dataset(name: str, root: str | Path, category: str, split: str, config:
     command = data_command(name, config)
     folder = root / category
     if not folder.is_dir():
-        found = subfolders(root)
-        there = f"found are {', '.join(found)}" if found else "nothing is there"
-        if category in CATEGORIES[name] or not found:
-            raise DataError(f"{folder}: no such folder ({there}); make the data ready with `{command}`")
-        raise DataError(f"{root}: unknown category {category!r}; {there}")
+        if category not in CATEGORIES[name]:
+            raise unknown_category(name, root, category)
+        way = data_command(name, config, category)
+        raise DataError(f"{folder}: no such folder ({found_in(root)}); make the data ready with `{way}`")
     manifest = load_manifest(folder, name, config)
     entries = scan_split(folder, split)
     listed = {sample for sample in manifest["samples"] if sample.startswith(f"{split}/")}

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from mafr.config import CATEGORIES
 from mafr.errors import DataError
 
 SPLITS = ("train", "validation", "test")
@@ -50,6 +51,21 @@ def subfolders(folder: Path) -> list[str]:
             return sorted(item.name for item in found if item.is_dir() and not item.name.startswith("."))
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def found_in(folder: Path) -> str:
+    """The folders in `folder`, in words, for messages."""
+    names = ", ".join(subfolders(folder))
+    return f"found are {names}" if names else "the folder is empty" if folder.is_dir() else "nothing is there"
+
+
+def unknown_category(dataset: str, root: Path, category: str) -> DataError:
+    """What to say of a name that is neither published nor a folder in `root`."""
+    published = ", ".join(CATEGORIES[dataset])
+    return DataError(
+        f"{root}: unknown category {category!r}; {found_in(root)}; published are {published}: correct the name, or add "
+        "a folder by it for data of your own"
+    )
 
 
 def files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:

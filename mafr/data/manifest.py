@@ -15,11 +15,11 @@ MANIFEST = "manifest.json"
 GENERATED = "generated.json"  # beside the raw files of a generated category
 
 
-def data_command(dataset: str, config: Config) -> str:
-    """The command that makes a profile's data set ready."""
+def data_command(dataset: str, config: Config, category: str = "") -> str:
+    """The command that makes a profile's data set ready; of a real one, only a category if that is given."""
     if config.generated:
         return "mafr data generate" + (f" --profile {config.profile}" if config.profile != "demo" else "")
-    return f"mafr data {dataset} --data-root DIR"
+    return f"mafr data {dataset} --data-root DIR" + (f" --categories {category}" if category else "")
 
 
 def digest(lines: Iterable[str]) -> str:
@@ -68,7 +68,7 @@ def check_source(source: Mapping | None, folder: Path, dataset: str, config: Con
 def build_manifest(
     dataset: str, category: str, plane: str, parameters: Mapping, source: Mapping | None, records: list[dict]
 ) -> dict:
-    """The manifest of processed samples, from their records (id, key, listing, content, points)."""
+    """The manifest of processed samples, from their records (id, key, listing, content, points, sizes)."""
     settings = settings_digest(dataset, plane, parameters)
     counts: dict[str, dict[str, int]] = {}
     contents: dict[str, list[str]] = {}

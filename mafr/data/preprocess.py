@@ -12,7 +12,7 @@ from types import ModuleType
 from mafr.config import CATEGORIES, DATASET_TITLES, DATASETS, Config
 from mafr.data import eyecandies, mvtec3d
 from mafr.data.files import encode_xyz, read_bytes
-from mafr.data.layout import subfolders
+from mafr.data.layout import found_in, subfolders, unknown_category
 from mafr.data.manifest import (
     GENERATED,
     MANIFEST,
@@ -107,21 +107,23 @@ def preprocess(
 
 
 def _categories(dataset: str, raw_root: Path, config: Config, asked: Sequence[str] | None) -> list[str]:
-    command = data_command(dataset, config)
     found = subfolders(raw_root)
+    for name in asked or ():
+        if name not in found and name not in CATEGORIES[dataset]:
+            raise unknown_category(dataset, raw_root, name)
     if not raw_root.is_dir():
+        command = data_command(dataset, config)
         hint = "" if config.generated else f" (it belongs in DIR/raw/{dataset}, or name it by --source)"
         raise DataError(f"{raw_root}: no such folder; make the data ready with `{command}`{hint}")
     names = list(asked) if asked is not None else list(config.categories(dataset)) if config.generated else found
     if not names:
         raise DataError(f"{raw_root}: no category folders; expected are <category>/... as in {DATASET_TITLES[dataset]}")
     for name in names:
-        if name in found:
-            continue
-        there = f"found are {', '.join(found)}" if found else "the folder is empty"
-        if name in CATEGORIES[dataset]:
-            raise DataError(f"{raw_root / name}: no such folder ({there}); make the data ready with `{command}`")
-        raise DataError(f"{raw_root}: unknown category {name!r}; {there}")
+        if name not in found:
+            way = data_command(dataset, config, name)
+            raise DataError(
+                f"{raw_root / name}: no such folder ({found_in(raw_root)}); make the data ready with `{way}`"
+            )
     return names
 
 
@@ -131,6 +133,11 @@ def _plan(dataset: str, raw: Path, out: Path, config: Config, plane: str) -> _Ca
     source = read_json(raw / GENERATED, f"make the data again with `{data_command(dataset, config)}`")
     check_source(source, raw, dataset, config)
     samples = tuple(module.scan(raw))
+    if not any(sample.key.startswith("train/") for sample in samples):
+        raise DataError(
+            f"{raw / 'train'}: no samples; every method learns from the good samples of a category: add them in the "
+            f"layout of {DATASET_TITLES[dataset]}"
+        )
     listings = {sample.key: _listing(raw, sample) for sample in samples}
     settings = settings_digest(dataset, plane, module.PARAMETERS)
     again = "delete it and preprocess again"
@@ -138,7 +145,7 @@ def _plan(dataset: str, raw: Path, out: Path, config: Config, plane: str) -> _Ca
     previous = manifest or read_json(out / _PREVIOUS, again) or {}
     records = {}
     if previous.get("settings") == settings:
-        records = {r["key"]: {"id": name, **r} for name, r in previous["samples"].items() if _exists(out, name)}
+        records = {r["key"]: {"id": name, **r} for name, r in previous["samples"].items() if _is_whole(out, name, r)}
     if manifest and manifest.get("settings") == settings and manifest.get("source") == source:
         listing = listing_digest({"key": key, "listing": text} for key, text in listings.items())
         if manifest["raw_listing"] == listing and len(records) == len(samples):
@@ -147,7 +154,7 @@ def _plan(dataset: str, raw: Path, out: Path, config: Config, plane: str) -> _Ca
         entry = read_json(path, again) or {}
         if entry.get("settings") != settings:
             path.unlink()
-        elif _exists(out, entry["record"]["id"]):
+        elif _is_whole(out, entry["record"]["id"], entry["record"]):
             records[entry["record"]["key"]] = entry["record"]
     if previous:
         # Until all is done the category is not to be used. Files of other settings are overwritten one by
@@ -182,14 +189,14 @@ def _process_sample(job: _Job, sample: RawSample, listing: str, old: dict | None
         record = {**old, **record}
     else:
         made = _MODULES[job.dataset].convert(job.raw, sample, contents, job.plane)
-        rgb, xyz, gt = _outputs(job.out, made.id)
-        write_atomically(rgb, made.rgb)
-        write_atomically(xyz, encode_xyz(made.xyz))
-        if made.gt is not None:
-            write_atomically(gt, made.gt)
-        else:
-            gt.unlink(missing_ok=True)
-        record = {"id": made.id, **record, "points": int((made.xyz != 0).any(axis=2).sum())}
+        outputs = (made.rgb, encode_xyz(made.xyz), made.gt)
+        for path, output in zip(_outputs(job.out, made.id), outputs, strict=True):
+            if output is not None:
+                write_atomically(path, output)
+            else:
+                path.unlink(missing_ok=True)
+        sizes = [None if output is None else len(output) for output in outputs]
+        record = {"id": made.id, **record, "points": int((made.xyz != 0).any(axis=2).sum()), "sizes": sizes}
     journal = job.out / _JOURNAL / f"{sample.key.replace('/', '-')}.json"
     write_json(journal, {"settings": job.settings, "record": record})
     return record
@@ -216,9 +223,18 @@ def _outputs(out: Path, name: str) -> tuple[Path, Path, Path]:
     return folder / "rgb" / f"{stem}.png", folder / "xyz" / f"{stem}.tiff", folder / "gt" / f"{stem}.png"
 
 
-def _exists(out: Path, name: str) -> bool:
-    rgb, xyz, gt = _outputs(out, name)
-    return rgb.is_file() and xyz.is_file() and (gt.is_file() or not name.startswith("test/"))
+def _is_whole(out: Path, name: str, record: dict) -> bool:
+    """Whether a sample's files are there, and as large as they were written (old manifests do not say how large)."""
+    sizes = [_size(path) for path in _outputs(out, name)]
+    needed = sizes if name.startswith("test/") else sizes[:2]
+    return None not in needed and record.get("sizes", sizes) == sizes
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
 
 
 def _listing(raw: Path, sample: RawSample) -> str:

@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import shutil
-import socket
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +21,7 @@ from mafr.data.samples import Sample
 from mafr.errors import ConfigError, DataError
 from mafr.features.encoders import known_weights
 from mafr.features.extract import FEATURE_VERSION, TOKEN_NAMES, FeatureExtractor, Prepared, Tokens, densify
-from mafr.paths import write_json
+from mafr.paths import leftovers, process_temporary, write_json
 from mafr.progress import bar, default_workers
 
 _META = "meta.json"
@@ -118,9 +117,9 @@ def build_store(
     if found is not None:
         return found
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(folder)
-    temporary = folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    for left in leftovers(folder):
+        shutil.rmtree(left, ignore_errors=True)
+    temporary = process_temporary(folder)
     temporary.mkdir()
     try:
         _write(temporary, dataset, config, extractor, batch or (8 if extractor.place.device.type == "cuda" else 1))
@@ -243,21 +242,3 @@ def _rows(sample: Sample, tokens: Tokens, row: int) -> Iterator[tuple[str, np.nd
         yield name, getattr(tokens, name)[row].numpy()
     yield "gt", np.packbits(sample.gt[0])
     yield "mask", np.packbits(sample.valid[0])
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Delete what killed processes of this machine have left of this store."""
-    for left in folder.parent.glob(f".{folder.name}.{socket.gethostname()}.*.tmp"):
-        number = left.name.split(".")[-2]
-        if number.isdigit() and not _is_running(int(number)):
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
