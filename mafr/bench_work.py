@@ -156,9 +156,11 @@ class _Work:
             self.model.train()
             pipeline.step(self.sample, optimiser[0])
 
+        torch.manual_seed(0)  # the weights as they were before any step
+        untouched = MAFR.from_config(self.config).to(self.place.device).eval()
+
         def predict() -> Tensor:
-            torch.manual_seed(0)  # the weights as they were before any step
-            pipeline.model = MAFR.from_config(self.config).to(self.place.device).eval()
+            pipeline.model = untouched
             try:
                 return pipeline.predict(self.sample)
             finally:

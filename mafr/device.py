@@ -67,8 +67,9 @@ def keep_freed_memory() -> None:
     except (OSError, AttributeError, TypeError):
         return
     m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
-    mallopt(m_mmap_threshold, 2**28)
-    mallopt(m_trim_threshold, 2**31 - 1)
+    # Older versions take no more than 32 MB; setting one threshold alone would only stop the other from adapting.
+    if mallopt(m_mmap_threshold, 2**28) or mallopt(m_mmap_threshold, 2**25):
+        mallopt(m_trim_threshold, 2**31 - 1)
 
 
 def release_freed_memory() -> None:
@@ -87,7 +88,8 @@ def native_bfloat16(kind: str) -> bool:
     """Whether a device kind ("cpu", "cuda") has instructions that multiply bfloat16 with float32 sums."""
     if kind == "cuda":
         return torch.cuda.get_device_capability() >= (8, 0)
-    if os.environ.get("ONEDNN_MAX_CPU_ISA"):  # a limit set by the user counts as the hardware
-        return "BF16" in os.environ["ONEDNN_MAX_CPU_ISA"].upper() or "AMX" in os.environ["ONEDNN_MAX_CPU_ISA"].upper()
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()  # the user's
+    if limit not in ("", "ALL", "DEFAULT") and "BF16" not in limit and "AMX" not in limit:
+        return False
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, name)() for name in checks if hasattr(torch.cpu, name))

@@ -15,7 +15,7 @@ from mafr.device import native_bfloat16
 from mafr.emulation import emulated_bfloat16
 from mafr.evaluation import all_metrics
 from mafr.experiments import Run, run_all, table_runs
-from mafr.extraction import load_features
+from mafr.extraction import extract_features, load_features
 from mafr.methods import MAFR
 from mafr.outcomes import residual_maps
 from mafr.paths import Paths
@@ -50,6 +50,7 @@ def precision_effect(
     """
     base = replace(config, precision="float32")
     runs = table_runs(1, base, variants, methods=(MAFR,))
+    extract_features(paths, base, "mvtec3d", base.categories("mvtec3d"), workers)
     records = run_all(runs, paths, workers)
     halves = [replace(run, config=replace(run.config, precision="bfloat16")) for run in runs]
     with nullcontext() if native_bfloat16("cpu") else emulated_bfloat16():

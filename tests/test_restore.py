@@ -138,6 +138,37 @@ def test_dropout_has_its_rate_and_its_mask_in_the_backward_pass():
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("variant", ["paper", "released"])
+def test_a_step_drops_what_the_plain_model_drops_given_the_same_masks(variant, monkeypatch):
+    config = config_of(variant, dropout=0.1)
+    tokens, model, drop = tokens_of(config), model_of(config).train(), Dropout(0.1, (5,))
+    hidden = len(model.decoder_rgb.layers) + 1
+    layers = iter([0, 1, *(100 + k for k in range(hidden)), *(200 + k for k in range(hidden))])
+
+    def masked(x, probability, training):
+        assert training and probability == config.dropout
+        kept = torch.ones_like(x)  # the plain model goes over all pixels, the step over those that count
+        kept[counted] = ~drop.mask(next(layers), 0, int(counted.sum()), x.shape[1], x.device) * drop.scale
+        return x * kept
+
+    e_rgb, e_xyz, valid = densify(tokens, config)
+    counted = valid.reshape(-1) if config.valid_only else torch.ones_like(valid).reshape(-1)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.nn.functional, "dropout", masked)
+        restored = model(e_rgb, e_xyz, valid if config.valid_only else None)
+    assert next(layers, None) is None
+    total, plain = CompositeLoss(config)(e_rgb, restored[0], e_xyz, restored[1], valid)
+    total.backward()
+    wanted = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    values = Restorer(model, config, CPU).step(open_scene(tokens, config, CPU, every_pixel=not config.valid_only), drop)
+    for name, value in plain.items():
+        assert value.item() == pytest.approx(values[name].item(), rel=1e-4)
+    for name, parameter in model.named_parameters():
+        if "cbam.spatial_attention" not in name:  # tiny; compared above
+            assert relative(parameter.grad, wanted[name]) < 1e-4, name
+
+
 @pytest.mark.parametrize("scope", ["map", "pixel"])
 def test_attention_gradients_with_ties(scope):
     """Equal maxima share the gradient, as in torch's amax."""
