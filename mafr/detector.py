@@ -19,6 +19,7 @@ from mafr.device import Place
 from mafr.errors import ConfigError, MafrError, WeightsError
 from mafr.features.extract import FeatureExtractor, Tokens
 from mafr.features.live import LiveFeatures
+from mafr.features.scratch import ScratchTokens
 from mafr.methods import MAFR as METHOD
 from mafr.methods import concerns
 from mafr.model import MAFR
@@ -47,16 +48,18 @@ class Prediction:
 
 
 class SampleFeatures:
-    """Features of samples held in memory, extracted once: what `Detector.fit` trains on."""
+    """Features of samples, extracted once and kept on the disk meanwhile: what `Detector.fit` trains on."""
 
     def __init__(self, samples: Sequence[Sample], extractor: FeatureExtractor) -> None:
-        self.all: list[Tokens] = [extractor.extract(s) for s in bar(samples, what="extracting features")]
+        self.kept = ScratchTokens()
+        for k, sample in enumerate(bar(samples, what="extracting features")):
+            self.kept.put(k, extractor.extract(sample))
 
     def __len__(self) -> int:
-        return len(self.all)
+        return len(self.kept)
 
     def tokens(self, indices: Sequence[int]) -> Tokens:
-        return Tokens.cat([self.all[k] for k in indices])
+        return Tokens.cat([self.kept.get(k) for k in indices])
 
 
 class Detector:

@@ -20,6 +20,7 @@ from mafr.detector import Prediction, score_threshold
 from mafr.device import Place
 from mafr.errors import ConfigError, MafrError, WeightsError
 from mafr.features.extract import PARTS, FeatureExtractor, Tokens
+from mafr.features.scratch import ScratchTokens
 from mafr.paths import Paths, write_atomically, write_json
 from mafr.progress import bar
 from mafr.training import torch_threads
@@ -43,12 +44,12 @@ class Split(Protocol):
 
 
 class SampleSplit:
-    """Samples whose features are extracted when first asked for, and kept."""
+    """Samples whose features are extracted when first asked for, and kept on the disk meanwhile."""
 
     def __init__(self, samples: Sequence[Sample], extractor: FeatureExtractor | None) -> None:
         """extractor: None for methods that use no tokens."""
         self.samples, self.extractor = samples, extractor
-        self._kept: dict[int, Tokens] = {}
+        self._kept = ScratchTokens()
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -64,8 +65,8 @@ class SampleSplit:
             raise MafrError("this method was built without a feature extractor")
         for k in indices:
             if k not in self._kept:
-                self._kept[k] = self.extractor.extract(self.samples[k])
-        return Tokens.cat([self._kept[k] for k in indices])
+                self._kept.put(k, self.extractor.extract(self.samples[k]))
+        return Tokens.cat([self._kept.get(k) for k in indices])
 
 
 class Baseline(ABC):
