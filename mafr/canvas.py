@@ -7,6 +7,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from mafr.device import send
+from mafr.kernels import kernel
+
 
 class Canvas:
     """From rows of pixels to maps over their rectangle and back, and what the losses need to know of both.
@@ -25,9 +28,9 @@ class Canvas:
         self.height, self.width = int(lines[-1]) + 1 - top, int(columns[-1]) + 1 - left
         inside = chosen[top : top + self.height, left : left + self.width]
         # All of it is worked out on the CPU, so that a GPU is never waited for.
-        self.rows = chosen.reshape(-1).nonzero().squeeze(1).to(device)
-        self.inside = inside.to(device)
-        self._place = inside.reshape(-1).nonzero().squeeze(1).to(device)  # (P,) flat indices in the rectangle
+        self.rows = send(chosen.reshape(-1).nonzero().squeeze(1), device)
+        self.inside = send(inside.contiguous(), device)
+        self._place = send(inside.reshape(-1).nonzero().squeeze(1), device)  # (P,) flat indices in the rectangle
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -57,6 +60,7 @@ class Canvas:
         return self.gather(window_sum(self.inside.float()[:, :, None], kernel))
 
 
+@kernel
 def window_sum(image: Tensor, kernel: int) -> Tensor:
     """Sum over the kernel x kernel window around each pixel, zeros beyond the border: (h, w, C) -> (h, w, C)."""
     return _line_sum(_line_sum(image, kernel, 1), kernel, 0)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mafr.config import PLACE_SETTINGS, Config
 from mafr.data.samples import Sample
-from mafr.device import Place
+from mafr.device import Place, computing
 from mafr.errors import ConfigError, MafrError, WeightsError
 from mafr.features.extract import FeatureExtractor, Tokens
 from mafr.features.live import LiveFeatures
@@ -28,7 +28,7 @@ from mafr.progress import bar
 from mafr.released import load_checkpoints
 from mafr.restore import Restorer, open_scene, scores_every_pixel
 from mafr.scoring import anomaly_map, image_score, score_mask, upsample
-from mafr.training import Features, fit, torch_threads
+from mafr.training import Features, fit
 
 FORMAT = 1
 
@@ -111,7 +111,7 @@ class Detector:
         place = Place.of(self.config)
         restorer = Restorer(self.model.to(place.device), self.config, place)
         parts = []
-        with torch_threads(self.config.threads):
+        with computing(self.config):
             for k in range(len(tokens)):
                 scene = open_scene(tokens.part(k), self.config, place, scores_every_pixel(self.config))
                 parts.append((*restorer.residuals(scene), scene.valid[None, None]))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,22 +14,28 @@ import torch
 
 from mafr.config import Config
 from mafr.errors import ConfigError
+from mafr.kernels import compiling
 
 EMULATED: ContextVar[bool] = ContextVar("EMULATED", default=False)  # see `mafr.emulation`
 
 
 @dataclass(frozen=True)
 class Place:
-    """A device and the type of matrix products there; sums, statistics, losses and weights stay float32."""
+    """A device and the type of matrix products there; sums, statistics, losses and weights stay float32.
+
+    tf32: whether float32 products may round their factors to 10 bits on the way into a GPU's tensor cores.
+    """
 
     device: torch.device
     dtype: torch.dtype
+    tf32: bool = False
 
     @classmethod
     def of(cls, config: Config) -> Place:
         """Resolve the settings `device` and `precision` on this machine.
 
-        Raises ConfigError for "cuda" without a GPU, and for "bfloat16" where the hardware would emulate it.
+        Raises ConfigError for "cuda" without a GPU, for "bfloat16" where the hardware would emulate it, and for
+        "tf32" anywhere but on a GPU that has it.
         """
         wanted = config.device
         if wanted == "auto":
@@ -41,8 +49,13 @@ class Place:
                 'precision is "bfloat16", which this hardware does not multiply natively; use --set precision=float32 '
                 'or precision=auto'
             )
+        tf32 = config.precision == "tf32"
+        if tf32 and not (device.type == "cuda" and native):  # the same generation brought both
+            raise ConfigError(
+                'precision is "tf32", which only GPUs from compute capability 8.0 on have; use --set precision=auto'
+            )
         half = config.precision == "bfloat16" or (config.precision == "auto" and native)
-        return cls(device, torch.bfloat16 if half else torch.float32)
+        return cls(device, torch.bfloat16 if half else torch.float32, tf32)
 
     @property
     def half(self) -> bool:
@@ -52,7 +65,50 @@ class Place:
     def describe(self) -> dict[str, str]:
         """What a record says: the device's name and the precision."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
-        return {"device": name, "precision": str(self.dtype).removeprefix("torch.")}
+        return {"device": name, "precision": "tf32" if self.tf32 else str(self.dtype).removeprefix("torch.")}
+
+
+def send(tensor: torch.Tensor, device: torch.device | None) -> torch.Tensor:
+    """A tensor of the CPU on another device; to a GPU through pinned memory, so that nobody waits for the copy."""
+    if device is None or device.type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Limit torch to `count` threads inside the block (0: leave it alone)."""
+    before = torch.get_num_threads()
+    if count:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def computing(config: Config) -> Iterator[None]:
+    """Let torch compute as the settings say inside the block: threads, a GPU's float32 products, compiled kernels."""
+    with torch_threads(config.threads), float32_products(config.precision), compiling(config.compiled):
+        yield
+
+
+@contextmanager
+def float32_products(precision: str) -> Iterator[None]:
+    """Whether a GPU's float32 products use TF32 inside the block: only with the setting `precision` "tf32".
+
+    torch by itself has it on for convolutions and off for matrix products.
+    """
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = precision == "tf32"
+    try:
+        yield
+    finally:
+        for backend, value in zip(backends, before, strict=True):
+            backend.allow_tf32 = value
 
 
 @lru_cache(maxsize=1)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mafr.config import DATASETS, PLACE_SETTINGS, UNTRAINED, Config
+from mafr.config import ADDED, DATASETS, PLACE_SETTINGS, UNTRAINED, Config
 from mafr.data import few_shot
 from mafr.data.layout import SPLITS
 from mafr.device import Place, release_freed_memory
@@ -55,7 +55,9 @@ class Run:
         settings = {
             name: value
             for name, value in self.config.as_dict().items()
-            if name not in _NOT_OF_A_RUN | others and concerns(self.method, name)
+            if name not in _NOT_OF_A_RUN | others
+            and concerns(self.method, name)
+            and not (name in ADDED and value == ADDED[name])
         }
         identity = [self.dataset, self.category, self.method, self.shots, RESULTS_VERSION, settings]
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

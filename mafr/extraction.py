@@ -17,6 +17,7 @@ from mafr.config import Config
 from mafr.data import FolderDataset, open_dataset
 from mafr.data.layout import SPLITS
 from mafr.data.samples import Sample
+from mafr.device import computing
 from mafr.errors import ConfigError, DataError
 from mafr.features.extract import PARTS, FeatureExtractor, Tokens
 from mafr.features.live import LiveFeatures
@@ -24,7 +25,6 @@ from mafr.features.store import FeatureStore, build_store, open_store
 from mafr.features.weight_files import provide_files
 from mafr.paths import Paths, write_json
 from mafr.progress import Workers, map_parallel
-from mafr.training import torch_threads
 
 _TIMING = "timing.json"
 TIMED = 10  # test samples whose extraction is timed, one by one
@@ -135,7 +135,7 @@ def _extract(job: tuple[Paths, Config, str, str, str]) -> None:
     paths, config, *_ = job
     samples, folder = _open(*job)
     extractor = _extractor(config, paths.weights)
-    with torch_threads(config.threads):
+    with computing(config):
         build_store(samples, folder, config, extractor)
         if samples.split == "test":
             write_json(folder / _TIMING, _time_parts(samples, extractor))

@@ -52,7 +52,8 @@ def check_methods(names: Iterable[str]) -> tuple[str, ...]:
 _MAFR_SETTINGS = {
     "variant", "fused_dim", "dropout", "decoder_layers", "decoder_order", "shared_norm", "cbam_scope",
     "cbam_reduction", "cbam_kernel", "loss_terms", "weight_sim", "weight_smooth", "weight_census", "znssd_over",
-    "smooth_channels", "census_kernel", "valid_only", "epochs", "learning_rate", "fusion", "image_score", "map_scaling",
+    "smooth_channels", "census_kernel", "valid_only", "epochs", "learning_rate", "samples_a_step", "fusion",
+    "image_score", "map_scaling",
 }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from mafr.canvas import Canvas, window_sum
 from mafr.config import Config
 from mafr.features.operators import Rows
+from mafr.kernels import kernel
 from mafr.pixelwise import parts
 
 _EPS = 1e-8  # of the similarity loss, as in `mafr.losses.znssd`
@@ -102,6 +103,7 @@ def _channel_parts(canvas: Canvas, width: int, device: torch.device) -> list[sli
     return [slice(first, min(first + step, width)) for first in range(0, width, step)]
 
 
+@kernel
 def _sim_pixels(e: Tensor, e_hat: Tensor, width: int) -> tuple[Tensor, Tensor]:
     """Eq. 3 over the pixels of each channel, (P, c): the value's share and its gradient.
 
@@ -127,6 +129,7 @@ def _deviation(centred: Tensor) -> Tensor:
     return centred.square().mean(dim=0).clamp_min(1e-24).sqrt()
 
 
+@kernel
 def _smooth(delta: Tensor, guide: Tensor, corners: Tensor, width: int) -> tuple[Tensor, Tensor]:
     """Eq. 4 on (h, w, c) maps: the value's share and its gradient in `delta`.
 

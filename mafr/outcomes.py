@@ -14,6 +14,7 @@ from mafr.baselines.base import Baseline
 from mafr.config import Config
 from mafr.data.samples import Sample
 from mafr.detector import Detector, score_threshold
+from mafr.device import computing
 from mafr.errors import DataError
 from mafr.evaluation import MAP, all_metrics, fused_maps, map_metrics
 from mafr.extraction import StoredSplit
@@ -21,7 +22,6 @@ from mafr.features.extract import PARTS
 from mafr.features.store import FeatureStore
 from mafr.paths import temporary_beside
 from mafr.scoring import image_score
-from mafr.training import torch_threads
 
 RESIDUALS, MAPS = "residuals.npz", "maps.npz"
 HIGHEST = float(np.finfo(np.float16).max)
@@ -71,7 +71,7 @@ def mafr_outcome(config: Config, stores: dict[str, FeatureStore], shots: Sequenc
     trained = time.perf_counter()
     residuals = residual_maps(detector, test)
     inferred = time.perf_counter()
-    with torch_threads(config.threads):
+    with computing(config):
         mask = torch.from_numpy(test.mask(range(len(test))))[:, None]
         fused_maps(*residuals, mask, config, config.fusion)  # timed apart: below all operators' maps are made
         mapped = time.perf_counter()
@@ -112,7 +112,7 @@ def baseline_outcome(detector: Baseline, splits: dict[str, StoredSplit], shots: 
     if keep:  # the cost table's times must hold all that a new sample costs
         train, test = replace(train, cache=None), replace(test, cache=None)
     test = TimedSplit(test.samples, test.store, test.cache)
-    with torch_threads(config.threads):
+    with computing(config):
         start = time.perf_counter()
         detector.fit_split(train, list(shots))
         trained, searched = time.perf_counter(), sum(detector.searches())

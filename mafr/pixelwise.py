@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mafr.kernels import kernel
+
 _PART = 2**20  # values of a part: 4 MB in float32
 _LEVELS = 2**16  # dropout draws 16 bits a value
 _SUMMED = 8192  # rows of a product over rows
@@ -105,14 +107,8 @@ class _Activate(torch.autograd.Function):
     @staticmethod
     def forward(ctx, h, gamma, beta, order, dropped, scale):
         out = torch.empty_like(h)
-        rows, width = h.shape
-        for part in parts(rows, width, h.device):
-            x = h[part].float()
-            if order == "gelu-norm":
-                x = F.layer_norm(F.gelu(x), (width,), gamma, beta, NORM_EPS)
-            else:
-                x = F.gelu(F.layer_norm(x, (width,), gamma, beta, NORM_EPS))
-            out[part] = _drop(x, dropped, part, scale)
+        for part in parts(*h.shape, h.device):
+            out[part] = _activated(h[part], gamma, beta, order, None if dropped is None else dropped[part], scale)
         ctx.save_for_backward(h, gamma, beta, dropped)
         ctx.order, ctx.scale = order, scale
         return out
@@ -120,30 +116,50 @@ class _Activate(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         h, gamma, beta, dropped = ctx.saved_tensors
-        rows, width = h.shape
-        out, shape = h.detach(), (width,)
+        out = h.detach()
         d_gamma, d_beta = torch.zeros_like(gamma), torch.zeros_like(beta)
-        for part in parts(rows, width, h.device):
-            x, g = h[part].float(), gradient[part].to(torch.float32, copy=True)
-            g = _drop(g, dropped, part, ctx.scale)
-            inner = F.gelu(x) if ctx.order == "gelu-norm" else x
-            normed, mean, scale = torch.native_layer_norm(inner, shape, gamma, beta, NORM_EPS)
-            if ctx.order == "norm-gelu":
-                g = torch.ops.aten.gelu_backward(g, normed)
-            g, g_gamma, g_beta = torch.ops.aten.native_layer_norm_backward(
-                g, inner, shape, mean, scale, gamma, beta, [True, True, True]
-            )
-            if ctx.order == "gelu-norm":
-                g = torch.ops.aten.gelu_backward(g, x)
+        for part in parts(*h.shape, h.device):
+            mask = None if dropped is None else dropped[part]
+            g, g_gamma, g_beta = _activated_back(h[part], gradient[part], gamma, beta, ctx.order, mask, ctx.scale)
             out[part] = g
             d_gamma += g_gamma
             d_beta += g_beta
         return out, d_gamma, d_beta, None, None, None
 
 
-def _drop(x: Tensor, dropped: Tensor | None, part: slice, scale: float) -> Tensor:
+@kernel
+def _activated(h: Tensor, gamma: Tensor, beta: Tensor, order: str, dropped: Tensor | None, scale: float) -> Tensor:
+    """Rows of any type (p, C) -> (p, C) float32."""
+    x, shape = h.float(), h.shape[1:]
+    if order == "gelu-norm":
+        x = F.layer_norm(F.gelu(x), shape, gamma, beta, NORM_EPS)
+    else:
+        x = F.gelu(F.layer_norm(x, shape, gamma, beta, NORM_EPS))
+    return _drop(x, dropped, scale)
+
+
+@kernel
+def _activated_back(
+    h: Tensor, gradient: Tensor, gamma: Tensor, beta: Tensor, order: str, dropped: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `_activated` in rows (p, C), gamma and beta, float32; its inner values are computed again."""
+    x, shape = h.float(), h.shape[1:]
+    g = _drop(gradient.to(torch.float32, copy=True), dropped, scale)
+    inner = F.gelu(x) if order == "gelu-norm" else x
+    normed, mean, deviation = torch.native_layer_norm(inner, shape, gamma, beta, NORM_EPS)
+    if order == "norm-gelu":
+        g = torch.ops.aten.gelu_backward(g, normed)
+    g, d_gamma, d_beta = torch.ops.aten.native_layer_norm_backward(
+        g, inner, shape, mean, deviation, gamma, beta, [True, True, True]
+    )
+    if order == "gelu-norm":
+        g = torch.ops.aten.gelu_backward(g, x)
+    return g, d_gamma, d_beta
+
+
+def _drop(x: Tensor, dropped: Tensor | None, scale: float) -> Tensor:
     # Not a product with the mask, which torch would first convert to float.
-    return x if dropped is None else x.masked_fill_(dropped[part], 0.0).mul_(scale)
+    return x if dropped is None else x.masked_fill_(dropped, 0.0).mul_(scale)
 
 
 def pixel_attention(x: Tensor, narrow: nn.Linear, wide: nn.Linear, taps: Tensor) -> Tensor:
@@ -193,6 +209,7 @@ class _PixelAttention(torch.autograd.Function):
         return out, *sums
 
 
+@kernel
 def _pixel_gates(x: Tensor, layers: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Rows (p, C) -> the gate's hidden layer, the gate, the gated rows, and their mean and maximum (p, 2)."""
     w1, b1, w2, b2 = layers
@@ -225,7 +242,7 @@ class _MapAttention(torch.autograd.Function):
             gate = channels(average, maximum)
             summary = torch.empty(rows, 2, device=x.device)
             for part in parts(rows, width, x.device):
-                summary[part] = mean_and_max(x[part].float() * gate)
+                summary[part] = _gated_summary(x[part], gate)
             scale = torch.sigmoid(spatial(summary, kernel))
         out = torch.empty_like(x)
         for part in parts(rows, width, x.device):
@@ -266,6 +283,13 @@ class _MapAttention(torch.autograd.Function):
         return out, None, None, d_kernel, *d_weights
 
 
+@kernel
+def _gated_summary(x: Tensor, gate: Tensor) -> Tensor:
+    """Rows (p, C) and a gate (C,) -> mean and maximum of the gated rows, (p, 2) float32."""
+    return mean_and_max(x.float() * gate)
+
+
+@kernel
 def _d_gated(x: Tensor, gate: Tensor, gradient: Tensor, scale: Tensor, summary: Tensor, d_summary: Tensor) -> Tensor:
     """Gradient of the channel-gated rows: through the output, the channel mean and the channel maximum."""
     d = gradient.float() * scale[:, None]

@@ -11,7 +11,7 @@ import torch
 
 from mafr.config import Config
 from mafr.detector import Detector
-from mafr.device import native_bfloat16
+from mafr.device import computing, native_bfloat16
 from mafr.emulation import emulated_bfloat16
 from mafr.evaluation import all_metrics
 from mafr.experiments import Run, run_all, table_runs
@@ -20,7 +20,6 @@ from mafr.methods import MAFR
 from mafr.outcomes import residual_maps
 from mafr.paths import Paths
 from mafr.progress import Workers, bar
-from mafr.training import torch_threads
 
 PIXEL_METRICS = ("p_auroc", "aupro_30", "aupro_01")
 
@@ -88,7 +87,7 @@ def _score(run: Run, detector: Detector, paths: Paths) -> dict[str, float]:
     half.model = detector.model
     psi_rgb, psi_xyz, valid = residual_maps(half, test)
     everything = range(len(test))
-    with torch_threads(run.config.threads):
+    with computing(run.config):
         metrics, _ = all_metrics(
             psi_rgb, psi_xyz, valid, torch.from_numpy(test.mask(everything))[:, None], test.gt(everything),
             np.asarray(test.labels), test.defects, run.config,

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mafr.canvas import Canvas
 from mafr.config import Config
-from mafr.device import Place, keep_freed_memory
+from mafr.device import Place, keep_freed_memory, send
 from mafr.errors import DataError
 from mafr.features.extract import Tokens
 from mafr.features.operators import Rows, rgb_rows, xyz_rows
@@ -77,13 +77,13 @@ def open_scene(tokens: Tokens, config: Config, place: Place, every_pixel: bool =
     if place.device.type != "cpu":
         both.transpose()  # while it lies on the CPU, so that a step never waits for the GPU
     return Scene(
-        tokens.rgb[0].reshape(channels, -1).T.float().contiguous().to(place.device, non_blocking=True),
-        tokens.xyz[0].float().to(place.device, non_blocking=True),
+        send(tokens.rgb[0].reshape(channels, -1).T.float().contiguous(), place.device),
+        send(tokens.xyz[0].float(), place.device),
         rgb.to(place.device),
         xyz_all.to(place.device),
         both.to(place.device),
         Canvas(chosen, place.device),
-        torch.from_numpy(valid).to(place.device),
+        send(torch.from_numpy(valid), place.device),
     )
 
 

@@ -6,8 +6,8 @@ import io
 import math
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mafr.config import Config
-from mafr.device import Place
+from mafr.device import Place, computing
 from mafr.errors import MafrError
 from mafr.features.extract import Tokens
 from mafr.model import MAFR
@@ -25,7 +25,9 @@ from mafr.progress import bar
 from mafr.restore import Restorer, Scene, open_scene
 
 CHECKPOINT_SECONDS = 30.0
-CACHE_BYTES = 256 * 2**20  # samples prepared for the head are kept between epochs if all of them fit in this
+CACHE_BYTES = 256 * 2**20  # samples prepared for the head are kept between epochs if all of them fit in this,
+GPU_SHARE = 0.25  # or in so much of the memory that a GPU has free
+AHEAD = {"cpu": 1, "cuda": 3}  # samples that are opened while the head is trained on one, each by a thread
 
 
 class Features(Protocol):
@@ -38,21 +40,9 @@ class Features(Protocol):
         ...
 
 
-@contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """Limit torch to `count` threads inside the block (0: leave it alone)."""
-    before = torch.get_num_threads()
-    if count:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def epochs_for(config: Config, samples: int) -> int:
     """Epochs of a training on `samples` samples: the configured ones, or more to reach `min_steps`."""
-    return max(config.epochs, math.ceil(config.min_steps / samples))
+    return max(config.epochs, math.ceil(config.min_steps / math.ceil(samples / config.samples_a_step)))
 
 
 def fit(
@@ -64,14 +54,15 @@ def fit(
 ) -> tuple[MAFR, list[dict[str, float]]]:
     """Train a new head on `indices` of `features`: (model in eval mode, mean losses of each epoch).
 
-    Adam, batch 1, shuffled anew each epoch. Weights, order and dropout follow from `config.seed` alone.
+    Adam, `samples_a_step` samples a step, shuffled anew each epoch. Weights, order and dropout follow from
+    `config.seed` alone.
     With `checkpoint`, the state is written there about every half minute, and a training that finds one
     goes on from it to exactly the same result. Raises MafrError if a loss is not finite.
     """
     if not len(indices):
         raise MafrError("training needs at least one sample")
     place = Place.of(config)
-    with torch_threads(config.threads), torch.random.fork_rng(devices=[]):
+    with computing(config), torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = MAFR.from_config(config).to(place.device)
         optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
@@ -84,7 +75,8 @@ def fit(
         with _Scenes(features, indices, config, place) as scenes:
             remaining = range(len(history), epochs)
             for epoch in bar(remaining, what="training") if show else remaining:
-                history.append(_epoch(config, restorer, optimiser, scenes, epoch))
+                last = epoch + 1 == epochs
+                history.append(_epoch(config, restorer, optimiser, scenes, epoch, last))
                 if not math.isfinite(history[-1]["total"]):
                     raise MafrError(
                         f"the loss became {history[-1]['total']} in epoch {epoch + 1}; lower learning_rate"
@@ -96,32 +88,49 @@ def fit(
 
 
 def _epoch(
-    config: Config, restorer: Restorer, optimiser: torch.optim.Optimizer, scenes: _Scenes, epoch: int
+    config: Config,
+    restorer: Restorer,
+    optimiser: torch.optim.Optimizer,
+    scenes: _Scenes,
+    epoch: int,
+    last: bool,
 ) -> dict[str, float]:
-    generator = torch.Generator().manual_seed(config.seed * 100_003 + epoch)
-    order = torch.randperm(len(scenes), generator=generator).tolist()
+    order = _order(config, epoch, len(scenes))
+    opened = enumerate(scenes.walk(order, epoch, () if last else _order(config, epoch + 1, len(scenes))))
     sums: dict[str, Tensor] = {}
-    for step, scene in enumerate(scenes.walk(order, epoch)):
+    for first in range(0, len(order), config.samples_a_step):
+        together = min(config.samples_a_step, len(order) - first)
         optimiser.zero_grad(set_to_none=True)
-        terms = restorer.step(scene, Dropout(config.dropout, (config.seed, epoch, step)))
+        # One after the other: at full size one sample fills a GPU, and memory stays that of one.
+        for number, scene in islice(opened, together):
+            terms = restorer.step(scene, Dropout(config.dropout, (config.seed, epoch, number)))
+            for name, value in terms.items():
+                sums[name] = sums[name] + value if name in sums else value
+        if together > 1:
+            torch._foreach_mul_([p.grad for p in restorer.model.parameters() if p.grad is not None], 1 / together)
         optimiser.step()
-        for name, value in terms.items():
-            sums[name] = sums[name] + value if name in sums else value
     # One transfer an epoch: the loop itself waits for no result of the device.
     means = {name: value.item() / len(scenes) for name, value in sums.items()}
     return {"total": sum(restorer.objective.weights[name] * value for name, value in means.items()), **means}
 
 
+def _order(config: Config, epoch: int, samples: int) -> list[int]:
+    generator = torch.Generator().manual_seed(config.seed * 100_003 + epoch)
+    return torch.randperm(samples, generator=generator).tolist()
+
+
 class _Scenes:
-    """The chosen samples, prepared for the head: kept when they are small enough, else one ahead of the training."""
+    """The chosen samples, prepared for the head: kept when they are small enough, else a few ahead of the training."""
 
     def __init__(self, features: Features, indices: Sequence[int], config: Config, place: Place) -> None:
         self.features, self.indices, self.config, self.place = features, list(indices), config, place
         self.live = getattr(features, "live", False)
         self.kept: dict[int, Scene] = {}
         # Features that change at every access must not be kept.
-        self.keep = not self.live and len(self.indices) * self._open(0).nbytes <= CACHE_BYTES
-        self.ahead = ThreadPoolExecutor(1)
+        self.keep = not self.live and len(self.indices) * self._open(0).nbytes <= _cache_bytes(place)
+        self.depth = 1 if self.live else AHEAD[place.device.type]
+        self.coming: dict[int, Future[Scene]] = {}
+        self.ahead = ThreadPoolExecutor(self.depth)
 
     def __enter__(self) -> _Scenes:
         return self
@@ -132,16 +141,20 @@ class _Scenes:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def walk(self, order: Sequence[int], epoch: int) -> Iterator[Scene]:
-        """The samples in this order; the next one is read and prepared while the caller works on one."""
+    def walk(self, order: Sequence[int], epoch: int, following: Sequence[int] = ()) -> Iterator[Scene]:
+        """The samples in this order; the next ones are read and prepared while the caller works on one.
+
+        following: the order of the epoch after this one.
+        """
         if self.live:  # drawn features follow from the epoch, so that a resumed training sees the same
             self.features.seek(epoch)
-        following = self.ahead.submit(self._get, order[0])
-        for k in [*order[1:], None]:
-            scene = following.result()
-            if k is not None:
-                following = self.ahead.submit(self._get, k)
-            yield scene
+            following = ()
+        queue = [*order, *following]
+        for position, k in enumerate(order):
+            for wanted in queue[position : position + 1 + self.depth]:
+                if wanted not in self.coming:
+                    self.coming[wanted] = self.ahead.submit(self._get, wanted)
+            yield self.coming.pop(k).result()
 
     def _get(self, k: int) -> Scene:
         if k in self.kept:
@@ -154,6 +167,11 @@ class _Scenes:
     def _open(self, k: int) -> Scene:
         tokens = self.features.tokens([self.indices[k]])
         return open_scene(tokens, self.config, self.place, every_pixel=not self.config.valid_only)
+
+
+def _cache_bytes(place: Place) -> float:
+    free = torch.cuda.mem_get_info(place.device)[0] if place.device.type == "cuda" else 0
+    return max(CACHE_BYTES, GPU_SHARE * free)
 
 
 def _save(path: Path, model: MAFR, optimiser: torch.optim.Optimizer, history: list) -> None:

@@ -1,6 +1,8 @@
 """Settings: profiles, variants, validation; the dependency lists agree."""
 
 import dataclasses
+import hashlib
+import json
 import os
 import re
 import subprocess
@@ -13,7 +15,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from mafr.config import PROFILES, VARIANTS, Config
+from mafr.config import ADDED, PROFILES, VARIANTS, Config
 from mafr.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
@@ -41,11 +43,23 @@ def test_the_digest_sees_every_setting():
     assert len(digests | {config.digest()}) == len(changes) + 1
 
 
+def test_settings_younger_than_a_record_change_no_digest():
+    config = Config.preset("demo")
+    older = {name: value for name, value in config.as_dict().items() if name not in ADDED}
+    assert Config.from_dict(older) == config
+    unnamed = {"device", "rgb_blocks", "point_blocks"}
+    text = json.dumps({name: older[name] for name in sorted(set(older) - unnamed)})
+    assert config.digest() == hashlib.sha256(text.encode()).hexdigest()
+    assert dataclasses.replace(config, samples_a_step=2).digest() != config.digest()
+    assert dataclasses.replace(config, compiled=True).digest() == config.digest()  # where and how, not what
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         ({"epoch": 3}, "unknown setting 'epoch'"),
         ({"epochs": 0}, "epochs must be positive"),
+        ({"samples_a_step": 0}, "samples_a_step must be positive"),
         ({"rgb_backbone": "resnet"}, "efficientnet_lite0"),
         ({"mvtec3d_categories": ["bagle"]}, "bagle"),
         ({"loss_terms": []}, "loss_terms"),

@@ -78,6 +78,28 @@ def test_same_seed_same_weights_other_seed_others(variant):
     assert not torch.equal(first["encoder.input_fc.weight"], other["encoder.input_fc.weight"])
 
 
+def test_several_samples_a_step_share_one_step(monkeypatch):
+    """A step's gradient is the mean of its samples', whose own ones the step of a single sample tells."""
+    config = small(samples_a_step=2, epochs=1, dropout=0.0)
+    features, seen = FakeFeatures(config, 5), []
+
+    class Watched(torch.optim.Adam):
+        def step(self, closure=None):
+            seen.append([p.grad.clone() for group in self.param_groups for p in group["params"] if p.grad is not None])
+
+    monkeypatch.setattr(torch.optim, "Adam", Watched)  # nothing moves: all gradients are at the same weights
+    training.fit(config, features, range(5))
+    together = seen.copy()
+    seen.clear()
+    training.fit(replace(config, samples_a_step=1), features, range(5))
+    assert (len(together), len(seen)) == (3, 5)
+    for first, gradients in zip((0, 2, 4), together, strict=True):
+        alone = seen[first : first + 2]
+        for k, gradient in enumerate(gradients):
+            torch.testing.assert_close(gradient, sum(one[k] for one in alone) / len(alone), rtol=1e-5, atol=1e-7)
+    assert training.epochs_for(replace(config, min_steps=20), 5) == 7  # three steps an epoch
+
+
 def test_an_interrupted_training_resumes_to_the_same_result(tmp_path, monkeypatch):
     config, checkpoint = small(), tmp_path / "run" / "checkpoint.pt"
     features = FakeFeatures(config, 5)

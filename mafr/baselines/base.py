@@ -17,13 +17,12 @@ from torch import Tensor
 from mafr.config import Config
 from mafr.data.samples import Sample
 from mafr.detector import Prediction, score_threshold
-from mafr.device import Place
+from mafr.device import Place, computing
 from mafr.errors import ConfigError, MafrError, WeightsError
 from mafr.features.extract import PARTS, FeatureExtractor, Tokens
 from mafr.features.scratch import ScratchTokens
 from mafr.paths import Paths, write_atomically, write_json
 from mafr.progress import bar
-from mafr.training import torch_threads
 
 FORMAT = 1
 
@@ -139,7 +138,7 @@ class Baseline(ABC):
             raise MafrError("training needs at least one sample")
         if self.config.extractor_mode == "train":
             raise ConfigError("the compared methods are for extractor_mode 'eval'; leave them out with --methods mafr")
-        with torch_threads(self.config.threads), torch.random.fork_rng(devices=[]):
+        with computing(self.config), torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
             self.train(split, chosen, show)
         self.trained = True
@@ -153,7 +152,7 @@ class Baseline(ABC):
         """Maps and scores of some samples."""
         if not self.trained:
             raise MafrError("this detector is not trained yet; call fit, or load a saved one")
-        with torch_threads(self.config.threads), torch.inference_mode():
+        with computing(self.config), torch.inference_mode():
             return [self.score(split, k) for k in indices]
 
     def calibrate(self, samples: Sequence[Sample]) -> float:

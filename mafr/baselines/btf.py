@@ -36,13 +36,13 @@ from mafr.baselines.memory_bank import MemoryBank
 from mafr.config import Config
 from mafr.data.samples import Sample
 from mafr.detector import Prediction
+from mafr.device import computing
 from mafr.errors import DataError
 from mafr.features.extract import FeatureExtractor
 from mafr.features.wide_resnet import WideResNet
 from mafr.paths import Paths, write_atomically
 from mafr.progress import bar
 from mafr.scoring import smooth
-from mafr.training import torch_threads
 
 PATCH = 8  # pixels a patch's side
 SIGMA = 4.0  # pixels, of the blur
@@ -71,13 +71,13 @@ class BTF(Baseline):
 
     def train(self, split: Split, indices: Sequence[int], show: bool) -> None:
         """Fill the memory bank with a coreset of the patches of `indices`."""
-        with torch_threads(self.config.threads), torch.inference_mode():
+        with computing(self.config), torch.inference_mode():
             rows = [self.patches(split, k) for k in (bar(indices, what="features") if show else indices)]
             self.bank = MemoryBank.build(torch.cat(rows), self.config)
 
     def score(self, split: Split, k: int) -> Prediction:
         """Distances to the bank as a map, and the reweighted largest one."""
-        with torch_threads(self.config.threads):
+        with computing(self.config):
             rows = self.patches(split, k)
             distance, index = self.bank.nearest(rows)
             side = math.isqrt(len(rows))

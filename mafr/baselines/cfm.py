@@ -42,7 +42,7 @@ from mafr.baselines.base import Baseline, Split, prediction
 from mafr.baselines.crossmodal import ROWS, Mapping, Modality, backward, distances
 from mafr.config import Config
 from mafr.detector import Prediction
-from mafr.device import keep_freed_memory
+from mafr.device import computing, keep_freed_memory
 from mafr.errors import ConfigError, MafrError
 from mafr.features.encoders import point_shape
 from mafr.features.extract import FeatureExtractor
@@ -50,7 +50,7 @@ from mafr.features.rgb import rgb_depth, rgb_dim
 from mafr.progress import bar
 from mafr.restore import Scene, open_scene
 from mafr.scoring import fuse, image_score, score_mask, smooth, upsample
-from mafr.training import CACHE_BYTES, torch_threads
+from mafr.training import CACHE_BYTES
 
 BLUR, IMAGE_SCORE = "box", "max-over-root-mean"  # as the authors' code does, under the names of mafr.scoring
 MEDIUM = 8 / 12  # share of the blocks that CFM-M keeps
@@ -76,7 +76,7 @@ class CFM(Baseline):
         optimiser = torch.optim.Adam(self.maps.parameters(), lr=config.cfm_learning_rate, fused=True)
         keep_freed_memory()
         epochs = range(epochs_for(config, len(indices)))
-        with torch_threads(config.threads), _Scenes(split, indices, self) as scenes:
+        with computing(config), _Scenes(split, indices, self) as scenes:
             for epoch in bar(epochs, what="training") if show else epochs:
                 generator = torch.Generator().manual_seed(config.seed * 100_003 + epoch)
                 order = torch.randperm(len(indices), generator=generator).tolist()
@@ -111,7 +111,7 @@ class CFM(Baseline):
         return found[0], found[1]
 
     def score(self, split: Split, k: int) -> Prediction:
-        with torch_threads(self.config.threads):
+        with computing(self.config):
             scene = self.open(split, k)
             valid, size = scene.valid[None, None], self.config.image_size
             mask = score_mask(valid, torch.from_numpy(split.mask(k))[None, None].to(valid.device))

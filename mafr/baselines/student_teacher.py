@@ -52,13 +52,13 @@ from mafr.config import Config
 from mafr.data.camera import View
 from mafr.data.samples import Sample
 from mafr.detector import Prediction
+from mafr.device import computing
 from mafr.errors import ConfigError, DataError, MafrError
 from mafr.features.extract import FeatureExtractor, Tokens
 from mafr.features.timm_maps import B5_DIM, B5_STRIDE, EfficientNetB5
 from mafr.paths import Paths
 from mafr.progress import bar
 from mafr.scoring import smooth
-from mafr.training import torch_threads
 
 KERNEL = 3  # of all coupling blocks but the last
 FILLS = 3  # passes that fill missing points
@@ -147,7 +147,7 @@ class AST(Baseline):
     def train(self, split: Split, indices: Sequence[int], show: bool) -> None:
         """The teacher first, then the student."""
         config, device = self.config, self.place.device
-        with torch_threads(config.threads):
+        with computing(config):
             self._build()
             if self.uses_depth:
                 self.view = View.fit(split.sample(k) for k in indices)
@@ -174,7 +174,7 @@ class AST(Baseline):
     def score(self, split: Split, k: int) -> Prediction:
         """The squared distance on the foreground, and its maximum."""
         config = self.config
-        with torch_threads(config.threads):
+        with computing(config):
             sample = split.sample(k)
             x, weight = (part.to(self.place.device) for part in self.inputs(sample, self._tokens(split, k)))
             # As published the foreground's share of a cell counts twice: in the distance, and when the map is masked.

@@ -14,7 +14,7 @@ from torch import nn
 
 from mafr.config import Config
 from mafr.data.samples import Sample
-from mafr.device import Place
+from mafr.device import Place, float32_products, send
 from mafr.errors import ConfigError, DataError
 from mafr.features.encoders import DROP_PATH, point_encoder
 from mafr.features.geometry import group_points, interpolation_weights
@@ -157,7 +157,7 @@ class FeatureExtractor:
             xyz = torch.cat(clouds)
         else:
             xyz = self._cloud_tokens(*(self._stack(batch, name) for name in ("patches", "centres", "middle")))
-        with torch.no_grad():
+        with torch.no_grad(), float32_products(self.config.precision):
             rgb = self.rgb(self._stack(batch, "rgb"))
         return Tokens(
             rgb=rgb.half().cpu(),
@@ -169,7 +169,8 @@ class FeatureExtractor:
     @torch.no_grad()
     def image_tokens(self, rgb: np.ndarray) -> torch.Tensor:
         """rgb (3, S, S) in [0, 1] -> (1, C, S/8, S/8) float32."""
-        return self.rgb(self._to_place(rgb[None]))
+        with float32_products(self.config.precision):
+            return self.rgb(self._to_place(rgb[None]))
 
     def cloud_tokens(self, patches: np.ndarray, centres: np.ndarray, middle: np.ndarray, key: str = "") -> torch.Tensor:
         """patches (G, M, 3), centres (G, 3), mean point (3,), metres -> (1, G, D) float32.
@@ -192,16 +193,14 @@ class FeatureExtractor:
         drop_path: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> torch.Tensor:
-        return self.points(*self.points.scale(patches, centres, middle), drop_path, generator)
+        with float32_products(self.config.precision):
+            return self.points(*self.points.scale(patches, centres, middle), drop_path, generator)
 
     def _stack(self, batch: Sequence[Prepared], name: str) -> torch.Tensor:
         return self._to_place(np.stack([getattr(one, name) for one in batch]).astype(np.float32, copy=False))
 
     def _to_place(self, array: np.ndarray) -> torch.Tensor:
-        tensor = torch.from_numpy(array)
-        if self.place.device.type == "cpu":
-            return tensor
-        return tensor.pin_memory().to(self.place.device, non_blocking=True)
+        return send(torch.from_numpy(array), self.place.device)
 
 
 def cell_weights(xyz: np.ndarray, centres: np.ndarray, grid: int, workers: int = 1) -> tuple[np.ndarray, np.ndarray]:

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from scipy import sparse
 
+from mafr.device import send
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -72,9 +74,9 @@ class Rows:
         """(P, a) and (P, b) as one (P, a + b) matrix, on the CPU."""
         return cls.from_scipy(sparse.hstack([left.to_scipy(), right.to_scipy()], format="csr"))
 
-    def to(self, device: torch.device | str) -> Rows:
+    def to(self, device: torch.device) -> Rows:
         """The same matrix on another device."""
-        parts = (part.to(device, non_blocking=True) for part in (self.index, self.weight, self.offsets))
+        parts = (send(part, device) for part in (self.index, self.weight, self.offsets))
         moved = Rows(*parts, self.columns)
         if "_transposed" in self.__dict__:
             object.__setattr__(moved, "_transposed", self.__dict__["_transposed"].to(device))
@@ -84,11 +86,14 @@ class Rows:
         """The (columns, P) matrix; computed once and kept, since every backward pass needs it."""
         kept = self.__dict__.get("_transposed")
         if kept is None:
+            device, entries = self.index.device, len(self.index)
+            # All sizes are known beforehand: a GPU must not be waited for.
             rows = torch.repeat_interleave(
-                torch.arange(len(self), dtype=torch.int32, device=self.index.device), self.offsets.diff().long()
+                torch.arange(len(self), dtype=torch.int32, device=device), self.offsets.diff(), output_size=entries
             )
             order = torch.argsort(self.index, stable=True)
-            counts = torch.bincount(self.index, minlength=self.columns)
+            counts = torch.zeros(self.columns, dtype=torch.int64, device=device)
+            counts.scatter_add_(0, self.index.long(), torch.ones(entries, dtype=torch.int64, device=device))
             offsets = F.pad(counts.cumsum(0), (1, 0)).to(torch.int32)
             kept = Rows(rows[order], self.weight[order], offsets, len(self))
             object.__setattr__(self, "_transposed", kept)  # a frozen dataclass; the value follows from the others
