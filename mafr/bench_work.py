@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from mafr.config import Config
 from mafr.data.samples import Sample
 from mafr.detector import Detector
-from mafr.device import Place
+from mafr.device import Place, computing, float32_products
 from mafr.errors import MafrError
 from mafr.features.extract import FeatureExtractor, Tokens
 from mafr.metrics import evaluate
@@ -93,6 +93,9 @@ def serve(kind: str, case: Case, line: Connection) -> None:
         line.send(error)
 
 
+_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # torch counts a GPU's only
+
+
 class _Operations(TorchDispatchMode):
     """Counts by torch's own formulas; its `FlopCounterMode` also follows modules, which nested gradients break."""
 
@@ -100,6 +103,9 @@ class _Operations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         formula, kwargs = flop_registry.get(func._overloadpacket), kwargs or {}
+        if func._overloadpacket is _ATTENTION:
+            self.total += sdpa_flop_count(*(part.shape for part in args[:3]))
+            return func(*args, **kwargs)
         if formula is None:  # without gradients, composite operations arrive whole
             with self:
                 out = func.decompose(*args, **kwargs)
@@ -124,11 +130,12 @@ class _Work:
     def run(self, stage: str) -> Measured:
         """One repetition, with its own peak of memory where the system tells it."""
         _reset_peak(self.place)
-        self._wait()
-        start = time.perf_counter()
-        result = self.stages[stage]()
-        self._wait()
-        seconds = time.perf_counter() - start
+        with computing(self.config):
+            self._wait()
+            start = time.perf_counter()
+            result = self.stages[stage]()
+            self._wait()
+            seconds = time.perf_counter() - start
         array = None if result is None else result.detach().float().cpu().numpy()
         return Measured(seconds, _peak(self.place) - (0 if self.place.device.type == "cuda" else self.loaded), array)
 
@@ -222,7 +229,10 @@ def describe_machine(config: Config) -> dict[str, float | str]:
     names = place.describe()
     if place.device.type == "cpu":
         names["device"] = _processor()
-    rates = {"gflops": _rate(place.device, place.dtype), "gflops_float32": _rate(place.device, torch.float32)}
+    with computing(config):
+        rates = {"gflops": _rate(place.device, place.dtype)}
+    with float32_products("float32"):
+        rates["gflops_float32"] = _rate(place.device, torch.float32)
     return {**names, "threads": torch.get_num_threads(), "torch": torch.__version__, **rates}
 
 
@@ -252,6 +262,7 @@ def _processor() -> str:
 
 def _reset_peak(place: Place) -> None:
     if place.device.type == "cuda":
+        torch.cuda.empty_cache()  # the other path's process has the rest of the card
         torch.cuda.reset_peak_memory_stats()
     else:
         reset_peak()

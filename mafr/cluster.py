@@ -17,11 +17,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 from mafr import __version__
+from mafr.config import Config
+from mafr.device import Place
 from mafr.errors import ConfigError, MafrError
 from mafr.paths import Paths
 
@@ -41,6 +43,9 @@ class _Client:
     sources: str
     # (folder, name of a file in it, its content); without a name, the folder's own names, one a line
     folders: tuple[tuple[Path, str, str], ...]
+    # the settings, and the precision that they mean on every worker, once that is known
+    config: Config | None = None
+    precision: str | None = None
 
 
 class Cluster:
@@ -51,12 +56,15 @@ class Cluster:
     allowed-failures`, by default three deaths).
     """
 
-    def __init__(self, address: str, folders: Sequence[Path], read_only: Sequence[Path] = ()) -> None:
+    def __init__(
+        self, address: str, folders: Sequence[Path], read_only: Sequence[Path] = (), config: Config | None = None
+    ) -> None:
         """Connect to `address` ("tcp://host:8786") and check that all workers see the folders as they are here.
 
-        folders: made where they are missing. read_only: nothing is written there, not even for the check.
-        Raises ConfigError for a missing package, for a scheduler that does not answer or has no worker, for workers
-        of another version of mafr, and for a worker that does not see a folder; it names host and folder.
+        folders: made where they are missing. read_only: nothing is written there, not even for the check. config: the
+        settings, if they are to mean the same device and precision on all workers. Raises ConfigError for a missing
+        package, for a scheduler that does not answer or has no worker, for workers of another version of mafr or
+        with another precision, and for a worker that does not see a folder; it names host and folder.
         """
         try:
             import distributed
@@ -79,17 +87,19 @@ class Cluster:
             ) from error
         try:
             seen = [self._probe(f) for f in folders] + [_listing(f) for f in read_only]
-            self._here = _Client(socket.gethostname(), __version__, source_digest(), tuple(seen))
+            self._here = _Client(socket.gethostname(), __version__, source_digest(), tuple(seen), config)
             self._check_workers()
         except BaseException:
             self.close()
             raise
 
     @classmethod
-    def of(cls, address: str, paths: Paths, others: Sequence[Path] = ()) -> Cluster:
-        """A cluster that is to read and write the files of `paths`, and to read `others`."""
+    def of(
+        cls, address: str, paths: Paths, others: Sequence[Path] = (), config: Config | None = None
+    ) -> Cluster:
+        """A cluster that is to read and write the files of `paths`, to read `others`, and to compute by `config`."""
         folders = [paths.features("mvtec3d").parent, paths.runs("mvtec3d").parent, paths.data]
-        return cls(address, folders, [f for f in (paths.weights, *others) if f.is_dir()])
+        return cls(address, folders, [f for f in (paths.weights, *others) if f.is_dir()], config)
 
     def __enter__(self) -> Cluster:
         return self
@@ -179,6 +189,12 @@ class Cluster:
                 ) from answer
             if answer:
                 raise ConfigError(answer)
+        if self._here.config is not None:
+            found = self._client.run(_precision, self._here.config)
+            self._here = replace(self._here, precision=next(iter(found.values())))
+            for answer in self._client.run(_difference, self._here).values():
+                if answer:
+                    raise ConfigError(answer)
 
 
 @lru_cache(maxsize=1)
@@ -223,7 +239,16 @@ def _difference(client: _Client) -> str | None:
                 f"the worker on {host} does not see {folder} as it is on {client.host} ({reason}); data, features "
                 "and runs must lie on a file system that all workers share, under the same path"
             )
+    if client.precision and (own := _precision(client.config)) != client.precision:
+        return (
+            f"the worker on {host} would compute in {own}, others in {client.precision}; results would not be "
+            "comparable: give all the same with --set precision=float32, or use workers of one kind"
+        )
     return None
+
+
+def _precision(config: Config) -> str:
+    return Place.of(config).describe()["precision"]
 
 
 def _work(function: Callable, item: object, client: _Client) -> object:

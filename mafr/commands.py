@@ -21,7 +21,7 @@ def reproduce_all(arguments: argparse.Namespace) -> None:
     stages = chosen_stages(arguments, STAGES)
     variants = chosen_variants(arguments)
     seeds, tables, methods = arguments.seeds, arguments.tables, chosen_methods(arguments)
-    with chosen_workers(arguments, paths) as crew:
+    with chosen_workers(arguments, config, paths) as crew:
         cluster = crew if arguments.scheduler else None
         reproduce(config, paths, arguments.workers, variants, seeds, tables, stages, cluster, methods)
     print(f"tables in {paths.tables}, figures in {paths.figures}, notebooks in {paths.executed}")
@@ -36,7 +36,7 @@ def provide_data(arguments: argparse.Namespace) -> None:
     if arguments.what == "generate":
         if arguments.data_root:
             raise ConfigError("generated data has its own place; leave out --data-root")
-        with chosen_workers(arguments, paths) as workers:
+        with chosen_workers(arguments, None, paths) as workers:
             prepare_data(config, paths, workers)
         return
     if not arguments.data_root:
@@ -44,7 +44,7 @@ def provide_data(arguments: argparse.Namespace) -> None:
     dataset, categories = arguments.what, arguments.categories
     raw = Path(arguments.source).expanduser().resolve() if arguments.source else paths.raw(dataset)
     target = paths.processed(dataset)
-    with chosen_workers(arguments, paths, [raw]) as workers:
+    with chosen_workers(arguments, None, paths, [raw]) as workers:
         if not arguments.source:
             acquire(
                 dataset, raw, paths.data / "downloads" / dataset, archives=arguments.archive, url=arguments.url,
@@ -60,7 +60,7 @@ def store_features(arguments: argparse.Namespace) -> None:
     from mafr.reproduce import extract_all
 
     config, paths = read_settings(arguments)
-    with chosen_workers(arguments, paths) as workers:
+    with chosen_workers(arguments, config, paths) as workers:
         extract_all(config, paths, workers, methods=chosen_methods(arguments))
 
 
@@ -92,7 +92,7 @@ def make_runs(arguments: argparse.Namespace) -> None:
     if not runs:
         raise ConfigError("these tables have none of these methods: nothing to run")
     provide_files(config, paths.weights, method_files(config, {run.method for run in runs}))
-    with chosen_workers(arguments, paths) as workers:
+    with chosen_workers(arguments, config, paths) as workers:
         if arguments.category:
             wanted = [feature_config(run.method, run.config) for run in runs]
             for settings in {c.feature_digest(): c for c in wanted}.values():

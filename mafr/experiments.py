@@ -216,7 +216,7 @@ def execute(run: Run, paths: Paths) -> dict:
         "timings": outcome.seconds | {f"extract_{p}_s": extracted[p] if p in outcome.reads else 0.0 for p in PARTS},
         "memory": {"peak_mb": peak_megabytes(), "model_mb": outcome.model_bytes / 1e6},
         "parameters": outcome.parameters,
-        "place": Place.of(config).describe(),
+        "place": Place.of(config).describe() | ({"compiled": True} if config.compiled else {}),
         "versions": software_versions(),
         "git_commit": git_commit(Path(__file__).parent),
         "data_fingerprint": fingerprint,

@@ -63,14 +63,19 @@ def chosen_methods(arguments: argparse.Namespace) -> tuple[str, ...]:
 
 
 @contextmanager
-def chosen_workers(arguments: argparse.Namespace, paths: Paths, folders: Sequence[Path] = ()) -> Iterator[Workers]:
-    """Who works: the cluster of --scheduler, which must see the files of `paths` and `folders`, else --workers."""
+def chosen_workers(
+    arguments: argparse.Namespace, config: Config | None, paths: Paths, folders: Sequence[Path] = ()
+) -> Iterator[Workers]:
+    """Who works: the cluster of --scheduler, which must see the files of `paths` and `folders`, else --workers.
+
+    config: the settings, where their device and precision matter.
+    """
     if arguments.scheduler is None:
         yield arguments.workers
         return
     from mafr.cluster import Cluster
 
-    with Cluster.of(arguments.scheduler, paths, folders) as cluster:
+    with Cluster.of(arguments.scheduler, paths, folders, config) as cluster:
         yield cluster
 
 

@@ -50,6 +50,10 @@ def test_arithmetic_is_counted_also_without_gradients():
         with bench_work._Operations() as counter, mode():
             layer(x)
         assert counter.total == 2 * 10 * 20 * 30
+        q, k, v = torch.randn(3, 1, 4, 50, 16)  # one product with the keys, one with the values
+        with bench_work._Operations() as counter, mode():
+            torch.nn.functional.scaled_dot_product_attention(q, k, v)
+        assert counter.total == 2 * (2 * 4 * 50 * 50 * 16)
 
 
 def test_the_command_measures_pairs(capsys):

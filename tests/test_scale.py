@@ -187,6 +187,16 @@ def test_a_worker_of_another_version_is_refused(smoke, address, monkeypatch):
     assert not list(paths.root.rglob(".seen-by-workers-*"))
 
 
+def test_workers_of_another_precision_are_refused(smoke, address, monkeypatch):
+    config, paths = smoke
+    with Cluster.of(address, paths, config=config) as connection:  # all the same
+        monkeypatch.setattr(connection, "_here", replace(connection._here, precision="bfloat16"))  # of other workers
+        with pytest.raises(ConfigError, match=r"the worker on \S+ would compute in float32, others in bfloat16"):
+            list(connection.run(float, ["1"]))
+    with pytest.raises(ConfigError, match='precision is "tf32"'):
+        Cluster.of(address, paths, config=replace(config, precision="tf32"))
+
+
 @pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="needs a path that means another folder elsewhere")
 @pytest.mark.parametrize("kind", ["folders", "read_only"])
 def test_a_worker_that_does_not_see_the_files_is_named(address, tmp_path, monkeypatch, kind):
