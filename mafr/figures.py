@@ -14,7 +14,9 @@ from mafr.errors import ResultError
 from mafr.methods import title
 from mafr.paths import Paths
 from mafr.pictures import (
+    DEPTH,
     DEPTH_NAME,
+    HEAT,
     Picture,
     bare,
     new_figure,
@@ -25,6 +27,7 @@ from mafr.pictures import (
     plot_sample,
     save_heatmap,
     save_png,
+    scale_bar,
     show_depth,
     show_map,
     show_rgb,
@@ -105,14 +108,15 @@ def figure2(config: Config, paths: Paths, dataset: str = "mvtec3d", variant: str
     caption = (
         "Each row: the defective test sample with the median image score of its category by MAFR (lower of two), so "
         "neither the best nor the worst. The maps of a category share one scale a column, over its whole test set: "
-        "black is the median pixel of the good images, the lightest colour the 99.9 % quantile of all pixels. Grey: no "
-        f"3D point. Outline: ground truth.{not_run(config, dataset, categories)}"
+        "black is the median pixel of the good images, the lightest colour the 99.9 % quantile of all pixels. Depth: "
+        "each sample's own scale. Grey: no 3D point. Outline: ground truth."
+        f"{not_run(config, dataset, categories)}"
     )
     number = "Fig. 2: qualitative" if dataset == "mvtec3d" else "Qualitative"
     heading = f"{number} results, {config.dataset_title(dataset)}"
     source = stamp(config, [dataset], [variant])
     names = ("RGB", DEPTH_NAME, "ground truth", "Ψ2D", "Ψ3D", "MAFR", *(title(m) for m in methods))
-    width, height = 0.4 + 1.2 * len(names), 1.22 * len(categories) + 0.2
+    width, height = 0.4 + 1.2 * len(names), 1.22 * len(categories) + 0.45
     figure = new_figure(width, height, heading, source, caption, warn=needs_warning(config))
     grid = figure.subplots(len(categories), len(names), squeeze=False)
     for row, result in zip(grid, stored_results(config, paths, dataset, variant), strict=True):
@@ -134,4 +138,6 @@ def figure2(config: Config, paths: Paths, dataset: str = "mvtec3d", variant: str
         row[0].set_ylabel(f"{name}\n{sample.defect.replace('_', ' ')}", fontsize=8)
     for axes, name in zip(grid[0], names, strict=True):
         axes.set_title(name, fontsize=8)
+    scale_bar(grid[:, 1:2], DEPTH, "far", "near")
+    scale_bar(grid[:, 3:], HEAT, "median of the good images' pixels", "99.9 % of all pixels")
     return figure

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
@@ -130,6 +131,20 @@ def colour_bar(axes: Axes, image: object, name: str) -> object:
     bar.set_label(name, fontsize=8)
     bar.ax.tick_params(labelsize=7)
     return bar
+
+
+def scale_bar(grid: np.ndarray, colours: str, low: str, high: str) -> None:
+    """A bar below an array of axes whose pictures have scales of their own: what its two ends mean."""
+    shades = ScalarMappable(cmap=colours)
+    shades.set_clim(0.0, 1.0)
+    bar = grid.flat[0].figure.colorbar(
+        shades, ax=grid, location="bottom", fraction=0.01, aspect=14 * grid.shape[1], pad=0.004, ticks=[0, 1]
+    )
+    bar.ax.set_xticklabels([low, high], fontsize=7)
+    bar.ax.tick_params(length=0)
+    first, last = bar.ax.get_xticklabels()
+    first.set_horizontalalignment("left")
+    last.set_horizontalalignment("right")
 
 
 def show_truth(axes: Axes, sample: Sample) -> None:
