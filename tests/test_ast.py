@@ -18,6 +18,7 @@ from mafr.errors import ConfigError, DataError, MafrError, WeightsError
 from mafr.features import weight_files
 from mafr.features.extract import FeatureExtractor
 from mafr.features.timm_maps import EFFICIENTNET_B5, EfficientNetB5, timm_network
+from mafr.scoring import smooth
 
 SIDE = 112
 SETTINGS = {"ast_epochs": 12, "ast_teacher_hidden": 8, "ast_student_hidden": 32}
@@ -96,6 +97,22 @@ def test_the_map_is_highest_on_the_defect_and_zero_far_from_the_part(trained, te
         assert found.psi.shape == (SIDE, SIDE) and found.psi.dtype == np.float32
         assert (found.psi >= 0).all() and found.psi[:4, :4].max() < 1e-3 * found.psi.max()
         assert np.array_equal(found.psi, found.psi_rgb) and np.array_equal(found.psi, found.psi_xyz)
+
+
+def test_the_map_is_the_weighted_distance_of_student_and_teacher(trained, tested, config):
+    sample = tested.sample(5)
+    x, weight = trained.inputs(sample, tested.tokens([5]))
+    with torch.inference_mode():
+        teacher = trained.teacher(x, trained.positions)[0][0].double()
+        student = trained.student(torch.cat([trained.positions, x], dim=1))[0].double()
+    part = weight[0, 0].double()
+    # The foreground's share enters twice, in the student's loss and again where the map is masked, as published.
+    cells = part**2 * (teacher - student).square().mean(dim=0)
+    large = torch.nn.functional.interpolate(cells[None, None], (SIDE, SIDE), mode="bicubic").clamp_min(0)
+    expected = smooth(large * torch.from_numpy(sample.valid), config.blur, config.sigma)[0, 0]
+    found = trained.score_split(tested, [5])[0]
+    assert np.allclose(found.psi, expected, rtol=1e-3, atol=1e-4 * float(expected.max()))
+    assert found.score == pytest.approx(float(cells.max()), rel=1e-3)
 
 
 def test_both_losses_fall(trained):

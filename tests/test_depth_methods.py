@@ -1,5 +1,7 @@
 """DepthGAN, DepthAE, DepthVM and the three models behind them: formulas written out plainly; a case to solve."""
 
+import dataclasses
+
 import domes
 import numpy as np
 import pytest
@@ -190,6 +192,35 @@ def test_gan_training_moves_what_it_should() -> None:
     assert all(map(torch.equal, after[1], copies(critic)))
     assert not all(map(torch.equal, after[2], copies(encoder)))
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("kind", [DepthAE, DepthGAN])
+def test_the_map_of_a_restoration_against_numpy(kind: type[DepthMethod]) -> None:
+    """Squared residual, mean over the channels, at every pixel: what the network restores is taken as it is."""
+    whole = {"depth_side": 32, "depth_gan_side": 32, "depth_width": 4, "depth_gan_width": 4}
+    settings = domes.config(min_steps=6, depth_epochs=1, sigma=0.2, image_size=32, grid=4, **whole)
+    samples, probe = ([shrunk(sample) for sample in few] for few in (domes.domes(3), [domes.dome(50, "dent")]))
+    detector, probe = kind(settings).fit(samples, show=False), probe[0]
+    depths = np.stack([distance(s.xyz) for s in samples])
+    near, far = depths[depths > 0].min(), depths.max()
+    raw = distance(probe.xyz)
+    x = np.concatenate([np.where(raw > 0, (raw - near) / (far - near), 0)[None], probe.rgb]) * 2 - 1
+    with torch.inference_mode():
+        restored = detector.model.restored(torch.from_numpy(x[None]).float())[0].numpy()
+    squares = (x - restored) ** 2
+    blurred = smooth(torch.from_numpy(squares.mean(axis=0) * probe.valid)[None], settings.blur, settings.sigma)[0, 0]
+    found = detector.predict(probe)
+    assert np.allclose(found.psi, blurred, rtol=1e-3, atol=1e-4)
+    assert np.allclose(found.psi_xyz, squares[0] * probe.valid[0], rtol=1e-3, atol=1e-4)
+    assert np.allclose(found.psi_rgb, squares[1:].mean(axis=0) * probe.valid[0], rtol=1e-3, atol=1e-4)
+    assert found.score == pytest.approx(found.psi.max())
+
+
+def shrunk(sample):
+    """Every n-th pixel, 32 x 32 of them."""
+    step = sample.rgb.shape[-1] // 32
+    parts = {name: getattr(sample, name)[:, ::step, ::step][:, :32, :32] for name in ("rgb", "xyz", "gt")}
+    return dataclasses.replace(sample, **parts)
 
 
 def test_training_images_are_turned_by_five_degrees_at_most() -> None:

@@ -16,14 +16,16 @@ import torch
 
 from mafr import experiments, outcomes
 from mafr.baseline_settings import PREFIXES, BaselineSettings
+from mafr.baselines.btf import BTF
 from mafr.config import FUSIONS, Config
 from mafr.data import few_shot
 from mafr.device import keep_freed_memory, release_freed_memory
 from mafr.errors import ConfigError, DataError, MafrError
 from mafr.evaluation import all_metrics, fused_maps, map_metrics
 from mafr.experiments import Run, all_runs, execute, load_maps, load_residuals, read_record, run_all, table_runs
-from mafr.extraction import extract_features, load_features
+from mafr.extraction import extract_features, load_features, load_split
 from mafr.methods import BASELINES, METHODS
+from mafr.outcomes import baseline_outcome
 from mafr.provenance import peak_megabytes
 
 
@@ -109,6 +111,30 @@ def test_compared_methods_give_the_same_results_again(smoke, tmp_path, method):
     second = execute(run, replace(paths, root=linked(paths, tmp_path)))
     for name in ("metrics", "scores", "history", "threshold"):
         assert second[name] == first[name]
+
+
+def test_times_of_full_runs_hold_what_few_shot_runs_may_find_computed(smoke, tmp_path):
+    """The FPFH of a sample may lie in a few-shot run's cache; a full run, which the cost table reads, computes them."""
+    config, paths = smoke
+    used = []
+
+    class Watched(BTF):
+        def train(self, split, indices, show):
+            used.append(split.cache)
+            super().train(split, indices, show)
+
+        def score(self, split, k):
+            used.append(split.cache)
+            return super().score(split, k)
+
+    category = config.categories("mvtec3d")[0]
+    splits = {name: load_split(paths, "mvtec3d", category, name, config) for name in ("train", "test", "validation")}
+    tested = len(splits["test"])
+    baseline_outcome(Watched(config), splits, [0, 1], keep=True)
+    assert set(used[: 1 + tested]) == {None}
+    used.clear()
+    baseline_outcome(Watched(config), splits, [0, 1], keep=False)
+    assert None not in used
 
 
 def linked(paths, folder):
