@@ -18,9 +18,10 @@ from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 from mafr.config import Config
 from mafr.data.samples import Sample
 from mafr.detector import Detector
-from mafr.device import Place, computing, float32_products
+from mafr.device import Place, computing, gpu_products
 from mafr.errors import MafrError
 from mafr.features.extract import FeatureExtractor, Tokens
+from mafr.kernels import compiling
 from mafr.metrics import evaluate
 from mafr.model import MAFR
 from mafr.pixelwise import Dropout
@@ -131,6 +132,8 @@ class _Work:
         """One repetition, with its own peak of memory where the system tells it."""
         _reset_peak(self.place)
         with computing(self.config):
+            if self.place.device.type == "cuda":
+                self.stages[stage]()  # which takes back the memory that `_reset_peak` has returned
             self._wait()
             start = time.perf_counter()
             result = self.stages[stage]()
@@ -143,7 +146,7 @@ class _Work:
         """10⁹ floating-point operations of the stage's matrix products and convolutions."""
         if stage == "metrics":
             return 0.0
-        with _Operations() as counter:
+        with _Operations() as counter, compiling(None):
             self.stages[stage]()
         return counter.total / 1e9
 
@@ -231,7 +234,7 @@ def describe_machine(config: Config) -> dict[str, float | str]:
         names["device"] = _processor()
     with computing(config):
         rates = {"gflops": _rate(place.device, place.dtype)}
-    with float32_products("float32"):
+    with gpu_products("float32"):
         rates["gflops_float32"] = _rate(place.device, torch.float32)
     return {**names, "threads": torch.get_num_threads(), "torch": torch.__version__, **rates}
 

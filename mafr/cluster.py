@@ -31,6 +31,7 @@ CONNECT_SECONDS = 15  # until the scheduler must have answered
 WORKER_SECONDS = 60  # until the first worker must be there
 _LOGGERS = ("distributed.client", "tornado.application")  # their tracebacks say what the errors here say
 _LOOK_SECONDS = 5  # between two looks at which workers there are
+_ALIKE = "use workers of one kind, or settle it with --set device=… and --set precision=…"
 _TURN = threading.Lock()  # seeds and thread counts of torch belong to a whole process
 
 
@@ -43,9 +44,9 @@ class _Client:
     sources: str
     # (folder, name of a file in it, its content); without a name, the folder's own names, one a line
     folders: tuple[tuple[Path, str, str], ...]
-    # the settings, and the precision that they mean on every worker, once that is known
+    # the settings, and the kind of device and the precision that they mean on every worker, once that is known
     config: Config | None = None
-    precision: str | None = None
+    place: str | None = None
 
 
 class Cluster:
@@ -190,11 +191,14 @@ class Cluster:
             if answer:
                 raise ConfigError(answer)
         if self._here.config is not None:
-            found = self._client.run(_precision, self._here.config)
-            self._here = replace(self._here, precision=next(iter(found.values())))
-            for answer in self._client.run(_difference, self._here).values():
-                if answer:
-                    raise ConfigError(answer)
+            found = self._client.run(_place, self._here.config, on_error="return")
+            for address, answer in found.items():
+                if isinstance(answer, Exception):
+                    raise ConfigError(f"the worker at {address}: {answer}") from answer
+            if len(set(found.values())) > 1:
+                kinds = ", ".join(f"{answer} at {address}" for address, answer in sorted(found.items()))
+                raise ConfigError(f"the workers would not compute alike: {kinds}; {_ALIKE}")
+            self._here = replace(self._here, place=next(iter(found.values()), None))
 
 
 @lru_cache(maxsize=1)
@@ -239,16 +243,15 @@ def _difference(client: _Client) -> str | None:
                 f"the worker on {host} does not see {folder} as it is on {client.host} ({reason}); data, features "
                 "and runs must lie on a file system that all workers share, under the same path"
             )
-    if client.precision and (own := _precision(client.config)) != client.precision:
-        return (
-            f"the worker on {host} would compute in {own}, others in {client.precision}; results would not be "
-            "comparable: give all the same with --set precision=float32, or use workers of one kind"
-        )
+    if client.place and (own := _place(client.config)) != client.place:
+        return f"the worker on {host} would compute on {own}, the others on {client.place}; {_ALIKE}"
     return None
 
 
-def _precision(config: Config) -> str:
-    return Place.of(config).describe()["precision"]
+def _place(config: Config) -> str:
+    """On a worker: the kind of device and the precision that the settings mean there."""
+    place = Place.of(config)
+    return f"{place.device.type} in {place.describe()['precision']}"
 
 
 def _work(function: Callable, item: object, client: _Client) -> object:

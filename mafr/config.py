@@ -178,7 +178,9 @@ class Config(BaselineSettings):
     map_scaling: str = "none"
 
     # --- computing
-    precision: str = "float32"  # of matrix products; "auto": bfloat16 where the hardware multiplies it natively
+    # Of matrix products. "auto": bfloat16 where the hardware multiplies it natively; "tf32": a GPU's, in training and
+    # scoring of MAFR, CFM and AST, with all else in float32.
+    precision: str = "float32"
     device: str = "cpu"  # "auto": a GPU where there is one
     compiled: bool = False  # the head's pointwise kernels by torch.compile, which needs a compiler and warms up
 

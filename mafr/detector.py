@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mafr.config import PLACE_SETTINGS, Config
 from mafr.data.samples import Sample
-from mafr.device import Place, computing
+from mafr.device import Place, computing, loadable
 from mafr.errors import ConfigError, MafrError, WeightsError
 from mafr.features.extract import FeatureExtractor, Tokens
 from mafr.features.live import LiveFeatures
@@ -168,7 +168,7 @@ class Detector:
             raise WeightsError(f"{path} lacks what this version needs ({error}); save the detector again") from error
         if config is not None:
             _same_model(folder, saved, config)
-        detector = cls(saved)
+        detector = cls(loadable(saved))
         detector.threshold, detector.history = threshold, history
         detector.model = _read_model(folder / "model.safetensors", saved)
         return detector

@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 
 import torch
 
@@ -34,15 +34,16 @@ class Place:
     def of(cls, config: Config) -> Place:
         """Resolve the settings `device` and `precision` on this machine.
 
-        Raises ConfigError for "cuda" without a GPU, for "bfloat16" where the hardware would emulate it, and for
-        "tf32" anywhere but on a GPU that has it.
+        Raises ConfigError for "cuda" without a GPU, for a GPU that the installed torch does not support, for "bfloat16"
+        where the hardware would emulate it, and for "tf32" anywhere but on a GPU that has it.
         """
         wanted = config.device
         if wanted == "auto":
             wanted = "cuda" if torch.cuda.is_available() else "cpu"
         if wanted == "cuda" and not torch.cuda.is_available():
             raise ConfigError('device is "cuda", but torch finds no GPU here; use --set device=cpu')
-        device = torch.device(wanted)
+        # With its number: threads that prepare samples have a current GPU of their own.
+        device = torch.device("cuda", _this_gpu()) if wanted == "cuda" else torch.device(wanted)
         native = native_bfloat16(device.type) or (EMULATED.get() and device.type == "cpu")
         if config.precision == "bfloat16" and not native:
             raise ConfigError(
@@ -68,6 +69,31 @@ class Place:
         return {"device": name, "precision": "tf32" if self.tf32 else str(self.dtype).removeprefix("torch.")}
 
 
+def _this_gpu() -> int:
+    number = torch.cuda.current_device()
+    major, minor = torch.cuda.get_device_capability(number)
+    built = [(kind, int(n.rstrip("af"))) for kind, _, n in (one.partition("_") for one in torch.cuda.get_arch_list())]
+    # Machine code serves later minor versions of the same major one, intermediate code everything later.
+    fits = [n <= 10 * major + minor and (kind == "compute" or n // 10 == major) for kind, n in built]
+    if built and not any(fits):
+        raise ConfigError(
+            f"the installed torch {torch.__version__} does not support this GPU ({torch.cuda.get_device_name(number)}, "
+            f"compute capability {major}.{minor}); use --set device=cpu, or a build of torch for it"
+        )
+    return number
+
+
+def loadable(config: Config) -> Config:
+    """The settings of something saved, to be used here: a missing GPU or precision left out, and nothing compiled."""
+    missing = config.device == "cuda" and not torch.cuda.is_available()
+    config = replace(config, compiled=False, device="cpu" if missing else config.device)
+    try:
+        Place.of(config)
+    except ConfigError:
+        return replace(config, precision="auto")
+    return config
+
+
 def send(tensor: torch.Tensor, device: torch.device | None) -> torch.Tensor:
     """A tensor of the CPU on another device; to a GPU through pinned memory, so that nobody waits for the copy."""
     if device is None or device.type != "cuda" or tensor.is_cuda:
@@ -88,27 +114,51 @@ def torch_threads(count: int) -> Iterator[None]:
 
 
 @contextmanager
-def computing(config: Config) -> Iterator[None]:
-    """Let torch compute as the settings say inside the block: threads, a GPU's float32 products, compiled kernels."""
-    with torch_threads(config.threads), float32_products(config.precision), compiling(config.compiled):
+def own_randomness(place: Place) -> Iterator[None]:
+    """Seeds set inside the block change nothing outside it, on the processor and at the place."""
+    with torch.random.fork_rng(devices=[place.device] if place.device.type == "cuda" else []):
         yield
 
 
 @contextmanager
-def float32_products(precision: str) -> Iterator[None]:
-    """Whether a GPU's float32 products use TF32 inside the block: only with the setting `precision` "tf32".
+def computing(config: Config) -> Iterator[None]:
+    """Let torch compute as the settings say inside the block: threads, a GPU's products, compiled kernels."""
+    with torch_threads(config.threads), gpu_products(config.precision), compiling(config.compiled):
+        yield
 
-    torch by itself has it on for convolutions and off for matrix products.
+
+@contextmanager
+def gpu_products(precision: str) -> Iterator[None]:
+    """How a GPU multiplies inside the block; without a GPU nothing happens.
+
+    TF32 only with the setting `precision` "tf32" (torch by itself has it on for convolutions, off for matrix
+    products), sums of bfloat16 products in float32, and of cuDNN's convolutions only those that repeat exactly.
+    Raises ConfigError where torch's older and newer settings of TF32 contradict each other.
     """
-    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [backend.allow_tf32 for backend in backends]
-    for backend in backends:
-        backend.allow_tf32 = precision == "tf32"
+    if not torch.cuda.is_available():
+        yield
+        return
+    matmul, cudnn, tf32 = torch.backends.cuda.matmul, torch.backends.cudnn, precision == "tf32"
+    wanted = [
+        (matmul, "allow_tf32", tf32),
+        (cudnn, "allow_tf32", tf32),
+        (matmul, "allow_bf16_reduced_precision_reduction", False),
+        (cudnn, "deterministic", True),
+    ]
+    try:
+        before = [getattr(backend, name) for backend, name, _ in wanted]
+    except RuntimeError as error:
+        raise ConfigError(
+            f"torch's settings of TF32 contradict each other ({str(error).partition('. ')[0]}); leave `fp32_precision` "
+            "and `allow_tf32` alone, mafr sets them by the setting precision"
+        ) from error
+    for backend, name, value in wanted:
+        setattr(backend, name, value)
     try:
         yield
     finally:
-        for backend, value in zip(backends, before, strict=True):
-            backend.allow_tf32 = value
+        for (backend, name, _), value in zip(wanted, before, strict=True):
+            setattr(backend, name, value)
 
 
 @lru_cache(maxsize=1)
@@ -139,11 +189,14 @@ def release_freed_memory() -> None:
         return
 
 
-@lru_cache(maxsize=2)
-def native_bfloat16(kind: str) -> bool:
-    """Whether a device kind ("cpu", "cuda") has instructions that multiply bfloat16 with float32 sums."""
+@cache
+def native_bfloat16(kind: str, number: int | None = None) -> bool:
+    """Whether a device kind ("cpu", "cuda") has instructions that multiply bfloat16 with float32 sums.
+
+    number: which GPU; None: the current one.
+    """
     if kind == "cuda":
-        return torch.cuda.get_device_capability() >= (8, 0)
+        return torch.cuda.get_device_capability(number) >= (8, 0)
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()  # the user's
     if limit not in ("", "ALL", "DEFAULT") and "BF16" not in limit and "AMX" not in limit:
         return False

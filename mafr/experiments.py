@@ -28,7 +28,7 @@ from mafr.methods import MAFR, METHODS, TABLE_METHODS, baseline_settings, check_
 from mafr.outcomes import MAPS, RESIDUALS, baseline_outcome, mafr_outcome
 from mafr.paths import Paths, write_json
 from mafr.progress import Workers, map_parallel
-from mafr.provenance import git_commit, peak_megabytes, reset_peak, software_versions
+from mafr.provenance import git_commit, gpu_peak_megabytes, peak_megabytes, reset_peak, software_versions
 from mafr.registry import baseline_class, feature_config
 
 RESULTS_VERSION = 3  # raised whenever a change of the code changes numbers; finished runs are then repeated
@@ -214,7 +214,7 @@ def execute(run: Run, paths: Paths) -> dict:
         "scores": outcome.scores,
         "history": outcome.history,
         "timings": outcome.seconds | {f"extract_{p}_s": extracted[p] if p in outcome.reads else 0.0 for p in PARTS},
-        "memory": {"peak_mb": peak_megabytes(), "model_mb": outcome.model_bytes / 1e6},
+        "memory": {"peak_mb": peak_megabytes(), **gpu_peak_megabytes(), "model_mb": outcome.model_bytes / 1e6},
         "parameters": outcome.parameters,
         "place": Place.of(config).describe() | ({"compiled": True} if config.compiled else {}),
         "versions": software_versions(),

@@ -17,7 +17,7 @@ from mafr.config import Config
 from mafr.data import FolderDataset, open_dataset
 from mafr.data.layout import SPLITS
 from mafr.data.samples import Sample
-from mafr.device import computing
+from mafr.device import computing, native_bfloat16
 from mafr.errors import ConfigError, DataError
 from mafr.features.extract import PARTS, FeatureExtractor, Tokens
 from mafr.features.live import LiveFeatures
@@ -101,8 +101,17 @@ def extract_features(
 
 
 def gpu_count(config: Config) -> int:
-    """How many GPUs of this machine the settings use: all that torch sees, or none."""
-    return 0 if config.device == "cpu" else torch.cuda.device_count()  # does not initialise CUDA
+    """How many GPUs of this machine the settings use: all that torch sees, or none.
+
+    Raises ConfigError where `precision` "auto" would not mean the same on all of them.
+    """
+    count = 0 if config.device == "cpu" else torch.cuda.device_count()  # does not initialise CUDA
+    if config.precision == "auto" and count > 1 and len({native_bfloat16("cuda", k) for k in range(count)}) > 1:
+        raise ConfigError(
+            "some GPUs of this machine multiply bfloat16, others do not: choose one precision for all with --set "
+            "precision=float32, or some of them with CUDA_VISIBLE_DEVICES"
+        )
+    return count
 
 
 def extraction_seconds(paths: Paths, dataset: str, category: str, config: Config) -> dict[str, float]:

@@ -19,13 +19,13 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 # The process's, not a context's: a GPU's backward passes run in threads that autograd has started long before.
-_requests: list[bool] = [False]
+_requests: list[bool | None] = [False]
 
 
 @contextmanager
-def compiling(wanted: bool) -> Iterator[None]:
-    """Inside the block kernels are compiled, or are not."""
-    _requests.append(wanted)
+def compiling(wanted: bool | None) -> Iterator[None]:
+    """Inside the block kernels are compiled, or are not; None: not, whatever blocks inside it say."""
+    _requests.append(None if _requests[-1] is None else wanted)
     try:
         yield
     finally:

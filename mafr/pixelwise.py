@@ -35,6 +35,8 @@ def parts(rows: int, width: int, device: torch.device) -> Iterator[slice]:
 class Dropout:
     """Seeded dropout masks of one training step; a layer's mask depends on nothing but `key` and its number.
 
+    Those of a processor, at least: a GPU draws by its number of multiprocessors, so other models draw otherwise.
+
     The probability is rounded to 1/65,536, and what is kept is scaled by that rounded probability.
     """
 

@@ -11,7 +11,7 @@ import torch
 
 from mafr.config import Config
 from mafr.detector import Detector
-from mafr.device import computing, native_bfloat16
+from mafr.device import Place, computing, native_bfloat16
 from mafr.emulation import emulated_bfloat16
 from mafr.evaluation import all_metrics
 from mafr.experiments import Run, run_all, table_runs
@@ -52,7 +52,7 @@ def precision_effect(
     extract_features(paths, base, "mvtec3d", base.categories("mvtec3d"), workers)
     records = run_all(runs, paths, workers)
     halves = [replace(run, config=replace(run.config, precision="bfloat16")) for run in runs]
-    with nullcontext() if native_bfloat16("cpu") else emulated_bfloat16():
+    with nullcontext() if native_bfloat16(Place.of(base).device.type) else emulated_bfloat16():
         return _effects(runs, halves, records, paths, train)
 
 

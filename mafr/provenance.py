@@ -11,6 +11,8 @@ from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
+
 from mafr import __version__
 
 
@@ -25,8 +27,17 @@ def resident_megabytes() -> float:
     return _status("VmRSS:") or _largest()
 
 
+def gpu_peak_megabytes() -> dict[str, float]:
+    """Most memory that torch has held on the current GPU since `reset_peak`, MB; empty where it has used none."""
+    if not torch.cuda.is_initialized():
+        return {}
+    return {"gpu_peak_mb": torch.cuda.max_memory_allocated() / 2**20}
+
+
 def reset_peak() -> None:
-    """Let `peak_megabytes` begin anew (Linux; elsewhere it stays the largest so far)."""
+    """Let `peak_megabytes` (Linux; elsewhere it stays the largest so far) and `gpu_peak_megabytes` begin anew."""
+    if torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
     if os.access("/proc/self/clear_refs", os.W_OK):
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 

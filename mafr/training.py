@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mafr.config import Config
-from mafr.device import Place, computing
+from mafr.device import Place, computing, own_randomness
 from mafr.errors import MafrError
 from mafr.features.extract import Tokens
 from mafr.model import MAFR
@@ -26,7 +26,7 @@ from mafr.restore import Restorer, Scene, open_scene
 
 CHECKPOINT_SECONDS = 30.0
 CACHE_BYTES = 256 * 2**20  # samples prepared for the head are kept between epochs if all of them fit in this,
-GPU_SHARE = 0.25  # or in so much of the memory that a GPU has free
+GPU_SHARE = 0.25  # or, by the size of the first, in so much of the memory that a GPU has free
 AHEAD = {"cpu": 1, "cuda": 3}  # samples that are opened while the head is trained on one, each by a thread
 
 
@@ -36,7 +36,7 @@ class Features(Protocol):
     def __len__(self) -> int: ...
 
     def tokens(self, indices: Sequence[int]) -> Tokens:
-        """The tokens of some samples."""
+        """The tokens of some samples; with a GPU, threads ask for several at once."""
         ...
 
 
@@ -62,7 +62,7 @@ def fit(
     if not len(indices):
         raise MafrError("training needs at least one sample")
     place = Place.of(config)
-    with computing(config), torch.random.fork_rng(devices=[]):
+    with computing(config), own_randomness(place):
         torch.manual_seed(config.seed)
         model = MAFR.from_config(config).to(place.device)
         optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
@@ -127,7 +127,7 @@ class _Scenes:
         self.live = getattr(features, "live", False)
         self.kept: dict[int, Scene] = {}
         # Features that change at every access must not be kept.
-        self.keep = not self.live and len(self.indices) * self._open(0).nbytes <= _cache_bytes(place)
+        self.keep = not self.live and len(self.indices) * self._open(0).nbytes <= cache_bytes(place)
         self.depth = 1 if self.live else AHEAD[place.device.type]
         self.coming: dict[int, Future[Scene]] = {}
         self.ahead = ThreadPoolExecutor(self.depth)
@@ -169,9 +169,12 @@ class _Scenes:
         return open_scene(tokens, self.config, self.place, every_pixel=not self.config.valid_only)
 
 
-def _cache_bytes(place: Place) -> float:
-    free = torch.cuda.mem_get_info(place.device)[0] if place.device.type == "cuda" else 0
-    return max(CACHE_BYTES, GPU_SHARE * free)
+def cache_bytes(place: Place) -> float:
+    """Bytes of prepared samples that a training keeps at a place."""
+    if place.device.type != "cuda":
+        return CACHE_BYTES
+    unused = torch.cuda.memory_reserved(place.device) - torch.cuda.memory_allocated(place.device)  # torch's own
+    return max(CACHE_BYTES, GPU_SHARE * (torch.cuda.mem_get_info(place.device)[0] + unused))
 
 
 def _save(path: Path, model: MAFR, optimiser: torch.optim.Optimizer, history: list) -> None:

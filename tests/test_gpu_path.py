@@ -15,10 +15,10 @@ from test_training import FakeFeatures, small, state
 
 from mafr import training
 from mafr.baselines.crossmodal import ROWS
-from mafr.baselines.flow import Flow, likelihood_loss
+from mafr.baselines.flow import Flow, likelihood_loss, pad_edges
 from mafr.config import Config
 from mafr.detector import Detector
-from mafr.device import Place, computing, float32_products, native_bfloat16
+from mafr.device import Place, computing, gpu_products, loadable, native_bfloat16
 from mafr.errors import ConfigError
 from mafr.features.extract import FeatureExtractor
 from mafr.kernels import compiling, kernel
@@ -89,15 +89,78 @@ def test_steps_of_cfm_and_of_the_flow_wait_for_nothing(monkeypatch):
     likelihood_loss(z, jacobian, torch.ones(2, 1, 6, 6, device=META)).backward()
 
 
-def test_tf32_is_on_where_it_was_asked_for_and_nowhere_else():
-    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [backend.allow_tf32 for backend in backends]
+def test_tf32_is_on_where_it_was_asked_for_and_nowhere_else(monkeypatch):
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+
+    def flags():
+        reduced = matmul.allow_bf16_reduced_precision_reduction
+        return matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, reduced
+
+    before = flags()
+    with gpu_products("tf32"):
+        assert flags() == before  # no GPU is there
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for precision, wanted in (("tf32", True), ("float32", False), ("auto", False)):
-        with float32_products(precision):
-            assert [backend.allow_tf32 for backend in backends] == [wanted, wanted]
-    assert [backend.allow_tf32 for backend in backends] == before
+        with gpu_products(precision):
+            assert flags() == (wanted, wanted, True, False)
+    assert flags() == before
+    monkeypatch.undo()
     with pytest.raises(ConfigError, match="tf32"):
         Place.of(Config.preset("smoke", overrides={"precision": "tf32"}))
+
+
+def test_a_gpu_that_this_torch_does_not_support_is_named(monkeypatch):
+    config = Config.preset("smoke", overrides={"device": "auto"})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda number: "Old")
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "sm_90a", "compute_90"])
+    for capability, fits in (((7, 0), False), ((7, 5), True), ((8, 6), True), ((9, 0), True), ((12, 0), True)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda number, found=capability: found)
+        if fits:
+            assert Place.of(config).device == torch.device("cuda", 1)
+        else:
+            with pytest.raises(ConfigError, match=r"does not support this GPU \(Old, compute capability 7.0\)"):
+                Place.of(config)
+
+
+def test_what_was_saved_on_a_gpu_is_loaded_without_one():
+    saved = Config.preset("smoke", overrides={"device": "cuda", "compiled": True, "precision": "tf32"})
+    here = loadable(saved)
+    if not torch.cuda.is_available():
+        assert (here.device, here.precision) == ("cpu", "auto")
+    assert not here.compiled
+    assert loadable(Config.preset("smoke")) == Config.preset("smoke")
+
+
+def test_edges_are_padded_as_torch_pads_them():
+    x = torch.randn(2, 3, 5, 4, dtype=torch.float64, requires_grad=True)
+    for width in (0, 1, 2):
+        wanted = torch.nn.functional.pad(x, [width] * 4, mode="replicate")
+        assert torch.equal(pad_edges(x, width), wanted)
+        weight = torch.randn_like(wanted)
+        (ours,), (theirs,) = (torch.autograd.grad((y * weight).sum(), x) for y in (pad_edges(x, width), wanted))
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_samples_opened_far_ahead_change_nothing(monkeypatch):
+    """As on a GPU: three threads ahead, nothing kept; and fewer samples than threads."""
+    config = small()
+    for count in (7, 2):
+        features = FakeFeatures(config, count)
+        monkeypatch.undo()
+        wanted, history = training.fit(config, features, range(count))
+        monkeypatch.setattr(training, "CACHE_BYTES", 0)
+        monkeypatch.setitem(training.AHEAD, "cpu", 3)
+        got, again = training.fit(config, features, range(count))
+        assert again == history
+        assert all(torch.equal(a, b) for a, b in zip(state(got).values(), state(wanted).values(), strict=True))
+
+
+def test_kernels_that_are_counted_are_never_compiled(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda *args, **settings: pytest.fail("compiled"))
+    with compiling(None), compiling(True):
+        kernel(torch.neg)(torch.ones(1))
 
 
 @pytest.mark.slow
@@ -175,7 +238,7 @@ def test_a_gpu_agrees_with_the_processor(variant, precision, tolerance):
         with computing(where):
             restorer = Restorer(model, where, place)
             restorer.step(open_scene(tokens, where, place, every_pixel=not where.valid_only), Dropout(0.0, (1,)))
-            gradients = {name: p.grad.cpu() for name, p in model.named_parameters()}
+            gradients = {name: p.grad.cpu().clone() for name, p in model.named_parameters()}
             scene = open_scene(tokens, where, place, every_pixel=scores_every_pixel(where))
             found.append((gradients, [psi.cpu() for psi in restorer.residuals(scene)]))
     (wanted, wanted_maps), (got, got_maps) = found

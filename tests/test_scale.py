@@ -19,6 +19,7 @@ from mafr.cli import main
 from mafr.cluster import Cluster
 from mafr.config import Config
 from mafr.data import FolderDataset, open_dataset
+from mafr.device import native_bfloat16
 from mafr.errors import ConfigError, DataError, MafrError
 from mafr.experiments import Run, execute, run_all
 from mafr.extraction import gpu_count, store_folder
@@ -190,10 +191,11 @@ def test_a_worker_of_another_version_is_refused(smoke, address, monkeypatch):
 def test_workers_of_another_precision_are_refused(smoke, address, monkeypatch):
     config, paths = smoke
     with Cluster.of(address, paths, config=config) as connection:  # all the same
-        monkeypatch.setattr(connection, "_here", replace(connection._here, precision="bfloat16"))  # of other workers
-        with pytest.raises(ConfigError, match=r"the worker on \S+ would compute in float32, others in bfloat16"):
+        others = replace(connection._here, place="cuda in bfloat16")
+        monkeypatch.setattr(connection, "_here", others)
+        with pytest.raises(ConfigError, match=r"the worker on \S+ would compute on cpu in float32, the others on cuda"):
             list(connection.run(float, ["1"]))
-    with pytest.raises(ConfigError, match='precision is "tf32"'):
+    with pytest.raises(ConfigError, match=r'the worker at \S+: precision is "tf32"'):
         Cluster.of(address, paths, config=replace(config, precision="tf32"))
 
 
@@ -274,8 +276,17 @@ def test_a_store_that_another_worker_finished_meanwhile_is_kept(smoke):
 
 
 def test_gpus_count_only_where_the_settings_use_them(monkeypatch):
+    native_bfloat16.cache_clear()
+    capabilities = [(8, 6), (8, 0)]
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda number: capabilities[number])
     assert gpu_count(Config.preset("demo")) == 0
     assert gpu_count(Config.preset("full")) == 2
+    native_bfloat16.cache_clear()
+    capabilities[1] = (7, 5)
+    with pytest.raises(ConfigError, match="some GPUs of this machine multiply bfloat16, others do not"):
+        gpu_count(Config.preset("full"))
+    assert gpu_count(Config.preset("full", overrides={"precision": "float32"})) == 2
+    native_bfloat16.cache_clear()
     assert default_workers(gpus=2) == 2
     assert default_workers() >= 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Protocol, Self
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from mafr.config import Config
 from mafr.data.samples import Sample
 from mafr.detector import Prediction, score_threshold
-from mafr.device import Place, computing
+from mafr.device import Place, computing, loadable, own_randomness
 from mafr.errors import ConfigError, MafrError, WeightsError
 from mafr.features.extract import PARTS, FeatureExtractor, Tokens
 from mafr.features.scratch import ScratchTokens
@@ -124,6 +125,11 @@ class Baseline(ABC):
 
     # ---- what all share
 
+    @property
+    def _exact(self) -> Config:
+        # Methods that may use TF32 say so themselves, in blocks of their own inside.
+        return replace(self.config, precision="float32") if self.config.precision == "tf32" else self.config
+
     def fit(self, samples: Sequence[Sample], show: bool = True) -> Self:
         """Train on good samples only. Raises MafrError if one is labelled anomalous."""
         for sample in samples:
@@ -138,7 +144,7 @@ class Baseline(ABC):
             raise MafrError("training needs at least one sample")
         if self.config.extractor_mode == "train":
             raise ConfigError("the compared methods are for extractor_mode 'eval'; leave them out with --methods mafr")
-        with computing(self.config), torch.random.fork_rng(devices=[]):
+        with computing(self._exact), own_randomness(self.place):
             torch.manual_seed(self.config.seed)
             self.train(split, chosen, show)
         self.trained = True
@@ -152,7 +158,7 @@ class Baseline(ABC):
         """Maps and scores of some samples."""
         if not self.trained:
             raise MafrError("this detector is not trained yet; call fit, or load a saved one")
-        with computing(self.config), torch.inference_mode():
+        with computing(self._exact), torch.inference_mode():
             return [self.score(split, k) for k in indices]
 
     def calibrate(self, samples: Sequence[Sample]) -> float:
@@ -189,7 +195,7 @@ class Baseline(ABC):
                     f"{folder / 'detector.json'} holds a {record['method']} detector of format {record['format']}; "
                     f"{cls.name} of format {FORMAT} expected"
                 )
-            detector = cls(Config.from_dict(record["config"]))
+            detector = cls(loadable(Config.from_dict(record["config"])))
             detector.threshold, detector.history = record["threshold"], list(record["history"])
             with torch.random.fork_rng(devices=[]):  # networks are drawn before they are filled
                 detector.restore(safetensors.torch.load((folder / "model.safetensors").read_bytes()))

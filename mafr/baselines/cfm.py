@@ -50,7 +50,7 @@ from mafr.features.rgb import rgb_depth, rgb_dim
 from mafr.progress import bar
 from mafr.restore import Scene, open_scene
 from mafr.scoring import fuse, image_score, score_mask, smooth, upsample
-from mafr.training import CACHE_BYTES
+from mafr.training import cache_bytes
 
 BLUR, IMAGE_SCORE = "box", "max-over-root-mean"  # as the authors' code does, under the names of mafr.scoring
 MEDIUM = 8 / 12  # share of the blocks that CFM-M keeps
@@ -174,7 +174,7 @@ class _Scenes:
         self.split, self.indices, self.method = split, list(indices), method
         self.kept: dict[int, Scene] = {}
         self.keep = False
-        self.keep = len(self.indices) * self._get(0).nbytes <= CACHE_BYTES
+        self.keep = len(self.indices) * self._get(0).nbytes <= cache_bytes(method.place)
         self.ahead = ThreadPoolExecutor(1)
 
     def __enter__(self) -> _Scenes:

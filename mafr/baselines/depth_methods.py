@@ -40,6 +40,7 @@ from mafr.baselines.initial import AutoencoderModel, GanModel, Sizes, VariationM
 from mafr.baselines.inputs import DepthRange, distance, shrink, turn_images
 from mafr.data.samples import Sample
 from mafr.detector import Prediction
+from mafr.device import send
 from mafr.progress import bar
 from mafr.scoring import image_score, smooth, upsample
 
@@ -59,7 +60,7 @@ class DepthImages:
 
     def draw(self, chosen: list[int], generator: torch.Generator) -> Tensor:
         """Some images, each turned by a random angle."""
-        return turn_images(self.images[chosen], random_angles(len(chosen), generator)).to(self.device)
+        return send(turn_images(self.images[chosen], random_angles(len(chosen), generator)), self.device)
 
 
 class DepthMethod(Baseline):

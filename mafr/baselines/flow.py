@@ -40,7 +40,19 @@ class Subnet(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.leave(F.relu(self.enter(x))) * self.gamma
+        if not x.is_cuda:
+            return self.leave(F.relu(self.enter(x))) * self.gamma
+        # There the gradient of torch's own padding adds up in any order, and no training would repeat.
+        x = F.relu(F.conv2d(pad_edges(x, self.enter.padding[0]), self.enter.weight, self.enter.bias))
+        return F.conv2d(pad_edges(x, self.leave.padding[0]), self.leave.weight, self.leave.bias) * self.gamma
+
+
+def pad_edges(x: Tensor, width: int) -> Tensor:
+    """(B, C, H, W) -> (B, C, H + 2 width, W + 2 width), edges replicated."""
+    for dim in (3, 2):
+        first, last = x.narrow(dim, 0, 1), x.narrow(dim, x.shape[dim] - 1, 1)
+        x = torch.cat([first] * width + [x] + [last] * width, dim=dim)
+    return x
 
 
 class Coupling(nn.Module):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mafr.config import Config
-from mafr.device import Place
+from mafr.device import Place, send
 from mafr.errors import MafrError
 from mafr.progress import bar
 
@@ -98,7 +98,7 @@ def train_fusion(
     for step in bar(steps, what="training the fusion") if show else steps:
         batch = _draw(rgb, xyz, config, generator)
         with torch.autocast(place.device.type, torch.bfloat16, enabled=place.half):
-            loss = model.loss(*(part.to(place.device) for part in batch), config.m3dm_temperature)
+            loss = model.loss(*(send(part, place.device) for part in batch), config.m3dm_temperature)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mafr.device import send
 from mafr.errors import ConfigError
 
 PENALTY = 10.0  # weight of the gradient penalty
@@ -134,7 +135,7 @@ def train_gan(
         real = next(batches)
         with torch.no_grad():
             fake = generator(_noise(len(real), latent, real))
-        loss = critic_loss(critic, real, fake, torch.rand(len(real)).to(real.device))
+        loss = critic_loss(critic, real, fake, send(torch.rand(len(real)), real.device))
         critic_optimiser.zero_grad(set_to_none=True)
         loss.backward()
         critic_optimiser.step()
@@ -168,4 +169,4 @@ def train_encoder(
 
 
 def _noise(count: int, latent: int, like: Tensor) -> Tensor:
-    return torch.randn(count, latent).to(like.device)  # drawn on the CPU, so that every device sees the same
+    return send(torch.randn(count, latent), like.device)  # drawn on the CPU, so that every device sees the same

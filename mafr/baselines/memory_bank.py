@@ -25,6 +25,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from mafr.config import Config
+from mafr.device import gpu_products
 from mafr.errors import MafrError
 
 POOL = 1024  # candidates among which the farthest is looked for before all distances are brought up to date
@@ -79,7 +80,8 @@ class MemoryBank:
             raise MafrError(f"features of {queries.shape[1]} values do not fit a bank of {self.vectors.shape[1]}")
         start = time.perf_counter()
         search = search_library if self.vectors.device.type == "cpu" else search_products
-        index = search(self.vectors, queries.float(), count)
+        with gpu_products("float32"):
+            index = search(self.vectors, queries.float(), count)
         distance = torch.stack([(queries - self.vectors[column]).norm(dim=1) for column in index.T], dim=1)
         if count > 1:  # what rounding brought into disorder
             distance, order = distance.sort(dim=1, stable=True)
@@ -145,7 +147,8 @@ def choose(rows: Tensor, config: Config) -> Tensor:
     """
     if rows.ndim != 2 or not len(rows):
         raise MafrError(f"a memory bank needs features of shape (N, D), not {tuple(rows.shape)}")
-    return greedy_coreset(projected(rows, config), max(1, int(config.bank_ratio * len(rows))))
+    with gpu_products("float32"):
+        return greedy_coreset(projected(rows, config), max(1, int(config.bank_ratio * len(rows))))
 
 
 def projected(rows: Tensor, config: Config) -> Tensor:

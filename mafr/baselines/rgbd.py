@@ -41,6 +41,7 @@ from mafr.baselines.inputs import DepthRange, normals, shrink, turn_images
 from mafr.data.camera import View
 from mafr.data.samples import Sample
 from mafr.detector import Prediction
+from mafr.device import send
 from mafr.progress import bar
 from mafr.scoring import image_score, smooth, upsample
 
@@ -73,7 +74,7 @@ class CandyMethod(Baseline):
         images = torch.stack([self._image(*look) for look in looks])
 
         def draw(chosen: list[int], generator: torch.Generator) -> Tensor:
-            return augment(images[chosen], generator).to(self.place.device)
+            return send(augment(images[chosen], generator), self.place.device)
 
         steps = steps_for(len(images) * config.rgbd_repeat, config.rgbd_epochs, config.rgbd_batch, config.min_steps)
         source = batches(len(images), config.rgbd_batch, config.seed, draw)

@@ -52,7 +52,7 @@ from mafr.config import Config
 from mafr.data.camera import View
 from mafr.data.samples import Sample
 from mafr.detector import Prediction
-from mafr.device import computing
+from mafr.device import computing, send
 from mafr.errors import ConfigError, DataError, MafrError
 from mafr.features.extract import FeatureExtractor, Tokens
 from mafr.features.timm_maps import B5_DIM, B5_STRIDE, EfficientNetB5
@@ -157,7 +157,7 @@ class AST(Baseline):
                 maps[row : row + 1], weights[row : row + 1] = self.inputs(split.sample(k), self._tokens(split, k))
 
             def teach(chosen: Tensor) -> Tensor:
-                x, weight = maps[chosen].to(device), weights[chosen].to(device)
+                x, weight = send(maps[chosen], device), send(weights[chosen], device)
                 return likelihood_loss(*self.teacher(x, self.positions), weight)
 
             nll = self._optimise(self.teacher, teach, len(indices), show, "teacher")
@@ -165,8 +165,8 @@ class AST(Baseline):
                 targets = torch.cat([self._taught(part.to(device)).cpu() for part in maps.split(config.ast_batch)])
 
             def learn(chosen: Tensor) -> Tensor:
-                x, weight = maps[chosen].to(device), weights[chosen].to(device)
-                return distance(targets[chosen].to(device), self._learned(x), weight).mean()
+                x, weight = send(maps[chosen], device), send(weights[chosen], device)
+                return distance(send(targets[chosen], device), self._learned(x), weight).mean()
 
             mse = self._optimise(self.student, learn, len(indices), show, "student")
         self.history = [{"teacher": a, "student": b} for a, b in zip(nll, mse, strict=True)]

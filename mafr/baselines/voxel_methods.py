@@ -42,6 +42,7 @@ from mafr.baselines.inputs import Frame, turn_points
 from mafr.data.camera import View
 from mafr.data.samples import Sample
 from mafr.detector import Prediction
+from mafr.device import send
 from mafr.progress import bar
 from mafr.scoring import image_score, smooth
 
@@ -68,7 +69,7 @@ class VoxelGrids:
         for k, angle in zip(chosen, random_angles(len(chosen), generator).tolist(), strict=True):
             points, colours = self.clouds[k]
             grids.append(self.frame.grid(turn_points(points, angle, self.axis, self.frame.middle), colours))
-        return torch.from_numpy(np.stack(grids)).to(self.device)
+        return send(torch.from_numpy(np.stack(grids)), self.device)
 
 
 class VoxelMethod(Baseline):

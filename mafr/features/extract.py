@@ -14,7 +14,7 @@ from torch import nn
 
 from mafr.config import Config
 from mafr.data.samples import Sample
-from mafr.device import Place, float32_products, send
+from mafr.device import Place, gpu_products, send
 from mafr.errors import ConfigError, DataError
 from mafr.features.encoders import DROP_PATH, point_encoder
 from mafr.features.geometry import group_points, interpolation_weights
@@ -157,7 +157,7 @@ class FeatureExtractor:
             xyz = torch.cat(clouds)
         else:
             xyz = self._cloud_tokens(*(self._stack(batch, name) for name in ("patches", "centres", "middle")))
-        with torch.no_grad(), float32_products(self.config.precision):
+        with torch.no_grad(), gpu_products("float32"):
             rgb = self.rgb(self._stack(batch, "rgb"))
         return Tokens(
             rgb=rgb.half().cpu(),
@@ -169,7 +169,7 @@ class FeatureExtractor:
     @torch.no_grad()
     def image_tokens(self, rgb: np.ndarray) -> torch.Tensor:
         """rgb (3, S, S) in [0, 1] -> (1, C, S/8, S/8) float32."""
-        with float32_products(self.config.precision):
+        with gpu_products("float32"):
             return self.rgb(self._to_place(rgb[None]))
 
     def cloud_tokens(self, patches: np.ndarray, centres: np.ndarray, middle: np.ndarray, key: str = "") -> torch.Tensor:
@@ -193,7 +193,7 @@ class FeatureExtractor:
         drop_path: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> torch.Tensor:
-        with float32_products(self.config.precision):
+        with gpu_products("float32"):  # 10 bits of a coordinate are half a millimetre
             return self.points(*self.points.scale(patches, centres, middle), drop_path, generator)
 
     def _stack(self, batch: Sequence[Prepared], name: str) -> torch.Tensor:
