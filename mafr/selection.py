@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mafr.config import Config
+from mafr.config import ADDED, PLACE_SETTINGS, Config
 from mafr.errors import ResultError
 from mafr.evaluation import MAP
 from mafr.methods import MAFR, METHODS, baseline_settings, concerns, title
@@ -16,7 +16,7 @@ from mafr.methods import MAFR, METHODS, baseline_settings, concerns, title
 # Settings that do not change a cell's value, or that a wanted run names itself.
 _NOT_COMPARED = {
     "variant", "seed", "loss_terms", "shots", "mvtec3d_categories", "eyecandies_categories",
-    "threads", "fusion", "bootstrap", "quantile", "device",
+    "threads", "fusion", "bootstrap", "quantile", *PLACE_SETTINGS,
 }  # fmt: skip
 _LISTED = 12  # missing runs that an error names one by one
 
@@ -157,6 +157,7 @@ def _wanted(record: Mapping) -> Wanted:
 
 def _compared(settings: Mapping[str, object], dataset: str, method: str) -> dict[str, object]:
     unrelated = {"mvtec3d": "eyecandies_train", "eyecandies": "mvtec3d_train"}[dataset]
+    settings = ADDED | dict(settings)
     return {k: v for k, v in settings.items() if k not in _NOT_COMPARED and k != unrelated and concerns(method, k)}
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mafr import paper, tables
-from mafr.config import CATEGORIES, FUSIONS, LOSS_TERMS, UNTRAINED, VARIANTS, Config
+from mafr.config import ADDED, CATEGORIES, FUSIONS, LOSS_TERMS, UNTRAINED, VARIANTS, Config
 from mafr.data.counts import PUBLISHED
 from mafr.errors import ConfigError, MafrError, ResultError
 from mafr.evaluation import MAP
@@ -353,6 +353,15 @@ def test_runs_of_other_settings_do_not_count():
     assert cell(tables.table1(SMOKE_RECORDS, same), "measured", "bagel") > 0
     mixed = [*all_records(changed), *SMOKE_RECORDS, record(SMOKE, "mvtec3d", "bagel", method="other")]
     assert tables.table1(mixed, SMOKE).frame.equals(tables.table1(SMOKE_RECORDS, SMOKE).frame)
+
+
+def test_records_older_than_a_setting_count():
+    older = [{**r, "config": {k: v for k, v in r["config"].items() if k not in ADDED}} for r in SMOKE_RECORDS]
+    assert tables.table1(older, SMOKE).frame.equals(tables.table1(SMOKE_RECORDS, SMOKE).frame)
+    elsewhere = dataclasses.replace(SMOKE, device="auto", compiled=True)
+    assert tables.table1(older, elsewhere).frame.equals(tables.table1(SMOKE_RECORDS, SMOKE).frame)
+    with pytest.raises(ResultError, match="samples_a_step 1 instead of 2"):
+        tables.table1(older, dataclasses.replace(SMOKE, samples_a_step=2))
 
 
 def test_two_different_answers_for_one_cell_raise():
