@@ -36,7 +36,7 @@ class Scene:
     Attributes:
         rgb, xyz: (h·w, C) and (G, D) float32 tokens.
         rgb_rows, xyz_rows: from tokens to the canvas's pixels, (P, h·w) and (P, G); both_rows: the two side by side,
-            from the tokens one after the other to the sum of both.
+            from the tokens one after the other to the sum of both; None where the head that is trained needs none.
         canvas: the pixels that are computed.
         valid: (g, g) bool, where the point features are not zero.
     """
@@ -45,7 +45,7 @@ class Scene:
     xyz: Tensor
     rgb_rows: Rows
     xyz_rows: Rows
-    both_rows: Rows
+    both_rows: Rows | None
     canvas: Canvas
     valid: Tensor
 
@@ -53,12 +53,14 @@ class Scene:
     def nbytes(self) -> int:
         """Memory of the tokens and the operators, in bytes."""
         rows = (self.rgb_rows, self.xyz_rows, self.both_rows, self.both_rows)  # the last with its transpose
-        tensors = [self.rgb, self.xyz, *(t for r in rows for t in (r.index, r.weight, r.offsets))]
+        tensors = [self.rgb, self.xyz, *(t for r in rows if r is not None for t in (r.index, r.weight, r.offsets))]
         return sum(t.numel() * t.element_size() for t in tensors)
 
 
-def open_scene(tokens: Tokens, config: Config, place: Place, every_pixel: bool = False) -> Scene:
-    """Prepare one sample's tokens (B = 1). every_pixel: also those without a 3D point.
+def open_scene(
+    tokens: Tokens, config: Config, place: Place, every_pixel: bool = False, both: bool = True
+) -> Scene:
+    """Prepare one sample's tokens (B = 1). every_pixel: also those without a 3D point; both: with `both_rows`.
 
     Raises DataError if no cell has a point.
     """
@@ -73,15 +75,15 @@ def open_scene(tokens: Tokens, config: Config, place: Place, every_pixel: bool =
         )
     chosen = torch.ones(grid, grid, dtype=torch.bool) if every_pixel else torch.from_numpy(valid)
     rgb = rgb_rows(height, width, grid, None if every_pixel else valid)
-    both = Rows.beside(rgb, xyz_all)
-    if place.device.type != "cpu":
-        both.transpose()  # while it lies on the CPU, so that a step never waits for the GPU
+    beside = Rows.beside(rgb, xyz_all) if both else None
+    if beside is not None and place.device.type != "cpu":
+        beside.transpose()  # while it lies on the CPU, so that a step never waits for the GPU
     return Scene(
         send(tokens.rgb[0].reshape(channels, -1).T.float().contiguous(), place.device),
         send(tokens.xyz[0].float(), place.device),
         rgb.to(place.device),
         xyz_all.to(place.device),
-        both.to(place.device),
+        None if beside is None else beside.to(place.device),
         Canvas(chosen, place.device),
         send(torch.from_numpy(valid), place.device),
     )

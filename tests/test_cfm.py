@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from test_restore import tokens_of
 from torch import nn
 
+from mafr import training
 from mafr.baselines import cfm, crossmodal
 from mafr.baselines.base import SampleSplit
 from mafr.baselines.cfm import CFM, CFMMedium, epochs_for
@@ -329,7 +330,7 @@ def test_equal_seeds_give_equal_bits(trained, monkeypatch: pytest.MonkeyPatch):
         return type(method)(config, method.extractor).fit_split(split).state()
 
     first, second = weights(config), weights(config)
-    monkeypatch.setattr(cfm, "CACHE_BYTES", 0)
+    monkeypatch.setattr(training, "CACHE_BYTES", 0)
     third, other = weights(config), weights(dataclasses.replace(config, seed=1))
     for name, value in first.items():
         assert torch.equal(value, second[name]) and torch.equal(value, third[name])

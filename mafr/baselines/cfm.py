@@ -31,8 +31,9 @@ all zero, not where they sum to zero.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 import torch
@@ -50,7 +51,7 @@ from mafr.features.rgb import rgb_depth, rgb_dim
 from mafr.progress import bar
 from mafr.restore import Scene, open_scene
 from mafr.scoring import fuse, image_score, score_mask, smooth, upsample
-from mafr.training import cache_bytes
+from mafr.training import AHEAD, cache_bytes
 
 BLUR, IMAGE_SCORE = "box", "max-over-root-mean"  # as the authors' code does, under the names of mafr.scoring
 MEDIUM = 8 / 12  # share of the blocks that CFM-M keeps
@@ -133,7 +134,7 @@ class CFM(Baseline):
         found, wanted = (tokens.rgb.shape[1], tokens.xyz.shape[2]), (self.features.rgb_dim, self.features.xyz_dim)
         if found != wanted:
             raise ConfigError(f"{self.title} takes features of {wanted} channels, 2D and 3D; these have {found}")
-        return open_scene(tokens, self.features, self.place)
+        return open_scene(tokens, self.features, self.place, both=False)
 
     def new_maps(self) -> nn.ModuleDict:
         """Both mappings, untrained."""
@@ -168,14 +169,15 @@ def epochs_for(config: Config, samples: int) -> int:
 
 
 class _Scenes:
-    """The training samples, kept when they are small enough, else each opened while the one before is at work."""
+    """The training samples, kept when they are small enough, else opened while those before them are at work."""
 
     def __init__(self, split: Split, indices: Sequence[int], method: CFM) -> None:
         self.split, self.indices, self.method = split, list(indices), method
         self.kept: dict[int, Scene] = {}
         self.keep = False
         self.keep = len(self.indices) * self._get(0).nbytes <= cache_bytes(method.place)
-        self.ahead = ThreadPoolExecutor(1)
+        self.depth = AHEAD[method.place.device.type]  # batches
+        self.ahead = ThreadPoolExecutor(self.depth)
 
     def __enter__(self) -> _Scenes:
         return self
@@ -184,12 +186,13 @@ class _Scenes:
         self.ahead.shutdown(cancel_futures=True)
 
     def batches(self, order: Sequence[int], size: int) -> Iterator[list[Scene]]:
-        following = self.ahead.submit(self._get_all, order[:size])
-        for start in range(size, len(order) + size, size):
-            batch = following.result()
-            if start < len(order):
-                following = self.ahead.submit(self._get_all, order[start : start + size])
-            yield batch
+        starts = range(0, len(order), size)
+        coming: deque[Future[list[Scene]]] = deque()
+        for position in range(len(starts)):
+            while position + len(coming) < len(starts) and len(coming) <= self.depth:
+                start = starts[position + len(coming)]
+                coming.append(self.ahead.submit(self._get_all, order[start : start + size]))
+            yield coming.popleft().result()
 
     def _get_all(self, numbers: Sequence[int]) -> list[Scene]:
         return [self._get(k) for k in numbers]
