@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # ./run_all.sh [OPTIONS]       Tables I-V, the figures and the executed notebooks (`mafr reproduce OPTIONS`)
-# ./run_all.sh test [OPTIONS]  the whole test suite (pytest OPTIONS)
+# ./run_all.sh test [OPTIONS]  the whole test suite, a few files at a time (pytest OPTIONS)
 # Uses the active environment if `mafr` is installed there, else .venv beside this file, which it makes.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -45,6 +45,6 @@ fi
 
 if [ "${1:-}" = test ]; then
   shift
-  exec python -m pytest "$@"
+  exec python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile "$@"
 fi
 exec python -m mafr.cli reproduce "$@"
