@@ -177,7 +177,7 @@ def test_what_is_missing_is_named(smoke, address, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "distributed", None)
     monkeypatch.setenv("MAFR_HOME", str(paths.root))
     assert main(["features", "--profile", "smoke", "--scheduler", address]) == 1
-    assert "pip install 'mafr[dask]'" in capsys.readouterr().err
+    assert "pip install -e '.[dask]'" in capsys.readouterr().err
 
 
 def test_a_worker_of_another_version_is_refused(smoke, address, monkeypatch):
