@@ -31,7 +31,8 @@ def in_bfloat16(model: nn.Module) -> nn.Module:
 
     Cast once. What stays float32: the sum that runs through the blocks, LayerNorms, and the first layers, whose
     inputs are coordinates and pixels (half a metre in bfloat16 has steps of 2 mm). `model` is left as it is
-    and shares the float32 weights. EfficientNet, small and mostly depthwise, is returned as it is.
+    and shares the float32 weights, so that moving one moves both. EfficientNet, small and mostly depthwise, is returned
+    as it is.
     """
     if not isinstance(model, DinoViTB8 | PointMAE):
         return model
