@@ -70,7 +70,7 @@ class Cluster:
         try:
             import distributed
         except ImportError:
-            raise ConfigError("--scheduler needs the package distributed: pip install -e '.[dask]' in the checkout") from None
+            raise ConfigError("--scheduler needs distributed: pip install -e '.[dask]' in the checkout") from None
         self.address = address
         self._dask = distributed
         self._probes: list[Path] = []
