@@ -10,8 +10,7 @@ import sys
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-
-import torch
+from types import ModuleType
 
 from mafr import __version__
 
@@ -29,17 +28,22 @@ def resident_megabytes() -> float:
 
 def gpu_peak_megabytes() -> dict[str, float]:
     """Most memory that torch has held on the current GPU since `reset_peak`, MB; empty where it has used none."""
-    if not torch.cuda.is_initialized():
-        return {}
-    return {"gpu_peak_mb": torch.cuda.max_memory_allocated() / 2**20}
+    torch = _torch_with_gpu()
+    return {"gpu_peak_mb": torch.cuda.max_memory_allocated() / 2**20} if torch else {}
 
 
 def reset_peak() -> None:
     """Let `peak_megabytes` (Linux; elsewhere it stays the largest so far) and `gpu_peak_megabytes` begin anew."""
-    if torch.cuda.is_initialized():
+    if torch := _torch_with_gpu():
         torch.cuda.reset_peak_memory_stats()
     if os.access("/proc/self/clear_refs", os.W_OK):
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+
+
+def _torch_with_gpu() -> ModuleType | None:
+    # Asking must not be what loads it.
+    torch = sys.modules.get("torch")
+    return torch if torch and torch.cuda.is_initialized() else None
 
 
 def _status(name: str) -> float | None:
