@@ -183,12 +183,14 @@ def _run_notebook(job: tuple[Path, Paths, str, str]) -> None:
 
 
 def _without_machine(text: str, paths: Paths) -> str:
-    """An executed notebook without this machine's paths."""
+    """An executed notebook without this machine's paths, and without what differs from one execution to the next."""
     notebook = json.loads(text.replace(str(paths.root), "."))
     notebook["metadata"].pop("papermill", None)
     for cell in notebook["cells"]:
         for key in ("papermill", "execution"):
             cell["metadata"].pop(key, None)
+        if "injected-parameters" in cell["metadata"].get("tags", []):
+            cell["id"] = "injected-parameters"
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 
