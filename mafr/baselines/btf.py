@@ -71,13 +71,13 @@ class BTF(Baseline):
 
     def train(self, split: Split, indices: Sequence[int], show: bool) -> None:
         """Fill the memory bank with a coreset of the patches of `indices`."""
-        with computing(self.config), torch.inference_mode():
+        with computing(self._exact), torch.inference_mode():
             rows = [self.patches(split, k) for k in (bar(indices, what="features") if show else indices)]
             self.bank = MemoryBank.build(torch.cat(rows), self.config)
 
     def score(self, split: Split, k: int) -> Prediction:
         """Distances to the bank as a map, and the reweighted largest one."""
-        with computing(self.config):
+        with computing(self._exact):
             rows = self.patches(split, k)
             distance, index = self.bank.nearest(rows)
             side = math.isqrt(len(rows))
