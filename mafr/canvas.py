@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mafr.device import send
@@ -31,6 +32,10 @@ class Canvas:
         self.rows = send(chosen.reshape(-1).nonzero().squeeze(1), device)
         self.inside = send(inside.contiguous(), device)
         self._place = send(inside.reshape(-1).nonzero().squeeze(1), device)  # (P,) flat indices in the rectangle
+        # (height · width,) the row of each pixel in the rectangle; P, one beyond the last, where none counts
+        numbers = torch.cumsum(inside.reshape(-1), dim=0) - 1
+        self._source = send(numbers.where(inside.reshape(-1), len(self.rows)), device)
+        self._counts: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -38,15 +43,13 @@ class Canvas:
     def spread(self, rows: Tensor) -> Tensor:
         """(P, C) -> (height, width, C), zero at pixels that do not count."""
         if not self.whole:
-            full = rows.new_zeros(self.height * self.width, rows.shape[1])
-            full[self._place] = rows
-            rows = full
+            rows = F.pad(rows, (0, 0, 0, 1)).index_select(0, self._source)
         return rows.view(self.height, self.width, rows.shape[1])
 
     def gather(self, image: Tensor) -> Tensor:
         """(height, width, C) -> (P, C)."""
         flat = image.reshape(self.height * self.width, image.shape[2])
-        return flat if self.whole else flat[self._place]
+        return flat if self.whole else flat.index_select(0, self._place)
 
     @cached_property
     def corners(self) -> Tensor:
@@ -57,7 +60,9 @@ class Canvas:
 
     def window_counts(self, kernel: int) -> Tensor:
         """(P, 1) float32: pixels that count in the kernel x kernel window around each."""
-        return self.gather(window_sum(self.inside.float()[:, :, None], kernel))
+        if kernel not in self._counts:
+            self._counts[kernel] = self.gather(window_sum(self.inside.float()[:, :, None], kernel))
+        return self._counts[kernel]
 
 
 @kernel

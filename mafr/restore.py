@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mafr.attention import map_attention, pixel_attention
 from mafr.canvas import Canvas
 from mafr.config import Config
 from mafr.device import Place, keep_freed_memory, send
@@ -22,8 +24,8 @@ from mafr.errors import DataError
 from mafr.features.extract import Tokens
 from mafr.features.operators import Rows, rgb_rows, xyz_rows
 from mafr.model import CBAM, MAFR, FusionEncoder, RestorationDecoder
-from mafr.objective import Objective
-from mafr.pixelwise import Dropout, activate, linear, map_attention, pixel_attention
+from mafr.objective import Objective, Original
+from mafr.pixelwise import Dropout, activate, linear
 
 ROWS_KEPT = 2**16  # up to so many pixels, activations are kept for the backward pass; beyond, they are computed twice
 _OUTPUT_ROWS = 4096  # pixels whose restored features exist at a time when scoring
@@ -39,6 +41,7 @@ class Scene:
             from the tokens one after the other to the sum of both; None where the head that is trained needs none.
         canvas: the pixels that are computed.
         valid: (g, g) bool, where the point features are not zero.
+        remember: whether what the losses need of the original features alone is kept between steps.
     """
 
     rgb: Tensor
@@ -48,6 +51,20 @@ class Scene:
     both_rows: Rows | None
     canvas: Canvas
     valid: Tensor
+    remember: bool = False
+
+    @cached_property
+    def originals(self) -> tuple[Original, Original]:
+        """What the two decoders are to restore: image and point features."""
+        return (
+            Original(self.rgb, self.rgb_rows, self.canvas, self.remember),
+            Original(self.xyz, self.xyz_rows, self.canvas, self.remember),
+        )
+
+    @property
+    def bytes_remembered(self) -> int:
+        """At most so many bytes are kept beside `nbytes` with `remember`."""
+        return sum(Original.bytes_remembered(tokens.shape[1], self.canvas) for tokens in (self.rgb, self.xyz))
 
     @property
     def nbytes(self) -> int:
@@ -57,9 +74,7 @@ class Scene:
         return sum(t.numel() * t.element_size() for t in tensors)
 
 
-def open_scene(
-    tokens: Tokens, config: Config, place: Place, every_pixel: bool = False, both: bool = True
-) -> Scene:
+def open_scene(tokens: Tokens, config: Config, place: Place, every_pixel: bool = False, both: bool = True) -> Scene:
     """Prepare one sample's tokens (B = 1). every_pixel: also those without a 3D point; both: with `both_rows`.
 
     Raises DataError if no cell has a point.
@@ -110,12 +125,13 @@ class Restorer:
         fused = self._encode(scene, dropout)
         leaf = fused.detach().requires_grad_()
         values: dict[str, Tensor] = {}
-        numbered = list(enumerate(self._modalities(scene), start=1))
+        decoders = self.model.decoder_rgb, self.model.decoder_xyz
+        numbered = zip((1, 2), decoders, scene.originals, strict=True)
         # The widest first: the memory that it leaves holds the other's smaller blocks, not the other way round.
-        for number, (decoder, tokens, rows) in sorted(numbered, key=lambda item: -item[1][1].shape[1]):
+        for number, decoder, original in sorted(numbered, key=lambda item: -item[2].tokens.shape[1]):
             attended = self._attend(decoder, leaf, scene.canvas, dropout, 100 * number)
             restored = self._output(decoder, attended, leaf)
-            terms, gradient = self.objective(tokens, rows, restored.detach(), scene.canvas)
+            terms, gradient = self.objective(original, restored.detach())
             restored.backward(gradient)
             for name, value in terms.items():
                 values[name] = values[name] + value if name in values else value
@@ -198,22 +214,17 @@ class Restorer:
         norm = norms[k % 100] if isinstance(norms, nn.ModuleList) else norms
         if dropout is None or not dropout.dropped:
             return activate(h, norm, order)
-        return activate(h, norm, order, dropout.mask(k, first, *h.shape, h.device), dropout.scale)
+        return activate(h, norm, order, dropout.draw(k, first, *h.shape, h.device), dropout.scale)
 
 
 def attend(cbam: CBAM, rows: Tensor, canvas: Canvas) -> Tensor:
     """CBAM on the rows of a canvas: (P, C) -> (P, C)."""
     kernel = cbam.spatial_attention.conv.weight  # (1, 2, k, k)
-    middle = kernel.shape[-1] // 2
+    narrow, _, wide = cbam.channel_attention.fc
     if cbam.scope == "pixel":
-        narrow, _, wide = cbam.channel_attention.fc
+        middle = kernel.shape[-1] // 2
         return pixel_attention(rows, narrow, wide, kernel[:, :, middle, middle])
-
-    def spatial(summary: Tensor, kernel: Tensor) -> Tensor:
-        image = canvas.spread(summary).permute(2, 0, 1)[None]  # (1, 2, h, w)
-        return canvas.gather(F.conv2d(image, kernel, padding=middle)[0].permute(1, 2, 0))[:, 0]
-
-    return map_attention(rows, cbam.channel_attention, spatial, kernel)
+    return map_attention(rows, narrow, wide, kernel, canvas)
 
 
 def _in_parts(function: Callable[[Tensor, int], Tensor], rows: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
@@ -78,9 +79,7 @@ def fit(
                 last = epoch + 1 == epochs
                 history.append(_epoch(config, restorer, optimiser, scenes, epoch, last))
                 if not math.isfinite(history[-1]["total"]):
-                    raise MafrError(
-                        f"the loss became {history[-1]['total']} in epoch {epoch + 1}; lower learning_rate"
-                    )
+                    raise MafrError(f"the loss became {history[-1]['total']} in epoch {epoch + 1}; lower learning_rate")
                 if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
                     _save(checkpoint, model, optimiser, history)
                     saved = time.monotonic()
@@ -126,8 +125,11 @@ class _Scenes:
         self.features, self.indices, self.config, self.place = features, list(indices), config, place
         self.live = getattr(features, "live", False)
         self.kept: dict[int, Scene] = {}
-        # Features that change at every access must not be kept.
-        self.keep = not self.live and len(self.indices) * self._open(0).nbytes <= cache_bytes(place)
+        self.keep = self.remember = False
+        if not self.live:  # features that change at every access must not be kept
+            first, room = self._open(0), cache_bytes(place) / len(self.indices)
+            self.keep = first.nbytes <= room
+            self.remember = first.nbytes + first.bytes_remembered <= room
         self.depth = 1 if self.live else AHEAD[place.device.type]
         self.coming: dict[int, Future[Scene]] = {}
         self.ahead = ThreadPoolExecutor(self.depth)
@@ -152,13 +154,11 @@ class _Scenes:
         queue = [*order, *following]
         for position, k in enumerate(order):
             for wanted in queue[position : position + 1 + self.depth]:
-                if wanted not in self.coming:
+                if wanted not in self.coming and wanted not in self.kept:  # a thread's turn costs more than it saves
                     self.coming[wanted] = self.ahead.submit(self._get, wanted)
-            yield self.coming.pop(k).result()
+            yield self.coming.pop(k).result() if k in self.coming else self.kept[k]
 
     def _get(self, k: int) -> Scene:
-        if k in self.kept:
-            return self.kept[k]
         scene = self._open(k)
         if self.keep:
             self.kept[k] = scene
@@ -166,7 +166,8 @@ class _Scenes:
 
     def _open(self, k: int) -> Scene:
         tokens = self.features.tokens([self.indices[k]])
-        return open_scene(tokens, self.config, self.place, every_pixel=not self.config.valid_only)
+        scene = open_scene(tokens, self.config, self.place, every_pixel=not self.config.valid_only)
+        return replace(scene, remember=self.remember)
 
 
 def cache_bytes(place: Place) -> float:

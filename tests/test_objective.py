@@ -5,11 +5,12 @@ import dataclasses
 import pytest
 import torch
 
+from mafr import objective, pixelwise
 from mafr.canvas import Canvas, window_sum
 from mafr.config import LOSS_TERMS, Config
 from mafr.features.operators import Rows
 from mafr.losses import CompositeLoss
-from mafr.objective import Objective
+from mafr.objective import Objective, Original
 
 SIDE, WIDTH = 17, 11
 
@@ -45,7 +46,7 @@ def test_values_and_gradients_equal_the_plain_losses(variant, terms, chosen):
 
     canvas = Canvas(valid[0, 0] if config.valid_only else torch.ones_like(valid[0, 0]))
     rows = [t.detach()[0].flatten(1).T[canvas.rows].contiguous() for t in (e, e_hat)]
-    values, gradient = Objective(config)(rows[0], one_by_one(len(canvas)), rows[1], canvas)
+    values, gradient = Objective(config)(Original(rows[0], one_by_one(len(canvas)), canvas), rows[1])
     wanted = e_hat.grad[0].flatten(1).T[canvas.rows]
     for name in terms:
         torch.testing.assert_close(values[name], plain[name], rtol=1e-5, atol=1e-7)
@@ -57,9 +58,30 @@ def test_a_constant_channel_has_a_finite_gradient():
     e, _, valid = case(2, "scattered")
     canvas = Canvas(valid[0, 0])
     rows = e[0].flatten(1).T[canvas.rows].contiguous()
-    values, gradient = Objective(config)(rows, one_by_one(len(canvas)), torch.full_like(rows, 2.0), canvas)
+    values, gradient = Objective(config)(Original(rows, one_by_one(len(canvas)), canvas), torch.full_like(rows, 2.0))
     assert torch.isfinite(gradient).all()
     assert torch.isfinite(values["sim"])
+
+
+@pytest.mark.parametrize("parts", [None, 17 * 17 * 4])
+@pytest.mark.parametrize("variant", ["paper", "released"])
+def test_what_is_remembered_of_the_original_changes_nothing(variant, parts, monkeypatch):
+    if parts is not None:  # a few channels, a few pixels at a time
+        monkeypatch.setattr(objective, "_PART", parts)
+        monkeypatch.setattr(pixelwise, "_PART", parts)
+    config = Config.preset("smoke", variant)
+    e, _, valid = case(4, "scattered")
+    canvas = Canvas(valid[0, 0] if config.valid_only else torch.ones_like(valid[0, 0]))
+    rows = e[0].flatten(1).T[canvas.rows].contiguous()
+    kept = Original(rows, one_by_one(len(canvas)), canvas, remember=True)
+    for seed in range(3):
+        e_hat = rows + torch.randn(rows.shape, generator=torch.Generator().manual_seed(seed))
+        values, gradient = Objective(config)(kept, e_hat)
+        wanted, fresh = Objective(config)(Original(rows, one_by_one(len(canvas)), canvas), e_hat)
+        assert values == wanted
+        assert torch.equal(gradient, fresh)
+    tensors = [t for value in kept._known.values() for t in (value if isinstance(value, tuple) else (value,))]
+    assert 0 < sum(t.nbytes for t in tensors) <= Original.bytes_remembered(WIDTH, canvas) + 16 * len(canvas) * 4
 
 
 @pytest.mark.parametrize("kernel", [1, 3, 5, 7, 9, 15])

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from mafr import pixelwise, restore
+from mafr import attention, pixelwise, restore
+from mafr.canvas import Canvas
 from mafr.config import Config
 from mafr.device import Place, native_bfloat16
 from mafr.features.extract import Tokens, cell_weights, densify
 from mafr.losses import CompositeLoss
-from mafr.model import CBAM, MAFR
+from mafr.model import CBAM, MAFR, ChannelAttention
 from mafr.pixelwise import Dropout
 from mafr.restore import Restorer, open_scene
 from mafr.scoring import residual_map
@@ -136,6 +137,73 @@ def test_dropout_has_its_rate_and_its_mask_in_the_backward_pass():
         got = torch.autograd.grad(ours, (h, norm.weight, norm.bias), upstream)
         for a, b in zip(got, wanted, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("order", ["gelu-norm", "norm-gelu"])
+def test_factors_drop_what_the_mask_drops_to_the_bit(order):
+    drop, shape, cpu = Dropout(0.1, (3, 4)), (300, 37), torch.device("cpu")
+    h = torch.randn(shape, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    mask, factors = drop.mask(7, 0, *shape, cpu), drop.draw(7, 0, *shape, cpu)
+    assert (mask.dtype, factors.dtype) == (torch.bool, torch.float32)
+    assert drop.draw(7, 0, 2**10, 2**9, cpu).dtype == torch.bool  # of many values
+    results = []
+    for dropped in (mask, factors):
+        norm = torch.nn.LayerNorm(shape[1])
+        out = pixelwise.activate(h, norm, order, dropped, drop.scale)
+        results.append([out, *torch.autograd.grad(out, (h, norm.weight, norm.bias), torch.ones_like(h) * out)])
+    for a, b in zip(*results, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_gradients_of_map_attention_are_the_automatic_ones_to_the_bit():
+    generator = torch.Generator().manual_seed(5)
+    chosen = torch.rand(13, 11, generator=generator) < 0.6
+    canvas, module = Canvas(chosen), ChannelAttention(48, 16)
+    narrow, _, wide = module.fc
+    kernel = torch.randn(1, 2, 7, 7, generator=generator, requires_grad=True)
+    x = torch.randn(len(canvas), 48, generator=generator)
+    x[3] = x[5] = x.amax(dim=0)  # ties share the gradient of a maximum
+    plain = x.clone().requires_grad_()
+    average, maximum = plain.sum(dim=0) / len(x), plain.amax(dim=0)
+    gated = plain * module(average, maximum)
+    summary = torch.zeros(13 * 11, 2).index_copy(0, canvas.rows, attention.mean_and_max(gated))
+    logits = torch.nn.functional.conv2d(summary.view(13, 11, 2).permute(2, 0, 1)[None], kernel, padding=3)
+    wanted = gated * torch.sigmoid(logits.reshape(-1, 1)[canvas.rows])
+    ours = x.clone().requires_grad_()
+    got = attention.map_attention(ours * 1.0, narrow, wide, kernel, canvas)
+    assert torch.equal(got, wanted)
+    upstream = torch.randn(x.shape, generator=generator)
+    weights = (narrow.weight, narrow.bias, wide.weight, wide.bias, kernel)
+    a, b = (
+        torch.autograd.grad(got, (ours, *weights), upstream),
+        torch.autograd.grad(wanted, (plain, *weights), upstream),
+    )
+    for one, other in zip(a, b, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_of_gate_and_convolution_are_the_automatic_ones_to_the_bit():
+    generator = torch.Generator().manual_seed(6)
+    module, ends = ChannelAttention(48, 16), torch.randn(2, 48, generator=generator).unbind()
+    narrow, _, wide = module.fc
+    leaves = [end.clone().requires_grad_() for end in ends]
+    gate, d_gate = module(*leaves), torch.randn(48, generator=generator)
+    wanted = torch.autograd.grad(gate, (*leaves, narrow.weight, narrow.bias, wide.weight, wide.bias), d_gate)
+    inner = [narrow(end).relu().detach() for end in ends]
+    got = attention._gate_back(d_gate, gate.detach(), ends, inner, narrow.weight, wide.weight)
+    for one, other in zip(got, wanted, strict=True):
+        assert torch.equal(one, other)
+
+    canvas = Canvas(torch.rand(13, 11, generator=generator) < 0.6)
+    kernel = torch.randn(1, 2, 7, 7, generator=generator, requires_grad=True)
+    summary = torch.randn(len(canvas), 2, generator=generator, requires_grad=True)
+    image = canvas.spread(summary).permute(2, 0, 1)[None]
+    logits = canvas.gather(torch.nn.functional.conv2d(image, kernel, padding=3)[0].permute(1, 2, 0))
+    d_logits = torch.randn(logits.shape, generator=generator)
+    wanted = torch.autograd.grad(logits, (summary, kernel), d_logits)
+    got = attention._convolution_back(d_logits, image.detach(), kernel.detach(), canvas)
+    for one, other in zip(got, wanted, strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("variant", ["paper", "released"])
