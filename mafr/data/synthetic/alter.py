@@ -19,6 +19,7 @@ from mafr.data.synthetic import noise, sdf
 from mafr.data.synthetic.noise import smoothstep
 from mafr.data.synthetic.part import Part
 from mafr.data.synthetic.render import Hits, Surface
+from mafr.data.synthetic.rows import row_dot, take
 
 Array = np.ndarray
 Look = Callable[[Array, Array], Surface]
@@ -100,12 +101,12 @@ def local(
 
     def bounded(p: Array) -> Array:
         q = p - centre
-        out = np.sqrt(np.einsum("ij,ij->i", q, q)) - reach
+        out = np.sqrt(row_dot(q, q)) - reach
         near = out < 0.3 * reach
         if beyond is not None:
             out = np.where(near, out, np.float32(beyond))
         if near.any():
-            out[near] = tool(p[near])
+            out[near] = tool(take(p, near))
         return out
 
     return bounded

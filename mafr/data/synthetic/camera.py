@@ -10,13 +10,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mafr.data.synthetic.rows import row_dot
+
 Array = np.ndarray
 
 
 def unit(v: object) -> Array:
     """v / |v| along the last axis, float32; zero vectors stay zero."""
     v = np.asarray(v, np.float32)
-    return v / np.maximum(np.linalg.norm(v, axis=-1, keepdims=True), 1e-12)
+    return v / np.maximum(np.sqrt(row_dot(v, v))[..., None], 1e-12)
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,8 @@ class Camera:
     def directions(self) -> Array:
         """Unit directions of all pixels' rays in the world, (H·W, 3) float32."""
         v, u = np.mgrid[0 : self.height, 0 : self.width].astype(np.float32).reshape(2, -1)
-        rays = np.stack([(u - self.cx) / self.focal, (v - self.cy) / self.focal, np.ones_like(u)], axis=1)
-        return unit(rays.astype(np.float32)) @ self.rotation.T
+        rays = np.stack([(u - self.cx) / self.focal, (v - self.cy) / self.focal, np.ones_like(u)]).T
+        return (self.rotation @ unit(rays.astype(np.float32)).T).T
 
     def to_camera(self, points: Array) -> Array:
         """World to camera coordinates, (..., 3)."""

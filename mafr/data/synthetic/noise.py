@@ -25,7 +25,6 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
 _SIDE = 64  # nodes a side of the noise volume
-_STRIDES = np.array([[_SIDE * _SIDE], [_SIDE], [1]], np.int32)  # of the flat volume
 _PER_UNIT = 4.0  # nodes a unit, so the volume repeats every 16 units (each look-up is turned at random)
 _CELLS = 12  # unit cubes a side of the tileable Worley pattern
 
@@ -44,9 +43,16 @@ def smoothstep(low: float, high: float, x: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _volume() -> np.ndarray:
+    """The noise around each node, (side³, 8): a look-up reads 32 bytes in a row instead of eight places.
+
+    The values at (x, y), (x, y + 1), (x + 1, y) and (x + 1, y + 1), each with its difference to the next one along z.
+    """
     white = np.random.default_rng(20).standard_normal((_SIDE,) * 3).astype(np.float32)
     smooth = gaussian_filter(white, 1.5, mode="wrap")
-    return np.clip(smooth / smooth.std() * 0.4, -1, 1).astype(np.float32).ravel()
+    volume = np.clip(smooth / smooth.std() * 0.4, -1, 1).astype(np.float32)
+    pairs = np.stack([volume, np.roll(volume, -1, axis=2) - volume], axis=-1)
+    corners = [np.roll(pairs, (-x, -y), axis=(0, 1)) for x in (0, 1) for y in (0, 1)]
+    return np.concatenate(corners, axis=-1).reshape(-1, 8)
 
 
 @functools.lru_cache(maxsize=512)
@@ -63,16 +69,15 @@ def noise(points: np.ndarray, seed: int) -> np.ndarray:
     places = rotation @ points.T.astype(np.float32, copy=False) + shift[:, None]  # (3, N)
     floor = np.floor(places)
     fx, fy, fz = places - floor
-    low = floor.astype(np.int32) & (_SIDE - 1)
-    high = (low + 1) & (_SIDE - 1)
-    (x0, y0, z0), (x1, y1, z1) = low * _STRIDES, high * _STRIDES
-    volume = _volume()
+    x, y, z = floor.astype(np.int32) & (_SIDE - 1)
+    around = _volume().take((x * _SIDE + y) * _SIDE + z, axis=0)
 
-    def along_z(row: np.ndarray) -> np.ndarray:
-        a = volume[row + z0]
-        return a + fz * (volume[row + z1] - a)
+    def along_z(corner: int) -> np.ndarray:
+        value = fz * around[:, 2 * corner + 1]
+        value += around[:, 2 * corner]
+        return value
 
-    a, b, c, d = along_z(x0 + y0), along_z(x0 + y1), along_z(x1 + y0), along_z(x1 + y1)
+    a, b, c, d = (along_z(corner) for corner in range(4))
     a += fy * (b - a)
     c += fy * (d - c)
     return a + fx * (c - a)
@@ -111,7 +116,8 @@ def _waves(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
 def waves(points: np.ndarray, seed: int, count: int = 5) -> np.ndarray:
     """A smooth sum of `count` sine waves of random direction and phase. (N, 3) -> (N,) in [-1, 1]."""
     numbers, phases = _waves(int(seed), count)
-    return np.sin(points @ numbers.T + phases).sum(axis=1) / np.float32(np.sqrt(2.0 * count))
+    # A wave after the other in memory: summed over them a contiguous array at a time.
+    return np.sin(numbers @ points.T + phases[:, None]).sum(axis=0) / np.float32(np.sqrt(2.0 * count))
 
 
 @functools.lru_cache(maxsize=4)

@@ -35,6 +35,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from mafr.data.synthetic.camera import Camera, unit
+from mafr.data.synthetic.rows import row_dot, row_max, row_min, take
 
 Array = np.ndarray
 Distance = Callable[[Array], Array]
@@ -63,7 +64,7 @@ class Hits:
     @property
     def facing(self) -> Array:
         """(H, W) cosine between the normal and the direction to the camera."""
-        return np.abs((unit(self.points - self.camera.origin) * self.normals).sum(-1))
+        return np.abs(row_dot(unit(self.points - self.camera.origin), self.normals))
 
 
 @dataclass
@@ -105,7 +106,7 @@ class Light:
         if self.directional:
             return np.broadcast_to(unit(self.position), points.shape), np.ones(len(points), np.float32)
         towards = np.asarray(self.position, np.float32) - points
-        far = np.sqrt(np.einsum("ij,ij->i", towards, towards))
+        far = np.sqrt(row_dot(towards, towards))
         towards = towards / far[:, None]
         strength = (np.float32(self.reach) / far) ** 2
         if self.axis is not None:
@@ -119,7 +120,7 @@ def _enter(origin: Array, directions: Array, box: Array) -> tuple[Array, Array]:
     """Distances at which rays enter and leave an axis-aligned box; enter > leave where they miss it."""
     safe = np.where(np.abs(directions) < 1e-9, np.float32(1e-9), directions)
     a, b = (box[0] - origin) / safe, (box[1] - origin) / safe
-    return np.maximum(np.minimum(a, b).max(axis=1), 0), np.maximum(a, b).min(axis=1)
+    return np.maximum(row_max(np.minimum(a, b)), 0), row_min(np.maximum(a, b))
 
 
 def trace(
@@ -142,7 +143,7 @@ def trace(
     enter, leave = _enter(origin, rays, box)
     leave = np.minimum(leave, limit)
     active = np.flatnonzero(enter < leave)
-    t, end, d = enter[active].astype(np.float32), leave[active], rays[active]
+    t, end, d = enter[active].astype(np.float32), leave[active], take(rays, active)
     found = np.full(len(rays), np.inf, np.float32)
     for _ in range(max_steps):
         if not len(active):
@@ -152,7 +153,7 @@ def trace(
         found[active[hit]] = t[hit]
         t = t + np.maximum(distance, eps / 2) * np.float32(step)
         stay = ~hit & (t < end)
-        active, t, end, d = active[stay], t[stay], end[stay], d[stay]
+        active, t, end, d = active[stay], t[stay], end[stay], take(d, stay)
     else:
         # Rays that skim along a silhouette run out of steps: take those that are near the surface as hits.
         if len(active):
@@ -161,7 +162,7 @@ def trace(
     part = np.isfinite(found)
     chosen = np.flatnonzero(part)
     if len(chosen):  # one last small step makes the depth exact to a fraction of eps
-        p = origin + found[chosen, None] * rays[chosen]
+        p = origin + found[chosen, None] * take(rays, chosen)
         found[chosen] += np.clip(sdf(p), -eps, eps) * np.float32(step)
     on_ground = ~part & np.isfinite(limit)
     far = np.where(part, found, np.where(on_ground, limit, 0)).astype(np.float32)
@@ -170,7 +171,7 @@ def trace(
     normals[on_ground] = (0, 0, 1)
     if len(chosen):
         reach = normal_reach or 0.5 * float(np.median(far[chosen])) / camera.focal
-        normals[chosen] = gradient(sdf, points[chosen], reach)
+        normals[chosen] = gradient(sdf, take(points, chosen), reach)
     shape = (camera.height, camera.width)
     return Hits(
         camera, part.reshape(shape), on_ground.reshape(shape), far.reshape(shape),
@@ -200,7 +201,7 @@ def look_of(
     for mask, surface in ((hits.part.ravel(), part_surface), (hits.ground.ravel(), ground_surface)):
         if surface is None or not mask.any():
             continue
-        seen = surface(hits.points.reshape(-1, 3)[mask], hits.normals.reshape(-1, 3)[mask]).full()
+        seen = surface(*(take(field.reshape(-1, 3), mask) for field in (hits.points, hits.normals))).full()
         out.albedo[mask], out.specular[mask] = seen.albedo, seen.specular
         out.shininess[mask], out.wrap[mask] = seen.shininess, seen.wrap
     return out
@@ -217,18 +218,19 @@ def soft_shadow(
     """
     box = np.asarray(box, np.float32)
     points, normals = hits.points.reshape(-1, 3), hits.normals.reshape(-1, 3)
+    points, normals = np.asfortranarray(points), np.asfortranarray(normals)
     towards = np.asarray(position, np.float32) - (0 if directional else points)
     towards = unit(np.broadcast_to(towards, points.shape))
     out = np.ones(len(points), np.float32)
     seen = (hits.part | hits.ground).ravel()
-    away = (towards * normals).sum(1) <= 0.02
+    away = row_dot(towards, normals) <= 0.02
     out[seen & away] = 0.0
     chosen = np.flatnonzero(seen & ~away)
-    origin, d = points[chosen] + normals[chosen] * np.float32(start), towards[chosen]
+    origin, d = take(points, chosen) + take(normals, chosen) * np.float32(start), take(towards, chosen)
     enter, leave = _enter(origin, d, box)
     t = np.maximum(enter, start)
     stay = t < leave
-    chosen, origin, d, t, leave = chosen[stay], origin[stay], d[stay], t[stay], leave[stay]
+    chosen, origin, d, t, leave = chosen[stay], take(origin, stay), take(d, stay), t[stay], leave[stay]
     least = float((box[1] - box[0]).max()) / steps * 0.4
     for _ in range(steps):
         if not len(chosen):
@@ -237,7 +239,7 @@ def soft_shadow(
         out[chosen] = np.minimum(out[chosen], np.clip(np.float32(softness) * distance / t, 0, 1))
         t = t + np.maximum(distance, least)
         stay = (t < leave) & (out[chosen] > 0.02)
-        chosen, origin, d, t, leave = chosen[stay], origin[stay], d[stay], t[stay], leave[stay]
+        chosen, origin, d, t, leave = chosen[stay], take(origin, stay), take(d, stay), t[stay], leave[stay]
     return out
 
 
@@ -248,6 +250,7 @@ def ambient_occlusion(hits: Hits, sdf: Distance, box: object, reach: float, stre
     """
     box = np.asarray(box, np.float32)
     points, normals = hits.points.reshape(-1, 3), hits.normals.reshape(-1, 3)
+    points, normals = np.asfortranarray(points), np.asfortranarray(normals)
     out = np.ones(len(points), np.float32)
     near = ((points > box[0] - reach) & (points < box[1] + reach)).all(axis=1)
     chosen = np.flatnonzero((hits.part | hits.ground).ravel() & near)
@@ -255,7 +258,7 @@ def ambient_occlusion(hits: Hits, sdf: Distance, box: object, reach: float, stre
         return out
     closed = np.zeros(len(chosen), np.float32)
     for h in (reach / 3, reach):
-        q = points[chosen] + normals[chosen] * np.float32(h)
+        q = take(points, chosen) + take(normals, chosen) * np.float32(h)
         room = np.minimum(sdf(q), np.maximum(q[:, 2], 0))
         closed += 0.5 * np.clip(1 - room / np.float32(h), 0, 1)
     out[chosen] = np.clip(1 - np.float32(strength) * closed, 0, 1)
@@ -272,31 +275,37 @@ def shade(
     """
     look = look.full()
     seen = np.flatnonzero((hits.part | hits.ground).ravel())
-    points, normals = hits.points.reshape(-1, 3)[seen], hits.normals.reshape(-1, 3)[seen]
-    albedo, wrap = look.albedo[seen], look.wrap[seen]
+    points, normals = (take(field.reshape(-1, 3), seen) for field in (hits.points, hits.normals))
+    albedo, wrap = take(look.albedo, seen), look.wrap[seen]
     specular, shininess = look.specular[seen], look.shininess[seen]
     view = unit(hits.camera.origin - points)
-    light = np.broadcast_to(np.asarray(ambient, np.float32), (3,)) * (
-        np.ones((len(seen), 1), np.float32) if occlusion is None else occlusion[seen, None]
-    )
-    glossy = np.zeros((len(seen), 3), np.float32)
+    openness = np.ones(len(seen), np.float32) if occlusion is None else occlusion[seen]
+    light = _coloured(np.broadcast_to(np.asarray(ambient, np.float32), (3,)), openness)
+    glossy = np.zeros((3, len(seen)), np.float32).T
     shiny = np.flatnonzero(specular > 1e-4)
     for k, lamp in enumerate(lights):
         towards, strength = lamp.arriving(points)
         if shadows is not None and shadows[k] is not None:
             strength = strength * shadows[k][seen]
-        facing = (normals * towards).sum(1)
+        facing = row_dot(normals, towards)
         diffuse = np.maximum(facing + wrap, 0) / (1 + wrap)
         colour = np.asarray(lamp.colour, np.float32)
-        light = light + colour * (diffuse * strength)[:, None]
+        light = light + _coloured(colour, diffuse * strength)
         if len(shiny):
-            half = unit(towards[shiny] + view[shiny])
-            gloss = np.maximum((normals[shiny] * half).sum(1), 0) ** shininess[shiny]
+            half = unit(take(towards, shiny) + take(view, shiny))
+            gloss = np.maximum(row_dot(take(normals, shiny), half), 0) ** shininess[shiny]
             gloss *= specular[shiny] * strength[shiny] * (facing[shiny] > 0)
-            glossy[shiny] += colour * gloss[:, None]
+            everywhere = np.zeros(len(seen), np.float32)
+            everywhere[shiny] = gloss
+            glossy += _coloured(colour, everywhere)
     image = np.zeros((hits.part.size, 3), np.float32)
     image[seen] = albedo * light + glossy
     return image.reshape(*hits.part.shape, 3)
+
+
+def _coloured(colour: Array, strength: Array) -> Array:
+    """(3,) and (N,) -> (N, 3), a channel after the other in memory."""
+    return (colour[:, None] * strength).T
 
 
 def develop(

@@ -24,11 +24,13 @@ from collections.abc import Callable
 import numpy as np
 from scipy.ndimage import map_coordinates
 
+from mafr.data.synthetic.rows import row_dot, row_max, take
+
 Array = np.ndarray
 
 
 def _length(v: Array) -> Array:
-    return np.sqrt(np.einsum("ij,ij->i", v, v))
+    return np.sqrt(row_dot(v, v))
 
 
 def _f(values: object) -> Array:
@@ -78,7 +80,7 @@ def _corner(q: Array, r: Array) -> Array:
 def box(p: Array, half: object, rounding: float = 0.0) -> Array:
     """Half sizes (3,), edges rounded by `rounding` (within the sizes). Exact."""
     q = np.abs(p) - (_f(half) - np.float32(rounding))
-    return _length(np.maximum(q, 0)) + np.minimum(q.max(axis=1), 0) - np.float32(rounding)
+    return _length(np.maximum(q, 0)) + np.minimum(row_max(q), 0) - np.float32(rounding)
 
 
 def cylinder(p: Array, radius: float, half: float, rounding: float = 0.0) -> Array:
@@ -146,7 +148,7 @@ def move(p: Array, offset: object) -> Array:
 
 def turn(p: Array, rotation: object) -> Array:
     """Points in the frame whose axes are the columns of `rotation` (3, 3)."""
-    return p @ _f(rotation)
+    return (_f(rotation).T @ p.T).T
 
 
 def rotation(axis: object, angle: float) -> Array:
@@ -217,5 +219,5 @@ def displace(d: Array, p: Array, amount: float, pattern: Callable[[Array], Array
     near = np.abs(d) < max(3 * amount, np.float32(reach))
     out = d - np.sign(d).astype(np.float32) * amount
     if near.any():
-        out[near] = d[near] - amount * pattern(p[near])
+        out[near] = d[near] - amount * pattern(take(p, near))
     return out
