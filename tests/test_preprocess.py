@@ -101,6 +101,17 @@ def test_plane_ignores_what_stands_on_it_and_depends_on_the_seed_text_alone():
     np.testing.assert_array_equal(found, again)
 
 
+def test_planes_compared_some_at_a_time_win_as_all_at_once(monkeypatch):
+    rng = np.random.default_rng(2)
+    points = np.concatenate([rng.random((5000, 3)) * [0.2, 0.2, 0.006], rng.random((1000, 3)) * 0.2])
+    found = []
+    for at_once in (1, 50_000, 10**9):
+        monkeypatch.setattr("mafr.data.plane._CHUNK", at_once)
+        normal, offset = fit_plane(points, "bagel/train/good/000", 0.004, 50, 200)
+        found.append((normal.tobytes(), offset))
+    assert found[0] == found[1] == found[2]
+
+
 def test_border_points_are_the_valid_ones_near_the_edge():
     xyz = np.ones((30, 40, 3), dtype=np.float32)
     xyz[0, 0] = 0

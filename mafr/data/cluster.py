@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy import ndimage
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 _REPRESENTATIVES = 8  # points of a cell that stand for it in the first, cheap test of two cells
-_CHUNK = 20_000  # pairs of cells compared at once, some 60 MB
+_TABLE = 4_000_000  # cells, 32 MB
+_FIRST, _CHUNK = 1_000, 20_000  # pairs of cells compared at once: the first ones, and at most, some 60 MB
 
 
 def dbscan(points: np.ndarray, eps: float, min_points: int) -> np.ndarray:
@@ -30,6 +32,7 @@ def dbscan(points: np.ndarray, eps: float, min_points: int) -> np.ndarray:
     cells, cell_of = _grid(points, eps)
     # The points of one cell are all within eps of each other.
     core = np.bincount(cell_of, minlength=len(cells))[cell_of] >= min_points
+    core |= _at_least(points, eps) >= min_points
     rest = np.flatnonzero(~core)
     if rest.size:
         tree = cKDTree(points, leafsize=32, balanced_tree=False, compact_nodes=False)
@@ -85,6 +88,23 @@ def _grid(points: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray]:
     return coordinates[first], cell_of
 
 
+def _at_least(points: np.ndarray, eps: float) -> np.ndarray:
+    """A number of points that are surely within `eps` of each point, itself included: (N,).
+
+    Those of the 5 x 5 x 5 small cells around the point's own, whose far corners are just under eps away; 0 for clouds
+    so wide that a table of such cells would be large.
+    """
+    cells = np.floor((points - points.min(axis=0)) / (eps / (3 * np.sqrt(3.0)) * (1 - 1e-9)))
+    shape = cells.max(axis=0) + 1
+    if shape.prod() > _TABLE:
+        return np.zeros(len(points), dtype=np.int64)
+    cell_of = np.ravel_multi_index(cells.astype(np.int64).T, shape.astype(np.int64))
+    counts = np.bincount(cell_of, minlength=int(shape.prod())).reshape(shape.astype(np.int64))
+    for axis in range(3):
+        counts = ndimage.correlate1d(counts, np.ones(5, dtype=np.int64), axis, mode="constant")
+    return counts.ravel()[cell_of]
+
+
 def _connect(points: np.ndarray, node_of: np.ndarray, cells: np.ndarray, eps: float) -> np.ndarray:
     """The component (nodes,) of each cell of core points; cells join where two points are within eps."""
     count = len(cells)
@@ -101,8 +121,11 @@ def _connect(points: np.ndarray, node_of: np.ndarray, cells: np.ndarray, eps: fl
     chosen = points[starts[:, None] + np.arange(_REPRESENTATIVES) * sizes[:, None] // _REPRESENTATIVES]
     joined = np.empty((0, 2), dtype=np.int64)
     component = np.arange(count)
-    for begin in range(0, len(pairs), _CHUNK):
-        part = pairs[begin : begin + _CHUNK]
+    end = 0
+    while end < len(pairs):
+        # What the near cells join, the farther ones need not be compared for.
+        begin, end = end, end + min(max(end, _FIRST), _CHUNK)
+        part = pairs[begin:end]
         part = part[component[part[:, 0]] != component[part[:, 1]]]
         gaps = chosen[part[:, 0], :, None] - chosen[part[:, 1], None, :]  # (pairs, 8, 8, 3)
         near = (np.einsum("pijk,pijk->pij", gaps, gaps) <= eps * eps).any(axis=(1, 2))

@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 
-_CHUNK = 2_000_000  # distances computed at once, 16 MB
+_CHUNK = 50_000  # distances computed at once, 400 kB: they stay in the cache
 
 
 def border_points(xyz: np.ndarray, width: int) -> np.ndarray:
@@ -38,11 +38,10 @@ def fit_plane(
     inliers = np.empty(iterations, dtype=np.int64)
     step = max(1, _CHUNK // len(points))
     for begin in range(0, iterations, step):
-        part = slice(begin, begin + step)
-        distances = points @ normals[part].T  # (N, planes)
-        distances += offsets[part]
-        np.abs(distances, out=distances)
-        inliers[part] = np.count_nonzero(distances < threshold, axis=0)
+        distances = normals[begin : begin + step] @ points.T  # (planes, N)
+        distances += offsets[begin : begin + step, None]
+        near = np.abs(distances, out=distances) < threshold
+        inliers[begin : begin + step] = [np.count_nonzero(row) for row in near]  # a row at a time is vectorised
     best = inliers.argmax()  # the first of equally good ones
     near = np.abs(points @ normals[best] + offsets[best]) < threshold
     if np.count_nonzero(near) < 3:
