@@ -154,11 +154,11 @@ def rgb_backbone(
 def _load_in_order(network: nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
     # The package names its layers otherwise, but both list them in the order of the network.
     given = [v for k, v in weights.items() if not k.endswith("num_batches_tracked")]
-    names = [k for k in network.state_dict() if not k.endswith("num_batches_tracked")]
-    shapes = [tuple(network.state_dict()[k].shape) for k in names]
+    own = {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
+    shapes = [tuple(v.shape) for v in own.values()]
     if [tuple(v.shape) for v in given] != shapes:
         raise WeightsError(f"{path}: its tensors do not fit tf_efficientnet_lite0 of timm {timm.__version__}")
-    network.load_state_dict(dict(zip(names, given, strict=True)), strict=False)
+    network.load_state_dict(dict(zip(own, given, strict=True)), strict=False)
 
 
 def _load_dino(network: nn.Module, path: Path) -> None:
