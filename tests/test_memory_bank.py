@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.distance import cdist
+from sklearn.neighbors import NearestNeighbors
 from sklearn.random_projection import SparseRandomProjection
+from threadpoolctl import threadpool_info
 
 from mafr.baselines import memory_bank
 from mafr.baselines.memory_bank import MemoryBank, choose, greedy_coreset, projected, search_library, search_products
 from mafr.config import Config
+from mafr.device import torch_threads
 from mafr.errors import MafrError
 
 SMOKE = Config.preset("smoke")
@@ -129,6 +132,27 @@ def test_nearest_are_the_true_ones(monkeypatch: pytest.MonkeyPatch, count: int):
     np.testing.assert_allclose(distance, np.take_along_axis(every, where, axis=1), rtol=1e-5)
     assert len(one.searches) == 1 and one.searches[0] > 0
     np.testing.assert_array_equal(search_products(bank, queries, count), search_library(bank, queries, count))
+
+
+def test_a_search_takes_as_many_threads_as_torch_and_gives_them_back(monkeypatch: pytest.MonkeyPatch):
+    bank, inside, search = features(40, 30).float(), [], NearestNeighbors.kneighbors
+
+    def threads() -> list[int]:
+        return [pool["num_threads"] for pool in threadpool_info()]
+
+    def watched(finder: NearestNeighbors, *args, **settings):
+        inside.append(threads())
+        return search(finder, *args, **settings)
+
+    monkeypatch.setattr(NearestNeighbors, "kneighbors", watched)
+    before = threads()
+    for count in (1, 2):  # what was found out for the first search must not hold for the second
+        with torch_threads(count):
+            around = threads()
+            search_library(bank, bank, 1)
+            assert threads() == around
+        assert max(inside.pop()) <= count
+    assert threads() == before
 
 
 def test_small_distances_between_large_features_are_not_lost():

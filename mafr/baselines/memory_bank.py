@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 from sklearn.neighbors import NearestNeighbors
 from sklearn.random_projection import SparseRandomProjection, johnson_lindenstrauss_min_dim
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from mafr.config import Config
@@ -117,9 +118,15 @@ def reweight(star: Tensor, near: Tensor, dim: int) -> Tensor:
 
 def search_library(bank: Tensor, queries: Tensor, count: int) -> Tensor:
     """Indices (Q, count) int64 of the nearest of bank (M, D) to queries (Q, D), on the CPU, by scikit-learn."""
-    with threadpool_limits(torch.get_num_threads()):
+    with _thread_pools().limit(limits=torch.get_num_threads()):
         finder = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(bank.numpy())
         return torch.from_numpy(finder.kneighbors(queries.numpy(), return_distance=False))
+
+
+@cache
+def _thread_pools() -> ThreadpoolController:
+    """The thread pools of the loaded libraries; to look for them takes longer than most searches."""
+    return ThreadpoolController()
 
 
 def search_products(bank: Tensor, queries: Tensor, count: int) -> Tensor:
