@@ -48,6 +48,25 @@ def test_grids_against_a_loop() -> None:
     assert (found.max(axis=0) >= 0).any()
 
 
+def test_grids_have_the_bits_of_the_plain_formula_in_any_memory_order() -> None:
+    rng = np.random.default_rng(1)
+    points = rng.normal((0.1, -0.2, 0.5), 0.03, (3000, 3)).astype(np.float32)
+    colours = rng.random((3000, 3), dtype=np.float32)
+    frame = Frame((0.06, -0.25, 0.45), 0.09, 6)
+    place = np.floor((points.astype(np.float64) - np.asarray(frame.low)) * (frame.side / frame.edge)).astype(np.int64)
+    inside = ((place >= 0) & (place < frame.side)).all(axis=1)
+    cell = np.ravel_multi_index(np.clip(place, 0, frame.side - 1).T, (frame.side,) * 3)
+    count = np.bincount(cell[inside], minlength=frame.side**3)
+    sums = [np.bincount(cell[inside], colours[inside, k], frame.side**3) for k in range(3)]
+    grid = np.where(count > 0, sums / np.maximum(count, 1), -1).astype(np.float32).reshape(3, *(frame.side,) * 3)
+    for order in "CF":
+        ordered = points.copy(order), colours.copy(order)
+        assert all(map(np.array_equal, frame.cells(ordered[0]), (cell, inside)))
+        assert np.array_equal(frame.grid(*ordered), grid)
+        turned = turn_points(ordered[0], 0.1, 2, frame.middle)
+        assert np.array_equal(turned, turn_points(points, 0.1, 2, frame.middle))
+
+
 def test_the_frame_holds_all_training_points() -> None:
     clouds = [np.array([[0.0, 0, 1], [0.2, 0.1, 1]]), np.array([[0.1, -0.3, 1.05]]), np.empty((0, 3))]
     frame = Frame.around(clouds, 4)

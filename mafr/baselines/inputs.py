@@ -133,18 +133,22 @@ class Frame:
 
     def cells(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(N, 3) -> number of the voxel, x slowest, or of the nearest one (N,) int64; and whether it is inside (N,)."""
-        place = np.floor((points.astype(np.float64) - np.asarray(self.low)) * (self.side / self.edge)).astype(np.int64)
-        inside = ((place >= 0) & (place < self.side)).all(axis=1)
-        place = np.clip(place, 0, self.side - 1)
-        return (place[:, 0] * self.side + place[:, 1]) * self.side + place[:, 2], inside
+        # A coordinate at a time: numpy is slow along an axis of three.
+        cell, inside = np.zeros(len(points), dtype=np.int64), np.ones(len(points), dtype=bool)
+        for column, low in zip(points.T, self.low, strict=True):
+            place = np.floor((column.astype(np.float64) - low) * (self.side / self.edge)).astype(np.int64)
+            nearest = np.clip(place, 0, self.side - 1)
+            inside &= nearest == place
+            cell = cell * self.side + nearest
+        return cell, inside
 
     def grid(self, points: np.ndarray, colours: np.ndarray) -> np.ndarray:
         """Mean colour of each voxel's points, -1 where it has none: (N, 3) twice -> (3, side, side, side) float32."""
         cell, inside = self.cells(points)
-        cell, colours = cell[inside], colours[inside]
+        cell = cell[inside]
         count = np.bincount(cell, minlength=self.side**3)
         filled = np.maximum(count, 1)
-        planes = [np.bincount(cell, colours[:, k], self.side**3) / filled for k in range(3)]
+        planes = [np.bincount(cell, column[inside], self.side**3) / filled for column in colours.T]
         return np.where(count > 0, planes, -1).astype(np.float32).reshape(3, self.side, self.side, self.side)
 
 
@@ -152,7 +156,7 @@ def turn_points(points: np.ndarray, angle: float, axis: int, middle: np.ndarray)
     """Turn points (N, 3) by `angle` (radians) around the line through `middle` along a coordinate axis."""
     a, b = (k for k in range(3) if k != axis)
     x, y = points[:, a] - middle[a], points[:, b] - middle[b]
-    turned = points.copy()
+    turned = points.copy(order="K")
     turned[:, a] = np.cos(angle) * x - np.sin(angle) * y + middle[a]
     turned[:, b] = np.sin(angle) * x + np.cos(angle) * y + middle[b]
     return turned
