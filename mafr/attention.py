@@ -27,34 +27,37 @@ def pixel_attention(x: Tensor, narrow: nn.Linear, wide: nn.Linear, taps: Tensor)
 
 
 class _PixelAttention(torch.autograd.Function):
-    """Nothing but the input is kept; the backward pass computes the gates again."""
+    """Of many rows nothing but the input is kept; the backward pass computes the gates again."""
 
     @staticmethod
     def forward(ctx, x, w1, b1, w2, b2, taps):
         layers = [tensor.to(x.dtype) for tensor in (w1, b1, w2, b2)]
-
-        def attended(part: Tensor) -> Tensor:
-            _, _, gated, summary = _pixel_gates(part, layers)
-            return gated.mul_(torch.sigmoid(summary @ taps.T))
-
+        kept = ()
         if is_one_part(x):
-            out = attended(x)
+            inner, gate, gated, summary = _pixel_gates(x, layers)
+            out, kept = gated.mul_(torch.sigmoid(summary @ taps.T)), (inner, gate, summary)
         else:
             out = torch.empty_like(x)
             for part in parts(*x.shape, x.device):
-                out[part] = attended(x[part])
-        ctx.save_for_backward(x, w1, b1, w2, b2, taps)
+                _, _, gated, summary = _pixel_gates(x[part], layers)
+                out[part] = gated.mul_(torch.sigmoid(summary @ taps.T))
+        ctx.save_for_backward(x, w1, b1, w2, b2, taps, *kept)
         return out
 
     @staticmethod
     def backward(ctx, gradient):
-        x, *layers, taps = ctx.saved_tensors
+        x, *layers, taps = ctx.saved_tensors[:6]
+        kept = ctx.saved_tensors[6:]
         layers = [tensor.to(x.dtype) for tensor in layers]
         w1, _, w2, _ = layers
         out, width = x.detach(), x.shape[1]
         sums = [torch.zeros_like(t, dtype=torch.float32) for t in (*layers, taps)]
         for part in parts(*x.shape, x.device):
-            inner, gate, gated, summary = _pixel_gates(x[part], layers)
+            if kept:
+                inner, gate, summary = kept
+                gated = x * gate
+            else:
+                inner, gate, gated, summary = _pixel_gates(x[part], layers)
             g, xs = gradient[part].float(), x[part].float()
             scale = torch.sigmoid(summary @ taps.T)  # (p, 1)
             d_logit = (g * gated).sum(dim=1, keepdim=True) * scale * (1 - scale)
@@ -65,7 +68,7 @@ class _PixelAttention(torch.autograd.Function):
             d_inner = (d_wide @ w2).masked_fill_(inner == 0, 0.0)
             grads = (d_inner.T @ x[part], d_inner.sum(0), d_wide.T @ inner, d_wide.sum(0), d_logit.T @ summary)
             g = g.mul_(gate).add_(d_inner @ w1)
-            if is_one_part(x):
+            if kept:
                 out = g
             else:
                 out[part] = g

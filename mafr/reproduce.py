@@ -121,6 +121,7 @@ def run_notebooks(
         stamp = hashlib.sha256(source.read_bytes() + state.encode()).hexdigest()
         if force or not _is_current(paths, source, stamp):
             jobs.append((source, paths, config.profile, stamp))
+    jobs.sort(key=lambda job: -job[0].stat().st_size)  # the longest first, so that it is not alone at the end
     map_parallel(_run_notebook, jobs, workers, what="notebooks")
     return [paths.executed / source.name for source in sources]
 

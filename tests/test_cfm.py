@@ -22,7 +22,6 @@ from mafr.baselines.cfm import CFM, CFMMedium, epochs_for
 from mafr.config import FEATURE_SETTINGS, Config
 from mafr.data.samples import Sample
 from mafr.errors import ConfigError, MafrError, WeightsError
-from mafr.features import rgb
 from mafr.features.encoders import point_encoder, point_shape
 from mafr.features.extract import FeatureExtractor, Tokens, densify
 from mafr.features.pointmae import PUBLISHED, SMALL, PointMAE, pruned
@@ -232,7 +231,7 @@ def test_pruned_lite0_tokens_are_those_of_the_first_blocks():
 
 def test_pruned_dino_tokens_are_those_of_the_first_blocks(monkeypatch: pytest.MonkeyPatch):
     # Three of the twelve blocks, pruned to two: the rest costs time and memory only.
-    monkeypatch.setattr(rgb.timm, "create_model", functools.partial(timm.create_model, depth=3))
+    monkeypatch.setattr(timm, "create_model", functools.partial(timm.create_model, depth=3))
     config = dataclasses.replace(Config.preset("full"), random_weights=True, rgb_blocks=2)
     backbone, _ = rgb_backbone(config)
     assert isinstance(backbone, DinoViTB8)

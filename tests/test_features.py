@@ -128,7 +128,7 @@ def test_a_changed_package_file_is_refused(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize("name", DINO.names)
 def test_dino_tokens_from_a_local_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     # Two of the twelve blocks: 300 MB less to write and read.
-    monkeypatch.setattr(rgb.timm, "create_model", functools.partial(timm.create_model, depth=2))
+    monkeypatch.setattr(timm, "create_model", functools.partial(timm.create_model, depth=2))
     torch.manual_seed(3)
     network = timm.create_model("vit_base_patch8_224.dino", num_classes=0).eval()
     path = tmp_path / name

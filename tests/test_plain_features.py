@@ -15,7 +15,6 @@ from test_features import Split, make_sample
 from mafr.config import Config
 from mafr.data.samples import Sample
 from mafr.errors import ConfigError, DataError
-from mafr.features import rgb
 from mafr.features.extract import FeatureExtractor, densify, densify_rgb, densify_xyz
 from mafr.features.geometry import farthest_point_sample, interpolation_weights, nearest_neighbours
 from mafr.features.pointmae import PointMAE
@@ -43,7 +42,7 @@ def _with_statistics(points: PointMAE) -> PointMAE:
 def full() -> FeatureExtractor:
     """The full profile's widths with few groups, a coarser grid and two of DINO's twelve blocks."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rgb.timm, "create_model", functools.partial(timm.create_model, depth=2))
+        patch.setattr(timm, "create_model", functools.partial(timm.create_model, depth=2))
         extractor = FeatureExtractor.from_config(Config.preset("full", overrides=FULL))
     _with_statistics(extractor.points)
     return extractor

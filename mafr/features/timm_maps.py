@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mafr.config import Config
-from mafr.features.rgb import RANDOM
+from mafr.features.rgb import RANDOM, timm_model
 from mafr.features.weight_files import (
     EFFICIENTNET_B5,
     WeightFile,
@@ -35,7 +34,7 @@ def timm_network(
     path = None if config.random_weights else provide_files(config, weights_dir, (file,))[file]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = timm.create_model(name, pretrained=False)
+        network = timm_model(name)
     digest = RANDOM
     if path is not None:
         digest = check_file(file, path)
