@@ -35,8 +35,7 @@ if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] || ! installed 2>/dev/null; then
     [ -x .venv/bin/python ] || "$base" -m venv .venv || {
       echo "run_all.sh: '$base -m venv' failed; on Debian or Ubuntu: apt install python3-venv" >&2 && exit 1
     }
-    # --no-compile: of the thousands of modules most are never imported, and the others are compiled when they are.
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
     echo "$stamp" >.venv/.installed
   fi
