@@ -35,8 +35,10 @@ if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] || ! installed 2>/dev/null; then
     [ -x .venv/bin/python ] || "$base" -m venv .venv || {
       echo "run_all.sh: '$base -m venv' failed; on Debian or Ubuntu: apt install python3-venv" >&2 && exit 1
     }
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+    # What pip would do on one processor only. Some packages hold files for other Pythons, which do not compile.
+    .venv/bin/python -m compileall -qq -j 0 .venv/lib || true
     echo "$stamp" >.venv/.installed
   fi
   # shellcheck disable=SC1091

@@ -122,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--seeds", type=int, default=1, metavar="N")
     sub.add_argument("--tables", type=numbers, default=(1, 2, 3, 4, 5), metavar="1,2,…", help="only these")
 
-    command("figures", commands.draw_figures, "draw the figures from the stored runs", parallel=False, variant="both")
+    command("figures", commands.draw_figures, "draw the figures from the stored runs", variant="both")
 
     sub = command("notebooks", commands.execute_notebooks, "execute the notebooks by papermill")
     sub.add_argument("names", nargs="*", metavar="NAME", help="only those that begin so, e.g. 02")

@@ -130,7 +130,7 @@ def draw_figures(arguments: argparse.Namespace) -> None:
     from mafr.reproduce import make_figures
 
     config, paths = read_settings(arguments)
-    for path in make_figures(config, paths, chosen_variants(arguments)):
+    for path in make_figures(config, paths, chosen_variants(arguments), arguments.workers):
         print(path)
 
 

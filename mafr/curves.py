@@ -9,7 +9,6 @@ import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
-from sklearn.metrics import roc_curve
 
 from mafr.config import DATASET_TITLES, DATASETS, LOSS_TERMS, VARIANTS, Config
 from mafr.errors import ResultError
@@ -100,6 +99,8 @@ def roc_curves(
 
 
 def _image_roc(record: dict) -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.metrics import roc_curve  # slow to load, and most who draw need none
+
     scores = record["scores"][record["config"]["fusion"]]
     fpr, tpr, _ = roc_curve(record["samples"]["labels"], scores, drop_intermediate=False)
     return fpr, tpr

@@ -11,6 +11,7 @@ import json
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,7 @@ class Run:
     shots: int | None = None
     method: str = MAFR
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 (hex) of all that decides the result, the data aside."""
         others = {f"{dataset}_train" for dataset in DATASETS if dataset != self.dataset}
@@ -155,12 +156,19 @@ def _stores(splits: Mapping[str, FeatureStore | StoredSplit]) -> dict[str, Featu
     return {name: part.store if isinstance(part, StoredSplit) else part for name, part in splits.items()}
 
 
-def _finished(run: Run, paths: Paths) -> dict | None:
-    """The record of a run that is finished on the data as it is now."""
-    record = read_record(run, paths)
-    if record is None or record["data_fingerprint"] != data_fingerprint(_stores(_splits(run, paths))):
+def _finished(run: Run, paths: Paths, known: dict[tuple, str] | None = None) -> dict | None:
+    """The record of a run that is finished on the data as it is now.
+
+    known: fingerprints that were looked up before, by what decides them, to be added to.
+    """
+    record, known = read_record(run, paths), {} if known is None else known
+    if record is None:
         return None
-    return record
+    features = feature_config(run.method, run.config).feature_digest()
+    key = (run.dataset, run.category, run.method == MAFR, features)
+    if key not in known:
+        known[key] = data_fingerprint(_stores(_splits(run, paths)))
+    return record if record["data_fingerprint"] == known[key] else None
 
 
 def execute(run: Run, paths: Paths) -> dict:
@@ -237,7 +245,8 @@ def run_all(runs: Sequence[Run], paths: Paths, workers: Workers = 1) -> list[dic
     `Config.threads` 1 results do not depend on the workers.
     """
     # Reading needs no processes of its own.
-    records = {run: record for run in runs if (record := _finished(run, paths)) is not None}
+    known: dict[tuple, str] = {}
+    records = {run: record for run in runs if (record := _finished(run, paths, known)) is not None}
     missing = list(dict.fromkeys(run for run in runs if run not in records))
     # The longest first, so that no worker is left alone with one at the end.
     missing.sort(key=lambda run: -(run.shots or 10**9))

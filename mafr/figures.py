@@ -33,6 +33,7 @@ from mafr.pictures import (
     show_rgb,
     show_truth,
 )
+from mafr.progress import map_parallel
 from mafr.results import (
     colour_range,
     compared_maps,
@@ -52,16 +53,20 @@ __all__ = [
 FIGURE_METHODS = ("cfm", "m3dm", "btf", "ast")  # whose maps Fig. 2 shows beside MAFR's
 
 
-def write_figures(config: Config, paths: Paths, variants: Sequence[str] = VARIANTS) -> list[Path]:
+def write_figures(
+    config: Config, paths: Paths, variants: Sequence[str] = VARIANTS, workers: int | None = 1
+) -> list[Path]:
     """Draw every figure that the stored runs allow, as PNG into `paths.figures`; returns what was written.
 
     Fig. 1 needs no run. A data set or variant without any finished run is left out with a note; categories
     that are missing are named in the figure. Raises ResultError if nothing has been run at all.
+
+    workers: so many local processes, a figure each; None for as many as suit the machine.
     """
-    folder = paths.figures
-    written = [save_png(architecture(config.with_variant(variants[0])), folder / "fig1_architecture.png")]
+    jobs: list[tuple] = [("fig1_architecture.png", architecture, config.with_variant(variants[0]))]
     found = {(d, v) for d in DATASETS for v in variants if stored_records(config, paths, d, v)}
     if not found:
+        _write(jobs, paths, workers)
         raise ResultError(
             f"no finished run in {paths.runs(DATASETS[0]).parent}; `mafr reproduce --profile {config.profile}` makes "
             "them, and the figures after"
@@ -72,19 +77,29 @@ def write_figures(config: Config, paths: Paths, variants: Sequence[str] = VARIAN
     drawn = [v for v in variants if any((d, v) in found for d in datasets)]
     for dataset, name in zip(DATASETS, ("fig2_qualitative.png", "fig2_eyecandies.png"), strict=True):
         if (dataset, drawn[0]) in found:
-            written.append(save_png(figure2(config, paths, dataset, drawn[0]), folder / name))
+            jobs.append((name, figure2, config, paths, dataset, drawn[0]))
     for name, draw in {
         "training_curves.png": training_curves,
         "roc_curves.png": roc_curves,
         "pro_curves.png": pro_curves,
         "score_histograms.png": score_histograms,
     }.items():
-        written.append(save_png(draw(config, paths, datasets, drawn), folder / name))
+        jobs.append((name, draw, config, paths, datasets, drawn))
     if any(method_points(config, paths, dataset, drawn) for dataset in datasets):
-        written.append(save_png(cost_accuracy(config, paths, datasets, drawn), folder / "cost_accuracy.png"))
+        jobs.append(("cost_accuracy.png", cost_accuracy, config, paths, datasets, drawn))
     else:
         print("not drawn: costs; no method has timed runs of all categories", file=sys.stderr)
-    return written
+    return _write(jobs, paths, workers)
+
+
+def _write(jobs: list[tuple], paths: Paths, workers: int | None) -> list[Path]:
+    """Draw and save figures; jobs: (file name, function, its arguments...)."""
+    return map_parallel(_save, [(paths.figures / name, *call) for name, *call in jobs], workers, "figures")
+
+
+def _save(job: tuple) -> Path:
+    path, draw, *arguments = job
+    return save_png(draw(*arguments), path)
 
 
 # ------------------------------------------------------------------- Fig. 2

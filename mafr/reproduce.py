@@ -90,11 +90,11 @@ def make_tables(
     return written
 
 
-def make_figures(config: Config, paths: Paths, variants: Sequence[str]) -> list[Path]:
+def make_figures(config: Config, paths: Paths, variants: Sequence[str], workers: int | None = 1) -> list[Path]:
     """Draw the figures from the stored runs."""
     from mafr.figures import write_figures
 
-    return write_figures(config, paths, variants)
+    return write_figures(config, paths, variants, workers)
 
 
 def run_notebooks(
@@ -223,7 +223,7 @@ def reproduce(
         "features": lambda: extract_all(config, paths, crew, datasets, compared),
         "runs": lambda: run_all(all_runs(config, tables, variants, seeds, methods), paths, crew),
         "tables": lambda: make_tables(config, paths, variants, seeds, tables, methods),
-        "figures": lambda: make_figures(config, paths, variants),
+        "figures": lambda: make_figures(config, paths, variants, workers),
         "notebooks": lambda: run_notebooks(config, paths, workers, notebooks),
     }
     methods = check_methods((MAFR, *methods))

@@ -230,6 +230,16 @@ def test_finished_runs_are_read_and_changed_ones_repeated(smoke, monkeypatch):
         execute(Run("mvtec3d", "bagel", replace(config, seed=7)), paths)
 
 
+def test_finished_runs_of_one_category_are_found_with_one_look_at_the_data(smoke, monkeypatch):
+    config, paths = smoke
+    runs = [run for run in table_runs(5, config) if run.category == "bagel"]
+    runs += [replace(run, config=replace(run.config, seed=3), shots=2) for run in runs]
+    first, looks, look = run_all(runs, paths), [], experiments._splits
+    monkeypatch.setattr(experiments, "_splits", lambda run, paths: looks.append(run) or look(run, paths))
+    assert run_all(runs, paths) == first
+    assert len(runs) > 1 and len(looks) == 1
+
+
 def test_repeated_runs_are_equal_whatever_the_workers(smoke, tmp_path):
     config, paths = smoke
     runs = [Run("mvtec3d", c, replace(config, seed=3), 2) for c in config.categories("mvtec3d")]

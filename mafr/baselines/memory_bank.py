@@ -20,8 +20,6 @@ from dataclasses import dataclass, field
 from functools import cache
 
 import torch
-from sklearn.neighbors import NearestNeighbors
-from sklearn.random_projection import SparseRandomProjection, johnson_lindenstrauss_min_dim
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
@@ -118,6 +116,8 @@ def reweight(star: Tensor, near: Tensor, dim: int) -> Tensor:
 
 def search_library(bank: Tensor, queries: Tensor, count: int) -> Tensor:
     """Indices (Q, count) int64 of the nearest of bank (M, D) to queries (Q, D), on the CPU, by scikit-learn."""
+    from sklearn.neighbors import NearestNeighbors  # slow to load, and before the thread pools are looked for
+
     with _thread_pools().limit(limits=torch.get_num_threads()):
         finder = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(bank.numpy())
         return torch.from_numpy(finder.kneighbors(queries.numpy(), return_distance=False))
@@ -163,6 +163,8 @@ def projected(rows: Tensor, config: Config) -> Tensor:
 
     P is the Johnson-Lindenstrauss width at `bank_eps`, 4 ln N / (ε²/2 - ε³/3).
     """
+    from sklearn.random_projection import SparseRandomProjection, johnson_lindenstrauss_min_dim
+
     rows = rows.float()
     width = johnson_lindenstrauss_min_dim(len(rows), eps=config.bank_eps)
     if width >= rows.shape[1]:

@@ -27,7 +27,12 @@ def generate(
         raise ConfigError(f"unknown data set {dataset!r}; choose one of {', '.join(DATASETS)}")
     if dataset == "mvtec3d":
         from mafr.data.synthetic.mvtec import generate_mvtec3d as write
+        from mafr.data.synthetic.mvtec import is_generated
     else:
         from mafr.data.synthetic.eyecandies import generate_eyecandies as write
+        from mafr.data.synthetic.eyecandies import is_generated
     names = list(config.categories(dataset) if categories is None else categories)
-    return map_parallel(partial(write, Path(root), config), names, workers, f"generating {dataset}")
+    # To look needs no processes of its own.
+    missing = [name for name in names if not is_generated(Path(root), config, name)]
+    map_parallel(partial(write, Path(root), config), missing, workers, f"generating {dataset}")
+    return [Path(root) / name for name in names]

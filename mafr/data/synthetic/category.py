@@ -20,7 +20,7 @@ def write_category(folder: Path, mark: Mapping, write: Callable[[Path], None]) -
 
     Raises DataError for a folder that was not generated: real data is never overwritten.
     """
-    if _mark_of(folder) == mark:
+    if is_complete(folder, mark):
         return folder
     if folder.exists() and not (folder / MARK).is_file():
         raise DataError(
@@ -35,7 +35,7 @@ def write_category(folder: Path, mark: Mapping, write: Callable[[Path], None]) -
     try:
         write(fresh)
         write_json(fresh / MARK, mark)
-        if _mark_of(folder) == mark:  # another process has just finished it
+        if is_complete(folder, mark):  # another process has just finished it
             return folder
         if folder.exists():
             folder.rename(old)
@@ -46,8 +46,9 @@ def write_category(folder: Path, mark: Mapping, write: Callable[[Path], None]) -
     return folder
 
 
-def _mark_of(folder: Path) -> object:
+def is_complete(folder: Path, mark: Mapping) -> bool:
+    """Whether `folder` is a whole category with this `mark`."""
     try:
-        return json.loads((folder / MARK).read_text())
+        return json.loads((folder / MARK).read_text()) == mark
     except (OSError, ValueError):
-        return None
+        return False

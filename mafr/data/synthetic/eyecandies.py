@@ -10,6 +10,7 @@ drop the belt. Same counts and image side, same bytes.
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from PIL import Image
 from mafr.config import CATEGORIES, Config
 from mafr.data.synthetic import parts_eyecandies_scene as scene
 from mafr.data.synthetic import render as r
-from mafr.data.synthetic.category import write_category
+from mafr.data.synthetic.category import is_complete, write_category
 from mafr.data.synthetic.noise import seed_of
 from mafr.data.synthetic.parts_eyecandies import build_candy, place
 from mafr.data.synthetic.parts_eyecandies_defects import KINDS, Spoilt, spoil
@@ -124,6 +125,19 @@ def shoot(category: str, split: str, index: int, side: int, kinds: tuple[str, ..
     return Shot(images, made.hits.depth.astype(np.float64), normals, made.hits.part, made.masks, params)
 
 
+def _stamp(category: str, config: Config, splits: Mapping[str, Sequence]) -> dict:
+    return {
+        "generator": "eyecandies", "version": VERSION, "seed": DATA_SEED,
+        "data_digest": config.data_digest("eyecandies"), "category": category,
+        "counts": {split: len(samples) for split, samples in splits.items()},
+    }  # fmt: skip
+
+
+def is_generated(root: Path, config: Config, category: str) -> bool:
+    """Whether a class folder is there, whole and from the same settings."""
+    return is_complete(Path(root) / category, _stamp(category, config, plan(config)))
+
+
 def generate_eyecandies(root: Path, config: Config, category: str) -> Path:
     """Write one generated class in the published raw format; does nothing where it is already there.
 
@@ -137,11 +151,7 @@ def generate_eyecandies(root: Path, config: Config, category: str) -> Path:
         known = ", ".join(CATEGORIES["eyecandies"])
         raise ConfigError(f"unknown Eyecandies category {category!r}; choose one of {known}")
     splits = plan(config)
-    mark = {
-        "generator": "eyecandies", "version": VERSION, "seed": DATA_SEED,
-        "data_digest": config.data_digest("eyecandies"), "category": category,
-        "counts": {split: len(samples) for split, samples in splits.items()},
-    }  # fmt: skip
+    mark = _stamp(category, config, splits)
     return write_category(Path(root) / category, mark, lambda folder: _write(folder, config, category, splits))
 
 

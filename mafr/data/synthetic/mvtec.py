@@ -29,7 +29,7 @@ from scipy.ndimage import gaussian_filter
 
 from mafr.config import Config
 from mafr.data.synthetic import defects, render, sdf
-from mafr.data.synthetic.category import write_category
+from mafr.data.synthetic.category import is_complete, write_category
 from mafr.data.synthetic.noise import seed_of
 from mafr.data.synthetic.part import Part
 from mafr.data.synthetic.parts_mvtec import RECIPES
@@ -258,6 +258,11 @@ def _stamp(category: str, config: Config) -> dict:
             "test_good": config.test_good, "test_defective": config.test_defective,
         },
     }  # fmt: skip
+
+
+def is_generated(root: Path, config: Config, category: str) -> bool:
+    """Whether a category's raw folder is there, whole and from the same settings."""
+    return is_complete(Path(root) / category, _stamp(category, config))
 
 
 def generate_mvtec3d(root: Path, config: Config, category: str) -> Path:
