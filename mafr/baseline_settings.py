@@ -77,7 +77,7 @@ class BaselineSettings:
     """Settings of the compared methods; each name begins with its method's prefix."""
 
     # --- CFM and CFM-M (mafr.baselines.cfm)
-    cfm_epochs: int = 20  # published: 250, two and a half times as many as MAFR's
+    cfm_epochs: int = 15  # published: 250, two and a half times as many as MAFR's
     cfm_batch: int = 4
     cfm_learning_rate: float = 1e-3
 
@@ -90,7 +90,7 @@ class BaselineSettings:
     btf_step: int = 2  # FPFH at every so many pixels in both directions; published: 1
 
     # --- M3DM (mafr.baselines.m3dm)
-    m3dm_steps: int = 200  # of the feature fusion's training; published: 750
+    m3dm_steps: int = 160  # of the feature fusion's training; published: 750
     m3dm_batch: int = 16  # samples a step (published)
     m3dm_patches: int = 16  # patches of a sample a step; published: all of its 56 x 56
     m3dm_rate: float = 0.003  # highest learning rate (published)
@@ -117,8 +117,8 @@ class BaselineSettings:
     ast_student_blocks: int = 4  # residual blocks (published)
     ast_student_hidden: int = 64  # their width; published: 1,024
     ast_batch: int = 2  # published: 8, the same share of the training samples
-    ast_epochs: int = 5  # of each of the two networks; published: 72
-    ast_learning_rate: float = 2.4e-3  # published: 2e-4 for twelve times as many steps
+    ast_epochs: int = 4  # of each of the two networks; published: 72
+    ast_learning_rate: float = 3e-3  # published: 2e-4 for fifteen times as many steps
     ast_weight_decay: float = 1e-5  # (published)
 
     # --- RGB-D and RGB-cD-n (mafr.baselines.rgbd)
@@ -126,7 +126,7 @@ class BaselineSettings:
     rgbd_width: int = 8  # channels of its first block; published: 32
     rgbd_latent: int = 64  # values of its bottleneck; published: 256
     rgbd_batch: int = 8  # published: 64
-    rgbd_epochs: int = 8  # of the training set repeated rgbd_repeat times; published: 10
+    rgbd_epochs: int = 6  # of the training set repeated rgbd_repeat times; published: 10
     rgbd_repeat: int = 1  # published: 10
     rgbd_learning_rate: float = 1e-3  # (published)
 
@@ -138,7 +138,7 @@ class BaselineSettings:
     depth_gan_width: int = 8  # f-AnoGAN: 64
     depth_gan_latent: int = 64  # full profile: 512
     depth_batch: int = 4  # full profile: 8
-    depth_epochs: int = 4  # of all copies of the training samples, with 2 as many as of MAFR; full profile: 50
+    depth_epochs: int = 3  # of all copies of the training samples, with 2 as many as of MAFR; full profile: 50
     depth_copies: int = 2  # turned copies of a training sample; published: 20
     depth_learning_rate: float = 1e-3  # of the autoencoder; full profile: 2e-4
     depth_gan_rate: float = 1e-3  # of generator and critic; f-AnoGAN: 1e-4
@@ -153,7 +153,7 @@ class BaselineSettings:
     voxel_gan_width: int = 4  # full profile: 32
     voxel_gan_latent: int = 64  # full profile: 512
     voxel_batch: int = 4  # full profile: 8
-    voxel_epochs: int = 4  # of all copies of the training samples, with 2 as many as of MAFR; full profile: 50
+    voxel_epochs: int = 3  # of all copies of the training samples, with 2 as many as of MAFR; full profile: 50
     voxel_copies: int = 2  # turned copies of a training sample; published: 20
     voxel_learning_rate: float = 1e-3  # of the autoencoder; full profile: 2e-4
     voxel_gan_rate: float = 1e-3  # of generator and critic; f-AnoGAN: 1e-4

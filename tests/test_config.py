@@ -54,6 +54,15 @@ def test_settings_younger_than_a_record_change_no_digest():
     assert dataclasses.replace(config, compiled=True).digest() == config.digest()  # where and how, not what
 
 
+def test_trainings_of_the_demo_stand_in_their_written_ratios():
+    demo = Config.preset("demo")
+    assert demo.cfm_epochs == demo.epochs * 250 / 100
+    assert demo.rgbd_epochs * demo.rgbd_repeat == demo.epochs
+    assert demo.depth_epochs * demo.depth_copies == demo.voxel_epochs * demo.voxel_copies == demo.epochs
+    assert demo.m3dm_steps == demo.min_steps == demo.ast_epochs * demo.mvtec3d_train / demo.ast_batch
+    assert demo.ast_learning_rate * demo.min_steps == pytest.approx(2e-4 * 72 * 266 / 8, rel=0.005)
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

@@ -29,7 +29,7 @@ stays as it was chosen. The code blurs maps of
 256 grey levels; here they stay floats, with zeros beyond the border. SVMs and projection follow from `Config.seed`.
 Small profiles: point and fused features lie on the stored grid (full: 56 x 56, the code's). Cells without a 3D point
 are left out of banks and maps (`m3dm_cells` "valid"; full: "all", nothing is masked, as in the code). The fusion
-trains for 200 steps, MAFR's `min_steps`, each of 16 patches a sample. The map SVM is fitted on one pixel a cell, the
+trains for 160 steps, MAFR's `min_steps`, each of 16 patches a sample. The map SVM is fitted on one pixel a cell, the
 one whose point the cell holds (full: on all). Widths follow from the features' in the published ratio.
 """
 
@@ -41,8 +41,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import SGDOneClassSVM
 from torch import Tensor
 
 from mafr.baselines.base import Baseline, Split, prediction
@@ -120,6 +118,9 @@ class DecisionFusion:
     @classmethod
     def fit(cls, scores: Tensor, config: Config) -> DecisionFusion:
         """Fit to the scores (N, 3) of good samples, columns as in `BANKS`."""
+        from sklearn.exceptions import ConvergenceWarning  # slow to load
+        from sklearn.linear_model import SGDOneClassSVM
+
         factors = torch.tensor(
             [config.m3dm_weight_rgb, config.m3dm_weight_xyz, config.m3dm_weight_fused], dtype=torch.float64
         )
