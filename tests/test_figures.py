@@ -134,7 +134,7 @@ def test_all_figures_are_written_twice_to_the_same_bytes(stored):
         "fig1_architecture.png", "fig2_qualitative.png", "fig2_eyecandies.png", "training_curves.png",
         "roc_curves.png", "pro_curves.png", "score_histograms.png", "cost_accuracy.png",
     ]  # fmt: skip
-    assert {p: p.read_bytes() for p in write_figures(config, paths, workers=2)} == first
+    assert {p: p.read_bytes() for p in write_figures(config, paths)} == first
     for path, content in first.items():
         image = Image.open(io.BytesIO(content))
         assert "Software" not in image.info and "Creation Time" not in image.info

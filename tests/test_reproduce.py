@@ -9,7 +9,7 @@ from mafr.config import VARIANTS
 from mafr.errors import ConfigError, ResultError
 from mafr.experiments import all_runs, read_records
 from mafr.readme import BEGIN, END, results_block, update_readme
-from mafr.reproduce import reproduce, run_notebooks
+from mafr.reproduce import make_figures, reproduce, run_notebooks
 from mafr.tables import write_tables
 
 ROOT = Path(__file__).parent.parent
@@ -39,6 +39,20 @@ def test_tables_do_not_depend_on_where_runs_come_from(smoke, tmp_path):
     other = tmp_path / "from_the_fixture"
     write_tables(read_records(all_runs(one, (1, 2)), paths), one, other, (1, 2), VARIANTS)
     assert contents(again.tables) == contents(other)
+
+
+def test_figures_do_not_depend_on_the_workers(smoke, tmp_path):
+    config, paths = smoke
+    drawn = []
+    for workers in (1, 2):
+        own = replace(paths, root=tmp_path / str(workers))
+        own.root.mkdir()
+        for name in ("data", "features", "runs"):
+            (own.root / name).symlink_to(paths.root / name)
+        made = make_figures(config, own, VARIANTS, workers)
+        drawn.append({p.name: p.read_bytes() for p in made})
+        assert sorted(drawn[-1]) == sorted(p.name for p in own.figures.glob("*.png"))
+    assert len(drawn[0]) == 8 and drawn[0] == drawn[1]
 
 
 def test_fewer_methods_leave_the_readme_and_the_notebooks_alone(smoke, tmp_path, capsys):
