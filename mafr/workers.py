@@ -124,7 +124,9 @@ class _Worker:
         process = context.Process(target=_serve, args=(other,))
         with environment(self.variables), _interrupts_held():
             process.start()
-        self.process = process  # not before it runs: `start` tells scripts without a main guard what they lack
+            # Not before it runs: `start` tells scripts without a main guard what they lack. And not after the block,
+            # at whose end a Ctrl-C that came meanwhile is raised: nobody would end the process.
+            self.process = process
         other.close()  # so that this side reads an end of file when the process is gone
 
     def receive(self) -> tuple[bool, object]:

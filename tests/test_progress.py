@@ -104,6 +104,16 @@ def test_an_interrupt_ends_the_workers_at_once_and_quietly():
     assert "SpawnProcess" not in errors
 
 
+def test_an_interrupt_while_a_worker_starts_ends_it_too():
+    code = (
+        "import os, signal, time; from multiprocessing.context import SpawnProcess as P; start = P.start\n"
+        "P.start = lambda self: (start(self), os.kill(os.getpid(), signal.SIGINT))\n"
+        "from mafr.progress import map_parallel; map_parallel(time.sleep, [50, 50], 2)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert done.stderr.rstrip().endswith("KeyboardInterrupt")
+
+
 def test_thread_limits_end_with_the_work(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     map_parallel(double, [1, 2], 2)
