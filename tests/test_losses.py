@@ -75,10 +75,9 @@ def test_znssd_channels_against_loops(masked):
 @given(st.integers(0, 10**6), st.floats(0.1, 10), st.floats(-5, 5), st.sampled_from(["pixels", "channels"]))
 def test_znssd_ignores_scale_and_shift(seed, scale, shift, over):
     e, e_hat, valid = random_case(seed)
-    plain, moved, same = (
-        # eps keeps a trace of the scale where a pixel's channels hardly differ.
-        znssd(e, other, valid, over=over, eps=1e-20).item() for other in (e_hat, scale * e_hat + shift, scale * e + shift)
-    )
+    # eps keeps a trace of the scale where a pixel's channels hardly differ.
+    maps = (e_hat, scale * e_hat + shift, scale * e + shift)
+    plain, moved, same = (znssd(e, other, valid, over=over, eps=1e-20).item() for other in maps)
     assert moved == pytest.approx(plain, rel=1e-7)
     assert same == pytest.approx(0, abs=1e-12)
 
