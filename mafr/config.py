@@ -164,7 +164,7 @@ class Config(BaselineSettings):
 
     # --- training (Sec. IV-A)
     shots: tuple[int, ...] = (5, 10, 50)  # columns of Table III beside the full set
-    epochs: int = 6  # as many as leave all runs of the tables under 50 minutes on 2 cores; the paper: 100
+    epochs: int = 6  # few enough for all of run_all.sh in less than 50 minutes on 2 cores; the paper: 100
     min_steps: int = 160  # at least so many steps, so that few-shot runs are trained too; the paper: none
     learning_rate: float = 1e-3
     samples_a_step: int = 1  # gradients are averaged over so many samples; paper and released code: 1

@@ -93,8 +93,12 @@ def test_an_item_that_kills_every_worker_is_one_clear_error_after_all_others(tmp
     assert executions(tmp_path) == {0: 1, 1: MAX_DEATHS, 2: 1, 3: 1}
 
 
+# Shells start what runs in the background deaf to Ctrl-C, and children inherit that.
+HEARING = "import os, signal, time; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+
+
 def test_an_interrupt_ends_the_workers_at_once_and_quietly():
-    code = "import time; from mafr.progress import map_parallel; map_parallel(time.sleep, [50, 50], 2)"
+    code = f"{HEARING}from mafr.progress import map_parallel; map_parallel(time.sleep, [50, 50], 2)"
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, start_new_session=True)
     time.sleep(3)  # until the workers sleep
     os.killpg(process.pid, signal.SIGINT)
@@ -106,7 +110,7 @@ def test_an_interrupt_ends_the_workers_at_once_and_quietly():
 
 def test_an_interrupt_while_a_worker_starts_ends_it_too():
     code = (
-        "import os, signal, time; from multiprocessing.context import SpawnProcess as P; start = P.start\n"
+        f"{HEARING}from multiprocessing.context import SpawnProcess as P; start = P.start\n"
         "P.start = lambda self: (start(self), os.kill(os.getpid(), signal.SIGINT))\n"
         "from mafr.progress import map_parallel; map_parallel(time.sleep, [50, 50], 2)"
     )

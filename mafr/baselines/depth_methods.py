@@ -10,8 +10,8 @@ Full profile: the published 256 pixels and 20 copies; f-AnoGAN's layers, widths,
 authors' code (two more blocks, for 256 pixels instead of 64); the autoencoder after Bergmann et al. (VISAPP 2019) with
 its rate of 2e-4 and weight decay of 1e-5.
 Smaller profiles: side, width and latent size are the full ones divided by one power of two, chosen by a run's
-seconds alone, about ten on one processor: 4 for the autoencoder, 8 for the GAN. At least `min_steps` steps (of the
-critic, and of the encoder), as for MAFR, and its learning rate of 1e-3; batches of 4, 2 copies.
+seconds alone, some three to sixteen on one processor: 4 for the autoencoder, 8 for the GAN. At least `min_steps`
+steps (of the critic, and of the encoder), as for MAFR, and its learning rate of 1e-3; batches of 4, 2 copies.
 The variation model is not made smaller, except for the copies.
 
 Departures, or what the paper leaves to an appendix that we did not have:

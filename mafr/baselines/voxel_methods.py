@@ -9,8 +9,8 @@ by up to 5 degrees. The image score is the largest value of the map.
 Full profile: the published 64³ and 20 copies; f-AnoGAN's layers in three dimensions, its optimisers, rates and weights
 as in its authors' code; the autoencoder after Bergmann et al. (VISAPP 2019), in three dimensions.
 Smaller profiles: side, width and latent size are the full ones divided by one power of two, chosen by a run's
-seconds alone, about ten on one processor: 4 for the autoencoder, 8 for the GAN. At least `min_steps` steps (of the
-critic, and of the encoder), as for MAFR, and its learning rate of 1e-3; batches of 4, 2 copies.
+seconds alone, some three to sixteen on one processor: 4 for the autoencoder, 8 for the GAN. At least `min_steps`
+steps (of the critic, and of the encoder), as for MAFR, and its learning rate of 1e-3; batches of 4, 2 copies.
 The variation model is not made smaller, except for the copies: its grid has 64³ voxels in every profile.
 
 Departures, or what the paper leaves to an appendix that we did not have:
