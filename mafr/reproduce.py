@@ -13,6 +13,7 @@ from pathlib import Path
 from mafr.cluster import Cluster
 from mafr.config import DATASET_TITLES, DATASETS, VARIANTS, Config
 from mafr.errors import ConfigError, MafrError
+from mafr.executed import tidied
 from mafr.methods import MAFR, METHODS, TABLE_METHODS, baseline_settings, check_methods
 from mafr.paths import Paths, write_atomically, write_json
 from mafr.progress import Workers, map_parallel
@@ -175,24 +176,12 @@ def _run_notebook(job: tuple[Path, Paths, str, str]) -> None:
                 str(source), str(temporary), parameters, kernel_name="python3", cwd=str(paths.notebooks),
                 progress_bar=False, log_output=False, extra_arguments=["--IPKernelApp.log_level=50"],
             )  # fmt: skip
-        write_atomically(target, _without_machine(temporary.read_text(), paths))
+        write_atomically(target, tidied(temporary.read_text(), paths.root))
     except papermill.PapermillExecutionError as error:
         raise MafrError(f"{source.name}, cell {error.exec_count}: {error.ename}: {error.evalue}") from error
     finally:
         temporary.unlink(missing_ok=True)
     write_json(_stamp_file(paths, source), {"stamp": stamp})
-
-
-def _without_machine(text: str, paths: Paths) -> str:
-    """An executed notebook without this machine's paths, and without what differs from one execution to the next."""
-    notebook = json.loads(text.replace(str(paths.root), "."))
-    notebook["metadata"].pop("papermill", None)
-    for cell in notebook["cells"]:
-        for key in ("papermill", "execution"):
-            cell["metadata"].pop(key, None)
-        if "injected-parameters" in cell["metadata"].get("tags", []):
-            cell["id"] = "injected-parameters"
-    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 
 def reproduce(

@@ -1,6 +1,7 @@
 """The notebooks as a reader meets them: short cells, clean sources, and a clean run from top to bottom."""
 
 import ast
+import json
 import re
 import statistics
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from mafr.executed import tidied
 from mafr.reproduce import run_notebooks
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
@@ -95,6 +97,36 @@ def test_prose_names_its_subject_and_the_difference(name):
         assert subject in text
     assert "Our remark" in text or "our remark" in text
     assert re.search(r"[Ww]hat the paper says|[Tt]he paper", text)
+
+
+def test_executed_notebooks_hold_nothing_that_changes_with_the_execution():
+    """Two executions that differ in paths, times, widget ids and in where the kernel cut the texts."""
+
+    def execution(root, ids, texts):
+        state = {ids[0]: {"state": {"value": 1}}, ids[1]: {"state": {"children": [f"IPY_MODEL_{ids[0]}"]}}}
+        if ids[1] < ids[0]:
+            state = dict(reversed(state.items()))
+        said = [{"output_type": "stream", "name": "stdout", "text": text} for text in texts]
+        view = {"application/vnd.jupyter.widget-view+json": {"model_id": ids[1]}}
+        shown = {"output_type": "display_data", "data": view, "metadata": {}}
+        papermill = {"papermill": {"duration": len(texts)}}
+        cells = [
+            {"cell_type": "markdown", "id": "a", "metadata": {}, "source": f"{root}/runs"},
+            {"cell_type": "code", "id": ids[0][:8], "metadata": {**papermill, "tags": ["injected-parameters"]},
+             "outputs": [*said, shown, {"output_type": "stream", "name": "stderr", "text": ["x"]}]},
+        ]  # fmt: skip
+        widgets = {"application/vnd.jupyter.widget-state+json": {"state": state}}
+        return json.dumps({"cells": cells, "metadata": {**papermill, "widgets": widgets}})
+
+    one = tidied(execution("/home/a", ["1" * 32, "2" * 32], [["first\n", "sec"], "ond\nthird"]), Path("/home/a"))
+    other = tidied(execution("/opt/b", ["f" * 32, "e" * 32], [["first\n"], ["second\n", "third"]]), Path("/opt/b"))
+    assert one == other
+    cells, widgets = json.loads(one)["cells"], json.loads(one)["metadata"]["widgets"]
+    outputs, state = cells[1]["outputs"], widgets["application/vnd.jupyter.widget-state+json"]["state"]
+    assert cells[0]["source"] == "./runs"
+    assert [output.get("text") for output in outputs] == [["first\n", "second\n", "third"], None, ["x"]]
+    shown = outputs[1]["data"]["application/vnd.jupyter.widget-view+json"]["model_id"]
+    assert state[shown]["state"]["children"] == [f"IPY_MODEL_{next(name for name in state if name != shown)}"]
 
 
 @pytest.fixture(scope="module")
