@@ -81,7 +81,7 @@ class BaselineSettings:
     cfm_batch: int = 4
     cfm_learning_rate: float = 1e-3
 
-    # --- memory banks of BTF and M3DM (mafr.baselines.memory_bank)
+    # --- memory banks of BTF and M3DM (mafr.baselines.parts.memory_bank)
     bank_ratio: float = 0.1  # share of the training features that a bank keeps (published)
     bank_eps: float = 0.9  # of the Johnson-Lindenstrauss width of the projection that they are chosen in (published)
 
@@ -103,7 +103,7 @@ class BaselineSettings:
     m3dm_iterations: int = 1000  # their passes over the data at most (published code)
     m3dm_sigma: float = 4.0  # of the blur, pixels (published code)
 
-    # --- AST (mafr.baselines.student_teacher)
+    # --- AST (mafr.baselines.ast)
     ast_backbone: str = "tokens"  # image features: the shared stored tokens, or "efficientnet_b5" (published)
     ast_mode: str = "combi"  # what the networks see: image and depth ("combi"), "rgb" or "depth"
     ast_stride: int = 16  # pixels of the image a cell, where the features are tokens
@@ -130,7 +130,7 @@ class BaselineSettings:
     rgbd_repeat: int = 1  # published: 10
     rgbd_learning_rate: float = 1e-3  # (published)
 
-    # --- DepthGAN, DepthAE, DepthVM (mafr.baselines.depth_methods)
+    # --- DepthGAN, DepthAE, DepthVM (mafr.baselines.depth)
     depth_side: int = 64  # pixels of the autoencoder's input, a power of two; published: 256
     depth_width: int = 16  # channels of its largest maps; full profile: 64
     depth_latent: int = 128  # values of its code; full profile: 512
@@ -145,7 +145,7 @@ class BaselineSettings:
     depth_encoder_rate: float = 1e-3  # of f-AnoGAN's encoder; there 5e-5
     depth_floor: float = 0.04  # least standard deviation of the variation model, of values in [-1, 1]
 
-    # --- VoxelGAN, VoxelAE, VoxelVM (mafr.baselines.voxel_methods)
+    # --- VoxelGAN, VoxelAE, VoxelVM (mafr.baselines.voxel)
     voxel_side: int = 16  # voxels along the autoencoder's grid, a power of two; published: 64
     voxel_width: int = 8  # channels of its largest maps; full profile: 32
     voxel_latent: int = 128  # values of its code; full profile: 512

@@ -13,20 +13,20 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from mafr.baselines.methods import MAFR as METHOD
+from mafr.baselines.methods import concerns
 from mafr.config import PLACE_SETTINGS, Config
 from mafr.data.samples import Sample
 from mafr.device import Place, computing, loadable
 from mafr.errors import ConfigError, MafrError, WeightsError
+from mafr.fast.restorer import Restorer, open_scene, scores_every_pixel
 from mafr.features.extract import FeatureExtractor, Tokens
-from mafr.features.live import LiveFeatures
-from mafr.features.scratch import ScratchTokens
-from mafr.methods import MAFR as METHOD
-from mafr.methods import concerns
+from mafr.features.sources.live import LiveFeatures
+from mafr.features.sources.scratch import ScratchTokens
 from mafr.model import MAFR
+from mafr.parallel.progress import bar
 from mafr.paths import Paths, write_atomically, write_json
-from mafr.progress import bar
 from mafr.released import load_checkpoints
-from mafr.restore import Restorer, open_scene, scores_every_pixel
 from mafr.scoring import anomaly_map, image_score, score_mask, upsample
 from mafr.training import Features, fit
 

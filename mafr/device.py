@@ -1,22 +1,24 @@
-"""Where a run is computed, and in which precision its matrix products are."""
+"""Where a run is computed, in which precision its matrix products are, and whether its kernels are compiled."""
 
 from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import cache, lru_cache, wraps
+from typing import ParamSpec, TypeVar
 
 import torch
 
 from mafr.config import Config
 from mafr.errors import ConfigError
-from mafr.kernels import compiling
 
-EMULATED: ContextVar[bool] = ContextVar("EMULATED", default=False)  # see `mafr.emulation`
+P = ParamSpec("P")
+R = TypeVar("R")
+EMULATED: ContextVar[bool] = ContextVar("EMULATED", default=False)  # see `mafr.bench.emulation`
 
 
 @dataclass(frozen=True)
@@ -202,3 +204,46 @@ def native_bfloat16(kind: str, number: int | None = None) -> bool:
         return False
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, name)() for name in checks if hasattr(torch.cpu, name))
+
+
+# Pointwise chains run one by one unless asked for: compiling needs a C++ compiler (a GPU also Triton) and minutes of
+# warming up. CUDA graphs are no alternative: they fix all shapes, and each sample has its own number of pixels.
+# The requests are the process's, not a context's: a GPU's backward passes run in threads that autograd has started
+# long before.
+_requests: list[bool | None] = [False]
+
+
+@contextmanager
+def compiling(wanted: bool | None) -> Iterator[None]:
+    """Inside the block kernels are compiled, or are not; None: not, whatever blocks inside it say."""
+    _requests.append(None if _requests[-1] is None else wanted)
+    try:
+        yield
+    finally:
+        _requests.pop()
+
+
+def kernel(function: Callable[P, R]) -> Callable[P, R]:
+    """Mark a function of tensors for `compiling`. Calls raise ConfigError where torch cannot compile."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        if not _requests[-1]:
+            return function(*args, **kwargs)
+        try:
+            return _compiled(function)(*args, **kwargs)
+        except Exception as error:
+            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise
+            reason = str(error).strip().partition("\n")[0]
+            raise ConfigError(
+                f"compiled is set, but torch cannot compile here ({reason}); install a C++ compiler such as g++, or "
+                "leave the setting out"
+            ) from error
+
+    return call
+
+
+@cache
+def _compiled(function: Callable) -> Callable:
+    return torch.compile(function, dynamic=True)  # sizes differ from sample to sample

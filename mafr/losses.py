@@ -4,7 +4,7 @@ All functions take original features `e` and restored ones `e_hat`, (B, C, H, W)
 `valid`, (B, 1, H, W) bool: pixels outside it do not count. Means are taken a sample at a time, then over
 the batch, so that a sample weighs the same whatever else is in its batch.
 
-Training takes these losses from `mafr.objective`, in parts and with their gradients; the tests compare the two.
+Training takes the same losses from `mafr.fast.objective`, with their gradients; its tests compare the two.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The MAFR head: fusion encoder, CBAM and the two restoration decoders (Sec. III-B, IV-A).
 
-This is the method as it is written down, on dense maps and all pixels, and what the tests of `mafr.restore`, which
-trains and scores with the same weights, compare with.
+This is the method as it is written down, on dense maps and all pixels. Training and scoring run `mafr.fast`, with the
+same weights; its tests compare it with this.
 """
 
 from __future__ import annotations

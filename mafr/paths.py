@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+PACKAGE = Path(__file__).resolve().parent  # the sources and the weights that come with them
+
 
 @dataclass(frozen=True)
 class Paths:
@@ -36,7 +38,7 @@ class Paths:
         if root is None:
             root = os.environ.get("MAFR_HOME")
         if root is None:
-            checkout = Path(__file__).resolve().parent.parent
+            checkout = PACKAGE.parent
             root = checkout if (checkout / "notebooks").is_dir() else Path.cwd()
         return cls(
             Path(root).expanduser().resolve(),
@@ -72,7 +74,7 @@ class Paths:
     def notebooks(self) -> Path:
         """The notebooks' sources: under the root, or in the checkout where the root has none."""
         own = self.root / "notebooks"
-        return own if any(own.glob("*.ipynb")) else Path(__file__).resolve().parent.parent / "notebooks"
+        return own if any(own.glob("*.ipynb")) else PACKAGE.parent / "notebooks"
 
     def _output(self, name: str) -> Path:
         # The repository shows the demo profile as it is; all others keep to subfolders.

@@ -10,7 +10,7 @@ from torch import nn
 
 from mafr.config import Config
 from mafr.errors import ConfigError, WeightsError
-from mafr.features.weight_files import read_tensors, reading
+from mafr.features.weights.files import read_tensors, reading
 from mafr.model import MAFR
 
 # Beginning of the file's name -> our module. Their keys within a file are the names of our parameters.

@@ -18,12 +18,12 @@ from torch import Tensor
 from mafr.config import Config
 from mafr.device import Place, computing, own_randomness
 from mafr.errors import MafrError
+from mafr.fast.layers import Dropout
+from mafr.fast.restorer import Restorer, Scene, open_scene
 from mafr.features.extract import Tokens
 from mafr.model import MAFR
+from mafr.parallel.progress import bar
 from mafr.paths import write_atomically
-from mafr.pixelwise import Dropout
-from mafr.progress import bar
-from mafr.restore import Restorer, Scene, open_scene
 
 CHECKPOINT_SECONDS = 30.0
 CACHE_BYTES = 256 * 2**20  # samples prepared for the head are kept between epochs if all of them fit in this,

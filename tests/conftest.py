@@ -7,21 +7,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from server import Server, serve
+from support.places import CHECKOUT
+from support.server import Server, serve
 
-from mafr import web
 from mafr.config import Config
+from mafr.data.acquire import web
+from mafr.experiments.reproduce import reproduce
 from mafr.paths import Paths
-from mafr.reproduce import reproduce
 
 settings.register_profile("repeatable", derandomize=True)  # the same command twice tests the same
 settings.load_profile("repeatable")
-
-CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="session")

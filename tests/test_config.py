@@ -14,11 +14,10 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from support.places import CHECKOUT
 
 from mafr.config import ADDED, PROFILES, VARIANTS, Config
 from mafr.errors import ConfigError
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -100,16 +99,16 @@ def normal(name: str) -> str:
 
 
 def test_the_lock_satisfies_pyproject_and_conda_installs_it():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     wanted = [Requirement(r) for r in project["dependencies"] + project["optional-dependencies"]["test"]]
     locked: dict[str, list[str]] = {}
-    for line in (ROOT / "requirements.lock").read_text().splitlines():
+    for line in (CHECKOUT / "requirements.lock").read_text().splitlines():
         requirement = Requirement(line)
         locked.setdefault(normal(requirement.name), []).append(str(requirement.specifier).removeprefix("=="))
     for requirement in wanted:
         versions = locked[normal(requirement.name)]
         assert all(requirement.specifier.contains(v) for v in versions), requirement
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    environment = yaml.safe_load((CHECKOUT / "environment.yml").read_text())
     python, _, packages = environment["dependencies"]
     assert packages == {"pip": ["-r requirements.lock", "-e ."]}
     assert python.startswith("python" + project["requires-python"])
@@ -122,6 +121,6 @@ def test_run_all_does_not_take_an_empty_environment_for_its_own(tmp_path):
     answers = []
     for folder in (tmp_path / "empty" / "bin", Path(sys.executable).parent):
         environment = os.environ | {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
-        done = subprocess.run(["bash", "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True)
+        done = subprocess.run(["bash", "-c", script], cwd=CHECKOUT, env=environment, capture_output=True, text=True)
         answers.append(done.stdout.strip())
     assert answers == ["no", "yes"]

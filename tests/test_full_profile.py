@@ -17,22 +17,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import miniature
 import pytest
-from test_weights import has_warning_colour
+from support import miniature
+from support.places import CHECKOUT
+from support.samples import has_warning_colour
 
-from mafr.bench_work import make_sample
+from mafr.bench.work import make_sample
 from mafr.config import FUSIONS, UNTRAINED, VARIANTS, Config
 from mafr.device import native_bfloat16
+from mafr.experiments.results import stamp
 from mafr.features.extract import FeatureExtractor
-from mafr.features.store import build_store
-from mafr.features.weight_files import DINO, POINTMAE
+from mafr.features.sources.store import build_store
+from mafr.features.weights.files import DINO, POINTMAE
 from mafr.paths import Paths
-from mafr.results import stamp
 
 pytestmark = [pytest.mark.full, pytest.mark.slow]  # slow: `-m "not slow"` leaves it out as well
 
-CHECKOUT = Path(__file__).resolve().parent.parent
 PROFILE = "full"
 METHODS = ("--methods", "mafr")  # the compared methods at full size would take hours here
 SHOTS = (1, 2)
@@ -296,7 +296,7 @@ import sys, threading, time
 from pathlib import Path
 from mafr.config import Config
 from mafr.detector import Detector
-from mafr.features.store import FeatureStore
+from mafr.features.sources.store import FeatureStore
 
 def anonymous():
     lines = Path("/proc/self/status").read_text().splitlines()

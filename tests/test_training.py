@@ -6,45 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from support.samples import FakeFeatures, small, state
 
 from mafr import training
 from mafr.config import Config
 from mafr.detector import Detector, score_threshold
 from mafr.errors import MafrError, WeightsError
-from mafr.features.extract import Tokens
-
-
-class FakeFeatures:
-    """Good samples on a low-dimensional manifold, some pixels without a point."""
-
-    def __init__(self, config: Config, count: int, seed: int = 0) -> None:
-        g = torch.Generator().manual_seed(seed)
-        basis = torch.randn(4, config.rgb_dim + config.xyz_dim, generator=torch.Generator().manual_seed(99))
-        latent = torch.randn(count, config.grid, config.grid, 4, generator=g)
-        maps = (latent @ basis).permute(0, 3, 1, 2)
-        self.valid = torch.rand(count, 1, config.grid, config.grid, generator=g) < 0.7
-        self.rgb, self.xyz = maps[:, : config.rgb_dim], maps[:, config.rgb_dim :] * self.valid
-
-    def __len__(self) -> int:
-        return len(self.rgb)
-
-    def tokens(self, indices):
-        """One token a cell: the features of a cell are its token's."""
-        k, cells = list(indices), self.valid[0].numel()
-        index = torch.zeros(len(k), cells, 3, dtype=torch.int16)
-        index[:, :, 0] = torch.arange(cells)
-        weight = torch.zeros(len(k), cells, 3)
-        weight[:, :, 0] = self.valid[k].flatten(1)
-        return Tokens(self.rgb[k].contiguous(), self.xyz[k].flatten(2).transpose(1, 2).contiguous(), index, weight)
-
-
-def small(variant: str = "paper", **settings) -> Config:
-    values = {"rgb_dim": 20, "xyz_dim": 32, "grid": 8, "image_size": 16, "groups": 64, "epochs": 4, "min_steps": 0}
-    return Config.preset("smoke", variant, values | settings)
-
-
-def state(model):
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
 @pytest.mark.parametrize("variant", ["paper", "released"])

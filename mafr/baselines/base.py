@@ -21,9 +21,9 @@ from mafr.detector import Prediction, score_threshold
 from mafr.device import Place, computing, loadable, own_randomness
 from mafr.errors import ConfigError, MafrError, WeightsError
 from mafr.features.extract import PARTS, FeatureExtractor, Tokens
-from mafr.features.scratch import ScratchTokens
+from mafr.features.sources.scratch import ScratchTokens
+from mafr.parallel.progress import bar
 from mafr.paths import Paths, write_atomically, write_json
-from mafr.progress import bar
 
 FORMAT = 1
 

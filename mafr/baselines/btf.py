@@ -10,7 +10,7 @@ modalities are black or zero.
 Departures. The blur is a Gaussian with the map's edge continued (the authors': Pillow's approximation on 8 bits).
 Images are blackened off the part after they are resized, not before. Small profiles: the colour features are the shared
 backbone's tokens (`btf_backbone` "shared"), set to zero where a token's pixels have no 3D point, which stands for the
-blackening; FPFH is computed at every `btf_step`-th pixel, see `mafr.baselines.fpfh`.
+blackening; FPFH is computed at every `btf_step`-th pixel, see `mafr.baselines.parts.fpfh`.
 
 A pooled FPFH depends on the sample alone: where a split names a folder `cache`, it is kept there and computed once,
 whatever the method is trained on. It is rounded to half precision either way, as all stored features are.
@@ -31,8 +31,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mafr.baselines.base import Baseline, Split, prediction
-from mafr.baselines.fpfh import DIM, VERSION, organised_fpfh
-from mafr.baselines.memory_bank import MemoryBank
+from mafr.baselines.parts.fpfh import DIM, VERSION, organised_fpfh
+from mafr.baselines.parts.memory_bank import MemoryBank
 from mafr.config import Config
 from mafr.data.samples import Sample
 from mafr.detector import Prediction
@@ -40,8 +40,8 @@ from mafr.device import computing
 from mafr.errors import DataError
 from mafr.features.extract import FeatureExtractor
 from mafr.features.wide_resnet import WideResNet
+from mafr.parallel.progress import bar
 from mafr.paths import Paths, write_atomically
-from mafr.progress import bar
 from mafr.scoring import smooth
 
 PATCH = 8  # pixels a patch's side

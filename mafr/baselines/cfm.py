@@ -40,16 +40,16 @@ import torch
 from torch import Tensor, nn
 
 from mafr.baselines.base import Baseline, Split, prediction
-from mafr.baselines.crossmodal import ROWS, Mapping, Modality, backward, distances
+from mafr.baselines.parts.crossmodal import ROWS, Mapping, Modality, backward, distances
 from mafr.config import Config
 from mafr.detector import Prediction
 from mafr.device import computing, keep_freed_memory
 from mafr.errors import ConfigError, MafrError
+from mafr.fast.restorer import Scene, open_scene
 from mafr.features.encoders import point_shape
 from mafr.features.extract import FeatureExtractor
 from mafr.features.rgb import rgb_depth, rgb_dim
-from mafr.progress import bar
-from mafr.restore import Scene, open_scene
+from mafr.parallel.progress import bar
 from mafr.scoring import fuse, image_score, score_mask, smooth, upsample
 from mafr.training import AHEAD, cache_bytes
 

@@ -2,9 +2,9 @@
 
 Wang et al., "Multimodal Industrial Anomaly Detection via Hybrid Fusion", CVPR 2023, arXiv 2303.00601, and the authors'
 code, github.com/nomewang/M3DM. Point features are interpolated to the image and pooled to a coarser grid (Sec. 3.1),
-image and point features fused by `mafr.baselines.fusion_contrast` (Sec. 3.2). Each of the three has a bank, a greedy
-coreset of the training features (`mafr.baselines.memory_bank`); a bank gives a map of distances to the nearest kept
-feature and a reweighted largest distance (Sec. 3.3). One linear one-class SVM joins the three image scores, another
+image and point features fused by `parts.fusion_contrast` (Sec. 3.2). Each of the three has a bank, a greedy coreset of
+the training features (`parts.memory_bank`); a bank gives a map of distances to the nearest kept feature and a
+reweighted largest distance (Sec. 3.3). One linear one-class SVM joins the three image scores, another
 the three maps pixel by pixel; both are fitted on the training samples. The SVMs see no negative numbers, so their
 coefficients are none either: each fusion is a weighted sum.
 
@@ -44,13 +44,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mafr.baselines.base import Baseline, Split, prediction
-from mafr.baselines.fusion_contrast import FeatureFusion, train_fusion
-from mafr.baselines.memory_bank import MemoryBank
+from mafr.baselines.parts.fusion_contrast import FeatureFusion, train_fusion
+from mafr.baselines.parts.memory_bank import MemoryBank
 from mafr.config import Config
 from mafr.detector import Prediction
 from mafr.errors import DataError
 from mafr.features.extract import FeatureExtractor, Tokens, densify_xyz
-from mafr.progress import bar
+from mafr.parallel.progress import bar
 from mafr.scoring import smooth, upsample
 
 BANKS = ("rgb", "xyz", "fused")

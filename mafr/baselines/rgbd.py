@@ -35,14 +35,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mafr.baselines.autoencoder import CandyAutoencoder, batches, descend, recorded, steps_for
 from mafr.baselines.base import Baseline, Split, prediction
-from mafr.baselines.inputs import DepthRange, normals, shrink, turn_images
+from mafr.baselines.parts.autoencoder import CandyAutoencoder, batches, descend, recorded, steps_for
+from mafr.baselines.parts.inputs import DepthRange, normals, shrink, turn_images
 from mafr.data.camera import View
 from mafr.data.samples import Sample
 from mafr.detector import Prediction
 from mafr.device import send
-from mafr.progress import bar
+from mafr.parallel.progress import bar
 from mafr.scoring import image_score, smooth, upsample
 
 COLOURS = 3

@@ -1,7 +1,7 @@
 """Data sets: generated, MVTec 3D-AD, Eyecandies, and parts of one's own."""
 
-from mafr.data.acquire import acquire
-from mafr.data.counts import check_counts
+from mafr.data.acquire.counts import check_counts
+from mafr.data.acquire.folders import acquire
 from mafr.data.folder import FolderDataset, load_pair, open_dataset
 from mafr.data.preprocess import preprocess
 from mafr.data.samples import Sample, few_shot

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from mafr.data.files import check_same_size, decode_image, decode_mask, decode_rgb
+from mafr.data.formats.images import check_same_size, decode_image, decode_mask, decode_rgb
 from mafr.data.layout import numeric_order
 from mafr.data.raw import Processed, RawSample
 from mafr.errors import DataError

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from mafr.config import CATEGORIES, DATASETS, Config
-from mafr.data.clouds import decode_camera, decode_scan
-from mafr.data.files import check_mask_label, check_same_size, decode_mask, decode_rgb, decode_xyz, read_bytes
+from mafr.data.formats.clouds import decode_camera, decode_scan
+from mafr.data.formats.images import check_mask_label, check_same_size, decode_mask, decode_rgb, decode_xyz, read_bytes
 from mafr.data.layout import SPLITS, Entry, found_in, scan_split, unknown_category
 from mafr.data.manifest import data_command, digest, load_manifest
 from mafr.data.mvtec3d import clean_cloud, shows_table
@@ -116,7 +116,7 @@ def load_pair(
         plane: "remove" preprocesses the cloud in memory as MVTec 3D-AD's, "none" as one without a table; by
             default it must be preprocessed already, and a cloud that still shows its table is refused.
         intrinsics: json with the camera of a depth image, or the unit of a PLY or PCD file; see
-            `mafr.data.clouds.decode_camera`.
+            `mafr.data.formats.clouds.decode_camera`.
 
     Returns:
         Sample without a mask: `defect` "unknown", `label` 0, `id` the image's stem.

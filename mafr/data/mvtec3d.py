@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mafr.data.clouds import camera_file, decode_camera, decode_cloud, decode_depth_image, odd_unit
-from mafr.data.cluster import largest_cluster
-from mafr.data.files import check_mask_label, check_same_size, decode_mask, decode_rgb, encode_mask
+from mafr.data.clean.dbscan import largest_cluster
+from mafr.data.clean.plane import border_points, fit_plane
+from mafr.data.formats.clouds import camera_file, decode_camera, decode_cloud, decode_depth_image, odd_unit
+from mafr.data.formats.images import check_mask_label, check_same_size, decode_mask, decode_rgb, encode_mask
 from mafr.data.layout import SPLITS, scan_split, subfolders
-from mafr.data.plane import border_points, fit_plane
 from mafr.data.raw import Processed, RawSample
 from mafr.data.transforms import pad_square, square_side
 from mafr.errors import DataError

@@ -11,7 +11,7 @@ from types import ModuleType
 
 from mafr.config import CATEGORIES, DATASET_TITLES, DATASETS, Config
 from mafr.data import eyecandies, mvtec3d
-from mafr.data.files import encode_xyz, read_bytes
+from mafr.data.formats.images import encode_xyz, read_bytes
 from mafr.data.layout import found_in, subfolders, unknown_category
 from mafr.data.manifest import (
     GENERATED,
@@ -25,8 +25,8 @@ from mafr.data.manifest import (
 )
 from mafr.data.raw import RawSample
 from mafr.errors import DataError
+from mafr.parallel.progress import Workers, map_parallel
 from mafr.paths import write_atomically, write_json
-from mafr.progress import Workers, map_parallel
 
 _MODULES: dict[str, ModuleType] = {"mvtec3d": mvtec3d, "eyecandies": eyecandies}
 _PREVIOUS = ".previous.json"  # the manifest of before, while samples are being made again
@@ -78,7 +78,7 @@ def preprocess(
     Args:
         raw_root: holds `<category>/...` as the data set is published; never written to.
         categories: default: the profile's for generated data, else all folders in `raw_root`.
-        workers: local processes, or a cluster, see `mafr.progress.map_parallel`.
+        workers: local processes, or a cluster, see `mafr.parallel.progress.map_parallel`.
         plane: "remove" or "none" (MVTec 3D-AD: keep table and strays; Eyecandies: do not crop);
             default: the setting `plane`.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from mafr.config import Config
+from mafr.data.acquire.fetch import file_sha256
 from mafr.errors import ConfigError, WeightsError
 from mafr.features.pointmae import (
     PUBLISHED,
@@ -19,10 +20,10 @@ from mafr.features.pointmae import (
     pruned,
 )
 from mafr.features.rgb import LITE0_SHA256, RANDOM
-from mafr.features.weight_files import POINTMAE, check_file, provide_files
-from mafr.fetch import file_sha256
+from mafr.features.weights.files import POINTMAE, check_file, provide_files
+from mafr.paths import PACKAGE
 
-SMALL_WEIGHTS = Path(__file__).resolve().parent.parent / "weights" / "pointmae_small.safetensors"
+SMALL_WEIGHTS = PACKAGE / "weights" / "pointmae_small.safetensors"
 DROP_PATH = 0.1  # the released code's, in effect only where the extractor is in train mode
 
 

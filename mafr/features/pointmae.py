@@ -17,7 +17,7 @@ from safetensors import safe_open
 from torch import nn
 
 from mafr.errors import ConfigError, WeightsError
-from mafr.features.weight_files import POINTMAE, read_checkpoint, reading
+from mafr.features.weights.files import POINTMAE, read_checkpoint, reading
 
 _POINTS_A_CHUNK = 8_192  # keeps the mini-PointNet's activations (8 MB each at the published widths) in the cache
 _POINTS_A_CHUNK_CUDA = 262_144  # fewer, larger kernels; some 600 MB

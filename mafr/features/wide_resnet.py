@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mafr.config import Config
 from mafr.features.timm_maps import timm_network
-from mafr.features.weight_files import WIDE_RESNET
+from mafr.features.weights.files import WIDE_RESNET
 
 # What timm's `wide_resnet50_2` has stood for since early 2021, so also for the authors.
 NAME = "wide_resnet50_2.racm_in1k"

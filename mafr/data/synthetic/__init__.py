@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mafr.config import DATASETS, Config
 from mafr.errors import ConfigError
-from mafr.progress import Workers, map_parallel
+from mafr.parallel.progress import Workers, map_parallel
 
 
 def generate(
@@ -26,11 +26,11 @@ def generate(
     if dataset not in DATASETS:
         raise ConfigError(f"unknown data set {dataset!r}; choose one of {', '.join(DATASETS)}")
     if dataset == "mvtec3d":
-        from mafr.data.synthetic.mvtec import generate_mvtec3d as write
-        from mafr.data.synthetic.mvtec import is_generated
+        from mafr.data.synthetic.mvtec.write import generate_mvtec3d as write
+        from mafr.data.synthetic.mvtec.write import is_generated
     else:
-        from mafr.data.synthetic.eyecandies import generate_eyecandies as write
-        from mafr.data.synthetic.eyecandies import is_generated
+        from mafr.data.synthetic.eyecandies.write import generate_eyecandies as write
+        from mafr.data.synthetic.eyecandies.write import is_generated
     names = list(config.categories(dataset) if categories is None else categories)
     # To look needs no processes of its own.
     missing = [name for name in names if not is_generated(Path(root), config, name)]

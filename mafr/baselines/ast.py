@@ -1,0 +1,269 @@
+"""AST: Asymmetric Student-Teacher Networks for Industrial Anomaly Detection (Rudolph et al., WACV 2023).
+
+Input is one map: image features beside the depth map, of which 8 x 8 pixels are unshuffled into the 64 channels of a
+cell. The teacher, a normalising flow conditioned on the position, is trained to bring the good samples' map to a
+normal distribution (`mafr.baselines.parts.flow`); the student, a plain convolutional network that cannot be bijective,
+to imitate the teacher (Sec. 3). Both losses count the foreground only, and on the foreground the mean squared distance
+of the two outputs is the anomaly map, its maximum the image score. Sizes, training and depth preparation as in the
+authors' public code (github.com/marco-rudolph/AST: config.py, model.py, utils.py, preprocessing.py).
+
+Full profile: EfficientNet-B5's layer 36 on 768 x 768 pixels, 24 x 24 cells of 304 channels; 4 coupling blocks with 64
+hidden channels, kernels 3, 3, 3, 5 and clamp 1.9; a student of 4 residual blocks with 1,024; Adam, 2e-4, weight decay
+1e-5, 72 epochs of batches of 8. Few-shot runs: the same settings, with batches of at most the shots.
+
+Small profiles, a rule for each size, chosen by the seconds that a run may take and by nothing else:
+- image features: the shared backbone's tokens, averaged to the stride of its deepest stage, 16 pixels (demo 14 x 14
+  cells); the published layer is its network's deepest stage but one. The depth map keeps 8 x 8 pixels a cell.
+- the last kernel covers the published part of the map, 5 of 24 cells -> 3 of 14; blocks, clamp, positions as published.
+- widths: the student's sixteenth; the teacher's subnets a quarter, since narrower ones are no faster.
+- batch: the published share of the training samples, 8 of 266 -> 2 of 80.
+- steps: `min_steps` for each of the two networks, which is 4 epochs of 80 samples and more of fewer; the learning rate
+  times the steps is as published, 2e-4 · 72 · 266 / 8 -> 3e-3 · 160.
+
+Departures, beside those:
+- Samples come at `image_size` (224) with the table plane removed, so the image is enlarged to 768 pixels from there,
+  and the foreground is where there is a point; the authors take the raw scans and find the foreground by a background
+  interpolated from the corners. As theirs, it is dilated by one cell, missing points within it are filled from
+  their neighbours in three passes, the mean depth is subtracted and stands for the background, in centimetres.
+- EfficientNet-B5 is timm's (same weights), which pads for 768 pixels; the authors' library pads as for 456.
+- The authors upsample the map bicubically and score it so. Here negative overshoot is cut off, and the map is then
+  masked by the points and blurred as MAFR's. The image score is the maximum before all that, of the cells, as in the
+  authors' training; their evaluation script takes that of the upsampled map.
+- The student learns from the teacher's outputs computed once, which are the same in every epoch.
+
+`ast_mode` "rgb" and "depth" are the paper's ablations; without depth there is no foreground: all cells count, and the
+image score is the map's mean (published for RGB alone).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+from torch import Tensor, nn
+
+from mafr.baselines.base import Baseline, Split, prediction
+from mafr.baselines.parts.flow import Flow, likelihood_loss, positional_encoding
+from mafr.config import Config
+from mafr.data.camera import View
+from mafr.data.samples import Sample
+from mafr.detector import Prediction
+from mafr.device import computing, send
+from mafr.errors import ConfigError, DataError, MafrError
+from mafr.features.extract import FeatureExtractor, Tokens
+from mafr.features.timm_maps import B5_DIM, B5_STRIDE, EfficientNetB5
+from mafr.parallel.progress import bar
+from mafr.paths import Paths
+from mafr.scoring import smooth
+
+KERNEL = 3  # of all coupling blocks but the last
+FILLS = 3  # passes that fill missing points
+CAMERA = View(2, 1.0, 0.0)  # at the origin, looking along the third coordinate
+CENTIMETRES = 100  # a metre
+
+
+class ResidualBlock(nn.Module):
+    """Two 3 x 3 convolutions with batch norm and leaky ReLU, added to the input (B, C, H, W)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        layers = []
+        for _ in range(2):
+            layers += [nn.Conv2d(channels, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.LeakyReLU()]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+def student_network(inputs: int, outputs: int, hidden: int, blocks: int) -> nn.Sequential:
+    """The student, (B, inputs, H, W) -> (B, outputs, H, W): residual blocks between two convolutions."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, hidden, 3, padding=1),
+        nn.LeakyReLU(),
+        *(ResidualBlock(hidden) for _ in range(blocks)),
+        nn.Conv2d(hidden, outputs, 3, padding=1),
+    )
+
+
+def distance(target: Tensor, output: Tensor, weight: Tensor) -> Tensor:
+    """Weighted squared distance, mean over channels: (B, C, H, W) twice, weight (B, 1, H, W) -> (B, 1, H, W)."""
+    return weight * (target - output).square().mean(dim=1, keepdim=True)
+
+
+def depth_map(sample: Sample, side: int, reach: int, view: View = CAMERA) -> tuple[Tensor, Tensor]:
+    """A sample's depth and dilated foreground, both (1, 1, side, side) float32 (preprocessing.py and utils.py there).
+
+    Depth is in centimetres from the foreground's mean, zero on the background; foreground is 0 or 1. reach: side of
+    the square that dilates it. view: along which coordinate the camera looks. Raises DataError for a sample without
+    points.
+    """
+    known = sample.valid[0].copy()
+    if not known.any():
+        raise DataError(f"{sample.category} {sample.id} has no 3D point; leave the sample out")
+    depth = np.where(known, view.direction * sample.xyz[view.axis], 0).astype(np.float64)
+    missing = ndimage.binary_fill_holes(known) & ~known
+    if missing.any():
+        for _ in range(FILLS):
+            share = ndimage.uniform_filter(known.astype(np.float64), 3, mode="constant")
+            new = missing & ~known & (share > 0.5 / 9)
+            depth[new] = ndimage.uniform_filter(depth, 3, mode="constant")[new] / share[new]
+            known |= new
+    depth = np.where(known, depth - depth[known].mean(), 0) * CENTIMETRES
+    both = torch.from_numpy(np.stack([depth, known]).astype(np.float32))[None]
+    both = F.interpolate(both, (side, side), mode="bilinear", align_corners=False)
+    foreground = ndimage.binary_dilation(both[0, 1].numpy() > 0, np.ones((reach, reach)))
+    return both[:, :1], torch.from_numpy(foreground.astype(np.float32))[None, None]
+
+
+class AST(Baseline):
+    """Asymmetric student-teacher networks, see the module's text."""
+
+    name = "ast"
+    title = "AST"
+
+    def __init__(self, config: Config, extractor: FeatureExtractor | None = None) -> None:
+        super().__init__(config, extractor)
+        self.uses_image = config.ast_mode != "depth"
+        self.uses_depth = config.ast_mode != "rgb"
+        is_own = config.ast_backbone == "efficientnet_b5"
+        self.reads = ("rgb",) if self.uses_image and not is_own else ()
+        stride, pixels = (B5_STRIDE, config.ast_image_side) if is_own else (config.ast_stride, config.image_size)
+        if pixels % stride:
+            raise ConfigError(f"ast_image_side or image_size, {pixels}, must be a multiple of the stride {stride}")
+        self.side = pixels // stride  # cells along an edge of the map
+        image = B5_DIM if is_own else config.rgb_dim
+        self.channels = self.uses_image * image + self.uses_depth * config.ast_depth_pixels**2
+        self.positions = positional_encoding(config.ast_positions, self.side, self.side).to(self.place.device)
+        self.teacher: Flow | None = None
+        self.student: nn.Sequential | None = None
+        self.view = CAMERA  # of the depth map
+        self._backbone: EfficientNetB5 | None = None
+
+    def train(self, split: Split, indices: Sequence[int], show: bool) -> None:
+        """The teacher first, then the student."""
+        config, device = self.config, self.place.device
+        with computing(config):
+            self._build()
+            if self.uses_depth:
+                self.view = View.fit(split.sample(k) for k in indices)
+            shape = (len(indices), self.channels, self.side, self.side)
+            maps, weights = torch.empty(shape), torch.empty(len(indices), 1, *shape[2:])
+            for row, k in enumerate(indices):
+                maps[row : row + 1], weights[row : row + 1] = self.inputs(split.sample(k), self._tokens(split, k))
+
+            def teach(chosen: Tensor) -> Tensor:
+                x, weight = send(maps[chosen], device), send(weights[chosen], device)
+                return likelihood_loss(*self.teacher(x, self.positions), weight)
+
+            nll = self._optimise(self.teacher, teach, len(indices), show, "teacher")
+            with torch.no_grad():
+                targets = torch.cat([self._taught(part.to(device)).cpu() for part in maps.split(config.ast_batch)])
+
+            def learn(chosen: Tensor) -> Tensor:
+                x, weight = send(maps[chosen], device), send(weights[chosen], device)
+                return distance(send(targets[chosen], device), self._learned(x), weight).mean()
+
+            mse = self._optimise(self.student, learn, len(indices), show, "student")
+        self.history = [{"teacher": a, "student": b} for a, b in zip(nll, mse, strict=True)]
+
+    def score(self, split: Split, k: int) -> Prediction:
+        """The squared distance on the foreground, and its maximum."""
+        config = self.config
+        with computing(config):
+            sample = split.sample(k)
+            x, weight = (part.to(self.place.device) for part in self.inputs(sample, self._tokens(split, k)))
+            # As published the foreground's share of a cell counts twice: in the distance, and when the map is masked.
+            cells = (distance(self._taught(x), self._learned(x), weight) * weight).cpu()
+            size = (config.image_size, config.image_size)
+            psi = F.interpolate(cells, size, mode="bicubic", align_corners=False).clamp_min(0)
+            psi = smooth(psi * torch.from_numpy(sample.valid), config.blur, config.sigma)
+        return prediction(None, None, psi, (cells.amax() if self.uses_depth else cells.mean()).item())
+
+    def inputs(self, sample: Sample, tokens: Tokens | None) -> tuple[Tensor, Tensor]:
+        """What both networks see of a sample, (1, C, side, side), and its foreground, (1, 1, side, side) in [0, 1].
+
+        tokens: its stored ones, where the method `reads` any.
+        """
+        parts, weight = [], torch.ones(1, 1, self.side, self.side)
+        if self.uses_image:
+            parts.append(self._image_features(sample, tokens))
+        if self.uses_depth:
+            pixels = self.config.ast_depth_pixels
+            depth, foreground = depth_map(sample, self.side * pixels, pixels, self.view)
+            parts.append(F.pixel_unshuffle(depth, pixels))
+            weight = F.interpolate(foreground, (self.side, self.side), mode="bilinear", align_corners=False)
+        return torch.cat(parts, dim=1), weight
+
+    def state(self) -> dict[str, Tensor]:
+        parts = {"teacher": self.teacher, "student": self.student}
+        view = torch.tensor([self.view.axis, self.view.direction, self.view.offset], dtype=torch.float64)
+        weights = {f"{part}.{name}": value for part, net in parts.items() for name, value in net.state_dict().items()}
+        return weights | {"view": view}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        with torch.random.fork_rng(devices=[]):
+            self._build()
+        axis, direction, offset = state["view"].tolist()
+        self.view = View(int(axis), direction, offset)
+        for part, network in (("teacher", self.teacher), ("student", self.student)):
+            prefix = f"{part}."
+            network.load_state_dict({n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)})
+            network.eval()
+
+    def _build(self) -> None:
+        config, device = self.config, self.place.device
+        kernels = [KERNEL] * (config.ast_coupling_blocks - 1) + [config.ast_last_kernel]
+        flow = Flow(self.channels, config.ast_positions, config.ast_teacher_hidden, kernels, config.ast_clamp)
+        self.teacher = flow.to(device)
+        inputs = config.ast_positions + self.channels
+        student = student_network(inputs, self.channels, config.ast_student_hidden, config.ast_student_blocks)
+        self.student = student.to(device)
+
+    def _taught(self, x: Tensor) -> Tensor:
+        return self.teacher(x, self.positions)[0]
+
+    def _learned(self, x: Tensor) -> Tensor:
+        return self.student(torch.cat([self.positions.expand(len(x), -1, -1, -1), x], dim=1))
+
+    def _tokens(self, split: Split, k: int) -> Tokens | None:
+        return split.tokens([k]) if self.reads else None
+
+    def _image_features(self, sample: Sample, tokens: Tokens | None) -> Tensor:
+        if tokens is not None:
+            return F.adaptive_avg_pool2d(tokens.rgb.float(), self.side)
+        if self._backbone is None:
+            weights = Paths.resolve(self.config.profile).weights
+            backbone = EfficientNetB5.from_config(self.config, self.config.ast_image_side, weights)
+            self._backbone = backbone.to(self.place.device)
+        return self._backbone(torch.from_numpy(sample.rgb)[None].to(self.place.device)).cpu()
+
+    def _optimise(
+        self, network: nn.Module, loss: Callable[[Tensor], Tensor], count: int, show: bool, what: str
+    ) -> list[float]:
+        """Train a network on batches of `count` samples by `loss`(their numbers); the mean loss of each epoch."""
+        config, losses = self.config, []
+        batch = min(config.ast_batch, count)
+        steps = count // batch  # a smaller last batch is left out, as published
+        epochs = range(max(config.ast_epochs, math.ceil(config.min_steps / steps)))
+        rate, decay = config.ast_learning_rate, config.ast_weight_decay
+        optimiser = torch.optim.Adam(network.parameters(), lr=rate, weight_decay=decay, fused=True)
+        network.train()
+        for epoch in bar(epochs, what=f"training the {what}") if show else epochs:
+            generator = torch.Generator().manual_seed(config.seed * 100_003 + epoch)
+            order, total = torch.randperm(count, generator=generator), 0.0
+            for chosen in order[: steps * batch].split(batch):
+                optimiser.zero_grad(set_to_none=True)
+                value = loss(chosen)
+                value.backward()
+                optimiser.step()
+                total = total + value.detach()
+            losses.append(float(total) / steps)
+            if not math.isfinite(losses[-1]):
+                raise MafrError(f"the {what}'s loss became {losses[-1]} in epoch {epoch + 1}; lower ast_learning_rate")
+        network.eval()
+        return losses

@@ -1,0 +1,130 @@
+"""What bfloat16 changes in the results: `mafr precision`, on the runs of Table I."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from mafr.baselines.methods import MAFR
+from mafr.bench.emulation import emulated_bfloat16
+from mafr.config import Config
+from mafr.detector import Detector
+from mafr.device import Place, computing, native_bfloat16
+from mafr.experiments.evaluation import all_metrics
+from mafr.experiments.experiments import Run, run_all, table_runs
+from mafr.experiments.outcomes import residual_maps
+from mafr.features.sources.splits import extract_features, load_features
+from mafr.parallel.progress import Workers, bar
+from mafr.paths import Paths
+
+PIXEL_METRICS = ("p_auroc", "aupro_30", "aupro_01")
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One run in float32 and what bfloat16 makes of it; differences are bfloat16 minus float32.
+
+    pairs: how many good-defective pairs of images change their order (the I-AUROC's difference times their number);
+    scored: same weights, bfloat16 in scoring only; trained: bfloat16 in training and scoring, None if not asked for.
+    """
+
+    category: str
+    variant: str
+    pairs: float
+    float32: dict[str, float]
+    scored: dict[str, float]
+    trained: dict[str, float] | None
+
+
+def precision_effect(
+    config: Config, paths: Paths, variants: Sequence[str], train: bool = False, workers: Workers = 1
+) -> list[Effect]:
+    """The effect of bfloat16 on Table I's runs, which are made if they are missing.
+
+    Where the processor has no bfloat16 products they are emulated, see `mafr.bench.emulation`.
+    """
+    base = replace(config, precision="float32")
+    runs = table_runs(1, base, variants, methods=(MAFR,))
+    extract_features(paths, base, "mvtec3d", base.categories("mvtec3d"), workers)
+    records = run_all(runs, paths, workers)
+    halves = [replace(run, config=replace(run.config, precision="bfloat16")) for run in runs]
+    with nullcontext() if native_bfloat16(Place.of(base).device.type) else emulated_bfloat16():
+        return _effects(runs, halves, records, paths, train)
+
+
+def _effects(
+    runs: Sequence[Run], halves: Sequence[Run], records: Sequence[dict], paths: Paths, train: bool
+) -> list[Effect]:
+    # The features stay those in float32: what is measured is the head.
+    trained = [_train(run, half, paths) for run, half in bar(list(zip(runs, halves, strict=True)))] if train else []
+    effects = []
+    for number, (run, record) in enumerate(zip(runs, records, strict=True)):
+        exact = _chosen(record["metrics"][run.config.fusion])
+        detector = Detector.load(run.folder(paths) / "detector")
+        rounded = _score(run, detector, paths)
+        negative, positive = (record["counts"][name] for name in ("test_good", "test_defective"))
+        effects.append(
+            Effect(
+                run.category,
+                run.config.variant,
+                (rounded["i_auroc"] - exact["i_auroc"]) * negative * positive,
+                exact,
+                _difference(rounded, exact),
+                _difference(trained[number], exact) if train else None,
+            )
+        )
+    return effects
+
+
+def _score(run: Run, detector: Detector, paths: Paths) -> dict[str, float]:
+    """Metrics of a detector's weights with bfloat16 products, on the run's own features."""
+    test = load_features(paths, run.dataset, run.category, "test", run.config)
+    half = Detector(replace(run.config, precision="bfloat16"))
+    half.model = detector.model
+    psi_rgb, psi_xyz, valid = residual_maps(half, test)
+    everything = range(len(test))
+    with computing(run.config):
+        metrics, _ = all_metrics(
+            psi_rgb, psi_xyz, valid, torch.from_numpy(test.mask(everything))[:, None], test.gt(everything),
+            np.asarray(test.labels), test.defects, run.config,
+        )  # fmt: skip
+    return _chosen(metrics[run.config.fusion])
+
+
+def _train(run: Run, half: Run, paths: Paths) -> dict[str, float]:
+    train = load_features(paths, run.dataset, run.category, "train", run.config)
+    return _score(run, Detector(half.config).fit_features(train), paths)
+
+
+def _chosen(metrics: dict) -> dict[str, float]:
+    return {name: metrics[name] for name in ("i_auroc", *PIXEL_METRICS)}
+
+
+def _difference(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
+    return {name: a[name] - b[name] for name in a}
+
+
+def report(effects: Sequence[Effect]) -> str:
+    """The effects as a table to print, with the largest and the mean at the end."""
+    names = ("i_auroc", *PIXEL_METRICS)
+    how = "" if native_bfloat16("cpu") else " (emulated: this processor has none)"
+    title = f"bfloat16{how} minus float32: same weights, scored in bfloat16"
+    title += "; then trained in it" if effects[0].trained else ""
+    lines = [title, f"{'category':18} {'variant':9} {'pairs':>6} " + " ".join(f"{name:>9}" for name in names)]
+    if effects[0].trained:
+        lines[1] += "   " + " ".join(f"{name:>9}" for name in names)
+    for effect in effects:
+        cells = [f"{effect.scored[name]:+9.5f}" for name in names]
+        if effect.trained:
+            cells += ["", *(f"{effect.trained[name]:+9.5f}" for name in names)]
+        lines.append(f"{effect.category:18} {effect.variant:9} {effect.pairs:+6.1f} " + " ".join(cells))
+    for what in ("scored", "trained") if effects[0].trained else ("scored",):
+        values = np.array([[getattr(effect, what)[name] for name in names] for effect in effects])
+        mean, most = values.mean(axis=0), np.abs(values).max(axis=0)
+        lines.append(f"{what}: mean " + " ".join(f"{name} {m:+.5f}" for name, m in zip(names, mean, strict=True)))
+        lines.append(f"{what}: largest " + " ".join(f"{name} {m:.5f}" for name, m in zip(names, most, strict=True)))
+    return "\n".join(lines)

@@ -1,0 +1,104 @@
+"""What the options of a command mean: settings, places, variants, workers."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from mafr.baselines.methods import METHODS, check_methods
+from mafr.config import UNTRAINED, VARIANTS, Config
+from mafr.errors import ConfigError
+from mafr.parallel.progress import Workers
+from mafr.paths import Paths
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """An option like 1,2,3. Raises ArgumentTypeError for anything else."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers like 1,2") from None
+
+
+def read_settings(arguments: argparse.Namespace) -> tuple[Config, Paths]:
+    """The settings and places that the options mean. Raises ConfigError for what makes no sense."""
+    types = {f.name: f for f in dataclasses.fields(Config)}
+    overrides: dict[str, object] = {}
+    for item in arguments.settings:
+        name, equals, text = item.partition("=")
+        if not equals or name not in types:
+            raise ConfigError(f"--set {item}: expected NAME=VALUE with a NAME that `mafr config` lists")
+        overrides[name] = _value(text, types[name].default)
+    if arguments.data_root and arguments.profile != "full":
+        overrides.setdefault("generated", False)  # a folder of one's own holds no generated data
+    if arguments.random_weights:
+        overrides["random_weights"] = True
+    variant = "paper" if arguments.variant == "both" else arguments.variant
+    config = Config.preset(arguments.profile, variant, overrides)
+    for name in ("seeds", "workers", "shots"):
+        if getattr(arguments, name, None) is not None and getattr(arguments, name) < 1:
+            raise ConfigError(f"--{name} must be at least 1, not {getattr(arguments, name)}")
+    for table in getattr(arguments, "tables", ()) or getattr(arguments, "table", ()):
+        if table not in (1, 2, 3, 4, 5):
+            raise ConfigError(f"unknown table {table}; the tables are 1 to 5")
+    variation = f"settings-{config.digest()[:8]}" if arguments.settings else ""
+    if config.random_weights:
+        variation = f"random-weights-{config.digest()[:8]}"
+        print(f"warning: {UNTRAINED}", file=sys.stderr)
+    return config, Paths.resolve(arguments.profile, data_root=arguments.data_root, variation=variation)
+
+
+def names(text: str) -> tuple[str, ...]:
+    """An option like a,b,c."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def chosen_methods(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """--methods, default all. Raises ConfigError for one that does not exist."""
+    return METHODS if arguments.methods is None else check_methods(arguments.methods)
+
+
+@contextmanager
+def chosen_workers(
+    arguments: argparse.Namespace, config: Config | None, paths: Paths, folders: Sequence[Path] = ()
+) -> Iterator[Workers]:
+    """Who works: the cluster of --scheduler, which must see the files of `paths` and `folders`, else --workers.
+
+    config: the settings, where their device and precision matter.
+    """
+    if arguments.scheduler is None:
+        yield arguments.workers
+        return
+    from mafr.parallel.dask import Cluster
+
+    with Cluster.of(arguments.scheduler, paths, folders, config) as cluster:
+        yield cluster
+
+
+def chosen_stages(arguments: argparse.Namespace, known: tuple[str, ...]) -> tuple[str, ...]:
+    """--stages, default all. Raises ConfigError for others than `known`."""
+    stages = tuple(arguments.stages.split(",")) if arguments.stages else known
+    if unknown := set(stages) - set(known):
+        raise ConfigError(f"unknown stage {', '.join(sorted(unknown))}; the stages are {', '.join(known)}")
+    return stages
+
+
+def chosen_variants(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """--variant, which may be both."""
+    return VARIANTS if arguments.variant == "both" else (arguments.variant,)
+
+
+def _value(text: str, default: object) -> object:
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "false": False}[text.lower()]
+        if isinstance(default, tuple):
+            kind = type(default[0])
+            return tuple(kind(part) for part in text.split(",") if part)
+        return type(default)(text)
+    except (KeyError, ValueError):
+        raise ConfigError(f"--set: {text!r} is no value like {default!r}") from None

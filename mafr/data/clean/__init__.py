@@ -1,0 +1,1 @@
+"""The part alone: the table plane found and removed, the largest cluster kept."""

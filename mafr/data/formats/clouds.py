@@ -1,0 +1,239 @@
+"""Organised clouds of one's own: xyz tiffs, PLY, PCD, and depth images with their camera, all as one array."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from mafr.data.formats.images import check_same_size, decode_image, decode_xyz
+from mafr.data.formats.pcd import decode_pcd, is_pcd
+from mafr.data.formats.ply import decode_ply, is_ply
+from mafr.errors import DataError
+
+CAMERA_FILES = (
+    "intrinsics.json",
+    "camera_parameters.json",
+    "calibration/intrinsics.json",
+    "calibration/camera_parameters.json",
+)
+UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
+FARTHEST = 20.0  # metres; a part or scan beyond it is in another unit
+COARSEST = 0.05  # metres between neighbouring pixels; no scan of a part is as coarse, in its right unit
+WIDEST = 150.0  # degrees; beyond it the focal length is none in pixels of this image
+# The usual names of distortion coefficients: ours and RealSense's, OpenCV's, ROS's; one by one.
+_DISTORTION = ("distortion", "coeffs", "dist", "dist_coeffs", "distCoeffs", "distortion_coefficients", "D")
+_DISTORTION += ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera: focal lengths and principal point in pixels, depth scale in metres a step, unit in metres.
+
+    A camera file without fx and fy, for its unit alone, leaves `focal` None; `size` is (height, width) if given.
+    `path` is the file's, for messages.
+    """
+
+    focal: tuple[float, float] | None
+    centre: tuple[float, float] | None
+    depth_scale: float | None
+    unit: float
+    size: tuple[int, int] | None
+    path: Path
+
+
+def decode_camera(content: bytes, path: Path) -> Camera:
+    """A camera from json: fx, fy, cx, cy (or focal_length_px; or a 3 x 3 camera_matrix), depth_scale, unit.
+
+    `depth_scale` below 1 is metres a step of an integer depth image, above 1 steps a metre; `unit` (m, cm or mm) is
+    that of PLY and PCD coordinates and of depth images in floating point. Raises DataError for other content.
+    """
+    try:
+        values = json.loads(content)
+        if not isinstance(values, Mapping):
+            raise ValueError("not an object")
+        focal, centre = _pinhole(values)
+        scale = values.get("depth_scale")
+        scale = None if scale is None else float(scale)
+        size = (int(values["height"]), int(values["width"])) if {"height", "width"} <= set(values) else None
+        numbers = [*(focal or ()), *(centre or ()), 1.0 if scale is None else scale]
+        if not np.isfinite(numbers).all() or min(*(focal or (1.0,)), numbers[-1]) <= 0:
+            raise ValueError("focal lengths and depth_scale must be positive")
+        bent = [f"{name} {values[name]}" for name in _DISTORTION if _is_bent(values.get(name))]
+        if bent:
+            raise ValueError(f"{', '.join(bent)}: distortion is not supported: undistort image and depth first")
+        if values.get("unit", "m") not in UNITS:
+            raise ValueError(f"unit must be one of {', '.join(UNITS)}")
+    except (ValueError, TypeError, KeyError, IndexError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path}: no camera parameters ({type(error).__name__}: {error}); numbers fx, fy, cx, cy in pixels and, "
+            "for integer depth, depth_scale in metres expected"
+        ) from error
+    if scale is not None and scale > 1:
+        scale = 1 / scale
+    return Camera(focal, centre, scale, UNITS[values.get("unit", "m")], size, path)
+
+
+def _is_bent(value: object) -> bool:
+    if isinstance(value, Mapping):  # OpenCV and ROS write matrices as rows, cols and data
+        value = value.get("data", list(value.values()))
+    return bool(np.any(np.asarray(0 if value is None else value, dtype=float)))
+
+
+def _pinhole(values: Mapping) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
+    if "camera_matrix" in values:
+        matrix = np.asarray(values["camera_matrix"], dtype=float).reshape(3, 3)
+        return (float(matrix[0, 0]), float(matrix[1, 1])), (float(matrix[0, 2]), float(matrix[1, 2]))
+    if "focal_length_px" in values:
+        values = {"fx": values["focal_length_px"], "fy": values["focal_length_px"], **values}
+    if "fx" not in values and "fy" not in values:
+        return None, None
+    return (float(values["fx"]), float(values["fy"])), (float(values["cx"]), float(values["cy"]))
+
+
+def decode_cloud(
+    content: bytes, path: Path, image: tuple[int, int], image_path: Path, camera: Camera | None = None
+) -> np.ndarray:
+    """An organised cloud from an xyz tiff, PLY or PCD file, whichever its content is.
+
+    Args:
+        image: (height, width) of the image; PLY and PCD files must hold a point for each of its pixels, row by row.
+        camera: for the unit of PLY and PCD files.
+
+    Returns:
+        (H, W, 3) float32, metres; (0, 0, 0) where there is no point.
+
+    Raises:
+        DataError: the file is damaged or not organised as the image is, or no point is valid.
+    """
+    if not is_ply(content) and not is_pcd(content):
+        return decode_xyz(content, path)
+    points, size = (decode_ply if is_ply(content) else decode_pcd)(content, path)
+    if size is not None and size[0] * size[1] == len(points):
+        check_same_size(image, image_path, size, path)
+    elif len(points) != image[0] * image[1]:
+        raise DataError(
+            f"{path}: {len(points):,} points, not organised, but {image_path} has {image[1]}x{image[0]} = "
+            f"{image[0] * image[1]:,} pixels; save an organised cloud: a point for each pixel, row by row, NaN or "
+            "(0, 0, 0) where there is none"
+        )
+    return _finished(points.reshape(*image, 3) * (camera.unit if camera else 1.0), path)
+
+
+def decode_depth_image(content: bytes, path: Path, camera: Camera) -> np.ndarray:
+    """An organised cloud from a depth image along the optical axis: integers in steps of the scale, or floats.
+
+    Returns:
+        (H, W, 3) float32, metres: z·(u − cx)/fx, z·(v − cy)/fy, z at integer pixels u, v; (0, 0, 0) where the depth
+        is zero, negative or not finite.
+
+    Raises:
+        DataError: the file is damaged or no depth image, or the camera does not fit it: another size, a principal
+            point outside the image, a view of 150 degrees or more.
+    """
+    if content.startswith((b"II*\0", b"MM\0*")):
+        try:
+            values = tifffile.imread(io.BytesIO(content))
+        except Exception as error:  # tifffile lets many kinds of errors through for damaged files
+            raise DataError(f"{path}: not a complete tiff ({error}); copy or download it again") from error
+    else:
+        values = np.asarray(decode_image(content, path))
+    if values.ndim != 2 or values.dtype.kind not in "uif" or values.dtype.itemsize < 2:
+        raise DataError(
+            f"{path}: a depth image with one channel of 16-bit integers or floats expected, found "
+            f"{values.dtype} of shape {values.shape}"
+        )
+    if camera.focal is None:
+        raise DataError(f"{path}: this depth image's camera has no fx, fy, cx, cy; add them to its intrinsics.json")
+    if camera.size is not None and camera.size != values.shape:
+        raise DataError(
+            f"{path}: {values.shape[1]}x{values.shape[0]} pixels, but the camera's width and height are "
+            f"{camera.size[1]}x{camera.size[0]}; the intrinsics must be those of the stored image"
+        )
+    _check_view(camera, values.shape, path)
+    if values.dtype.kind != "f" and camera.depth_scale is None:
+        raise DataError(
+            f"{path}: depth in integer steps, but the camera says no depth_scale; add it in metres a step, e.g. "
+            '"depth_scale": 0.001 for millimetres'
+        )
+    z = values.astype(np.float64) * (camera.unit if values.dtype.kind == "f" else camera.depth_scale)
+    z = np.where(np.isfinite(z) & (z > 0), z, 0)
+    x = z * ((np.arange(z.shape[1]) - camera.centre[0]) / camera.focal[0])
+    y = z * ((np.arange(z.shape[0]) - camera.centre[1]) / camera.focal[1])[:, None]
+    return _finished(np.stack([x, y, z], axis=2), path)
+
+
+def _check_view(camera: Camera, size: tuple[int, int], path: Path) -> None:
+    """Raise DataError where a camera cannot have taken an image of this (height, width)."""
+    for axis, focal, centre, pixels in zip("xy", camera.focal, camera.centre, size[::-1], strict=True):
+        view = np.degrees(np.arctan(centre / focal) + np.arctan((pixels - centre) / focal))
+        if not 0 <= centre <= pixels:
+            odd = f"the principal point must lie within the image, 0 to {pixels}"
+        elif view >= WIDEST:
+            odd = f"a view of {view:.0f} degrees, {WIDEST:.0f} and more are not possible"
+        else:
+            continue
+        raise DataError(
+            f"{camera.path}: f{axis} {focal:g} and c{axis} {centre:g} do not fit {path} of {size[1]}x{size[0]} "
+            f"pixels: {odd}; give them in pixels of the stored image"
+        )
+
+
+def decode_scan(
+    content: bytes, path: Path, image: tuple[int, int], image_path: Path, camera: Camera | None = None
+) -> np.ndarray:
+    """An organised cloud (H, W, 3) from a file of any of the forms, a depth image told apart by its content.
+
+    Arguments as of `decode_cloud`. Raises DataError as `decode_cloud` and `decode_depth_image` do.
+    """
+    if content.startswith(b"\x89PNG"):
+        if camera is None:
+            raise DataError(f"{path}: a depth image needs its camera: give --intrinsics FILE (intrinsics= in Python)")
+        return decode_depth_image(content, path, camera)
+    if camera is not None and camera.focal is not None and _is_depth_tiff(content):
+        return decode_depth_image(content, path, camera)
+    return decode_cloud(content, path, image, image_path, camera)
+
+
+def _is_depth_tiff(content: bytes) -> bool:
+    try:
+        with tifffile.TiffFile(io.BytesIO(content)) as file:
+            return len(file.series[0].shape) == 2
+    except Exception:  # damaged, or no tiff: `decode_cloud` says it
+        return False
+
+
+def camera_file(folder: Path) -> Path | None:
+    """The camera parameters of a category's folder, None where there are none."""
+    return next((folder / name for name in CAMERA_FILES if (folder / name).is_file()), None)
+
+
+def _finished(points: np.ndarray, path: Path) -> np.ndarray:
+    points = np.where(np.isfinite(points).all(axis=2, keepdims=True), points, 0).astype(np.float32)
+    if not points.any():
+        raise DataError(f"{path}: no valid point; scan again or leave it out")
+    odd = odd_unit(points)
+    if odd:
+        raise DataError(
+            f'{path}: {odd}, hardly metres; put {{"unit": "mm"}} (or "cm"), or the right depth_scale, into '
+            "intrinsics.json beside the splits (`mafr predict`: --intrinsics FILE)"
+        )
+    return points
+
+
+def odd_unit(points: np.ndarray) -> str:
+    """Why the coordinates of an organised cloud (H, W, 3) cannot be metres, "" where they can."""
+    farthest = float(np.abs(points).max())
+    if farthest > FARTHEST:
+        return f"coordinates reach {farthest:.4g}"
+    valid = points.any(axis=2)
+    pairs = valid[:, 1:] & valid[:, :-1]
+    # The median: steps over edges and gaps are long in any unit.
+    steps = np.linalg.norm(np.diff(points, axis=1)[pairs], axis=1)
+    step = float(np.median(steps)) if steps.size else 0.0
+    return f"neighbouring pixels are {step:.4g} apart" if step > COARSEST else ""

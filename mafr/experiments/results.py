@@ -1,0 +1,209 @@
+"""Finished runs with all that is needed to look at them: samples, residual maps, scores, a stamp."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mafr.baselines.methods import MAFR, baseline_settings
+from mafr.baselines.registry import feature_config
+from mafr.config import DATASET_TITLES, UNTRAINED, Config
+from mafr.data import FolderDataset, open_dataset
+from mafr.data.layout import SPLITS
+from mafr.errors import DataError, ResultError
+from mafr.experiments.evaluation import fused_maps
+from mafr.experiments.experiments import Run, data_fingerprint, load_maps, load_residuals, read_record
+from mafr.features.sources.splits import load_features
+from mafr.features.sources.store import FeatureStore
+from mafr.paths import Paths
+from mafr.scoring import fuse, image_score, score_mask, smooth, upsample
+
+SATURATION = 0.999  # of a category's test pixels: where colour scales end
+
+
+@dataclass(frozen=True)
+class Result:
+    """One finished run and the test set that it was scored on; N samples, S = `Config.image_size`.
+
+    record: the run's record. samples: the N test samples, read when asked for. store: their features and masks.
+    psi_rgb, psi_xyz: (N, 1, g, g) residual maps, eq. 7; valid: (N, 1, g, g) bool, cells with 3D points.
+    """
+
+    run: Run
+    record: dict
+    samples: FolderDataset
+    store: FeatureStore
+    psi_rgb: Tensor
+    psi_xyz: Tensor
+    valid: Tensor
+
+    @property
+    def config(self) -> Config:
+        return self.run.config
+
+    @cached_property
+    def ids(self) -> list[str]:
+        return self.record["samples"]["ids"]
+
+    @cached_property
+    def defects(self) -> list[str]:
+        return self.record["samples"]["defects"]
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """(N,) 0 good, 1 anomalous."""
+        return np.asarray(self.record["samples"]["labels"])
+
+    @cached_property
+    def scores(self) -> np.ndarray:
+        """(N,) image scores of the configured fusion."""
+        return np.asarray(self.record["scores"][self.config.fusion])
+
+    @cached_property
+    def mask(self) -> np.ndarray:
+        """(N, S, S) bool, the pixels that are scored, see `score_mask`."""
+        points = torch.from_numpy(np.asarray(self.store.mask(range(len(self.ids)))))
+        return score_mask(self.valid, points[:, None])[:, 0].numpy()
+
+    @cached_property
+    def gt(self) -> np.ndarray:
+        """(N, S, S) bool, true where anomalous."""
+        return np.asarray(self.store.gt(range(len(self.ids))))
+
+    @cached_property
+    def maps(self) -> np.ndarray:
+        """(N, S, S) final maps as they were scored: fused, masked and blurred, eq. 8."""
+        config = self.config
+        mask = torch.from_numpy(self.mask)[:, None]
+        maps = fused_maps(self.psi_rgb, self.psi_xyz, self.valid, mask, config, config.fusion)
+        return maps[:, 0].numpy()
+
+    def residuals(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """The residual maps of some samples at full size, zero without a 3D point: two (n, S, S)."""
+        mask = torch.from_numpy(self.mask[list(indices)])[:, None]
+        maps = (
+            upsample(psi[list(indices)], self.valid[list(indices)], self.config.image_size) * mask
+            for psi in (self.psi_rgb, self.psi_xyz)
+        )
+        psi_rgb, psi_xyz = (m[:, 0].numpy() for m in maps)
+        return psi_rgb, psi_xyz
+
+    @cached_property
+    def residual_ranges(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """`colour_range` of the two residual maps over the test set."""
+        psi_rgb, psi_xyz = self.residuals(range(len(self.ids)))
+        return colour_range(psi_rgb, self.mask, self.labels), colour_range(psi_xyz, self.mask, self.labels)
+
+    def rescored(self, how: str, blur: str | None, sigma: float) -> tuple[np.ndarray, np.ndarray]:
+        """Maps (N, S, S) and image scores (N,) with another fusion operator and blur.
+
+        blur: "gaussian", "box" or None for no blur; sigma in pixels. Raises ValueError for others.
+        """
+        psi_rgb, psi_xyz = (torch.from_numpy(p)[:, None] for p in self.residuals(range(len(self.ids))))
+        maps = fuse(psi_rgb, psi_xyz, how)
+        if blur is not None:
+            maps = smooth(maps, blur, sigma)
+        return maps[:, 0].numpy(), image_score(maps, self.config.image_score).numpy().astype(np.float64)
+
+    def median_defective(self) -> int:
+        """Index of the defective sample with the median image score (the lower of two, ties by id)."""
+        defective = np.flatnonzero(self.labels == 1)
+        order = sorted(defective, key=lambda k: (self.scores[k], self.ids[k]))
+        return int(order[(len(order) - 1) // 2])
+
+
+def colour_range(maps: np.ndarray, mask: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """The colour scale of a category's maps, one for all its samples: (lowest, highest) value shown.
+
+    From the median over the good images' pixels to the 99.9 % quantile over all images' pixels, only those with
+    a 3D point. maps: (N, S, S); mask: (N, S, S) bool, where there is a point; labels: (N,).
+    """
+    good = labels == 0
+    low = float(np.median(maps[good][mask[good]]))
+    return low, float(np.quantile(maps[mask], SATURATION))
+
+
+def load_result(run: Run, paths: Paths) -> Result:
+    """A finished run from the store. Raises ResultError if it is not there, DataError if its data changed."""
+    record = read_record(run, paths)
+    if record is None:
+        raise ResultError(
+            f"{run} has not been run: {run.folder(paths) / 'metrics.json'} is missing; make it with "
+            f"`mafr run {paths.options} --dataset {run.dataset} --category {run.category}"
+            f" --variant {run.config.variant}`"
+        )
+    stores = {s: load_features(paths, run.dataset, run.category, s, run.config) for s in SPLITS}
+    if record["data_fingerprint"] != data_fingerprint(stores):
+        raise DataError(
+            f"{run.folder(paths)} was computed on other data than {paths.processed(run.dataset)} holds now; run it "
+            f"again with `mafr run --profile {run.config.profile}`"
+        )
+    samples = open_dataset(run.dataset, paths.processed(run.dataset), run.category, "test", run.config)
+    return Result(run, record, samples, stores["test"], *load_residuals(run, paths))
+
+
+def full_runs(config: Config, dataset: str, variant: str, method: str = MAFR) -> list[Run]:
+    """The runs behind Table I or II: every category, all training samples. variant: of MAFR."""
+    chosen = config.with_variant(variant) if method == MAFR else baseline_settings(config)
+    return [Run(dataset, category, chosen, method=method) for category in config.categories(dataset)]
+
+
+def stored_records(
+    config: Config, paths: Paths, dataset: str, variant: str, method: str = MAFR
+) -> dict[str, dict]:
+    """{category: record} of the finished ones among `full_runs`, in the paper's order."""
+    records = ((run.category, read_record(run, paths)) for run in full_runs(config, dataset, variant, method))
+    return {category: record for category, record in records if record is not None}
+
+
+def compared_maps(
+    config: Config, paths: Paths, dataset: str, category: str, ids: Sequence[str], methods: Iterable[str]
+) -> dict[str, np.ndarray]:
+    """{method: (N, S, S) final maps} of the compared methods' finished runs on all samples.
+
+    ids: the N test samples in their order; a run on others is passed over, like one that is not finished, and like
+    one on features of other data than MAFR's run.
+    """
+    found, own = {}, read_record(Run(dataset, category, config), paths)
+    for method in methods:
+        run = Run(dataset, category, baseline_settings(config), method=method)
+        record = read_record(run, paths)
+        if record is None or record["samples"]["ids"] != list(ids):
+            continue
+        same = feature_config(method, config).feature_digest() == config.feature_digest()
+        if own is None or not same or record["data_fingerprint"] == own["data_fingerprint"]:
+            found[method] = load_maps(run, paths).astype(np.float32)
+    return found
+
+
+def stored_results(config: Config, paths: Paths, dataset: str, variant: str) -> Iterator[Result]:
+    """The finished ones among `full_runs`, one after the other: a full test set is large."""
+    for run in full_runs(config, dataset, variant):
+        if read_record(run, paths) is not None:
+            yield load_result(run, paths)
+
+
+def not_run(config: Config, dataset: str, found: Sequence[str]) -> str:
+    """A sentence for captions that names the categories missing from `found`; empty if none is."""
+    missing = [c for c in config.categories(dataset) if c not in found]
+    return f" Not run yet: {', '.join(missing)}." if missing else ""
+
+
+def stamp(config: Config, datasets: Sequence[str], variants: Sequence[str]) -> str:
+    """One line that says where numbers and pictures come from: data, profile, variant."""
+    names = " and ".join(DATASET_TITLES[d] for d in datasets)
+    if config.generated:
+        names = f"GENERATED DATA in the format of {names}, not the real one"
+    which = "variant" if len(variants) == 1 else "variants"
+    text = f"{names} · {config.profile} profile · {' and '.join(variants)} {which}"
+    return f"{UNTRAINED} · {text}" if config.random_weights else text
+
+
+def needs_warning(config: Config) -> bool:
+    """Whether a stamp must stand out: generated data, or backbones that were never trained."""
+    return config.generated or config.random_weights

@@ -1,0 +1,196 @@
+"""The head's pointwise layers on rows of pixels, (P, C), without full-size temporaries.
+
+What lies between two matrix products is memory-bound: each function here goes over the rows in parts that stay in
+the processor's cache, computes in float32 whatever type the rows are stored in, and keeps only what its backward
+pass cannot do without. Backward passes write the gradient into the memory of what they kept: fresh memory costs more
+than the arithmetic. They can therefore run only once; torch raises an error the second time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mafr.device import kernel
+
+_PART = 2**20  # values of a part: 4 MB in float32
+_LEVELS = 2**16  # dropout draws 16 bits a value
+_FEW = 2**18  # values whose dropout is kept as float32 factors: four times the memory of bool, a tenth of the time
+_SUMMED = 8192  # rows of a product over rows
+NORM_EPS = 1e-5  # of LayerNorm, torch's default
+
+
+def parts(rows: int, width: int, device: torch.device) -> Iterator[slice]:
+    """Slices of rows, each small enough for the cache on a CPU; all rows at once on a GPU."""
+    step = rows if device.type != "cpu" else max(1, _PART // max(width, 1))
+    for first in range(0, rows, max(step, 1)):
+        yield slice(first, min(first + step, rows))
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """Seeded dropout masks of one training step; a layer's mask depends on nothing but `key` and its number.
+
+    Those of a processor, at least: a GPU draws by its number of multiprocessors, so other models draw otherwise.
+
+    The probability is rounded to 1/65,536, and what is kept is scaled by that rounded probability.
+    """
+
+    probability: float
+    key: tuple[int, ...]
+
+    @property
+    def dropped(self) -> int:
+        """Of 65,536 equally likely draws, how many drop a value."""
+        return round(self.probability * _LEVELS)
+
+    @property
+    def scale(self) -> float:
+        """What the kept values are multiplied by."""
+        return _LEVELS / (_LEVELS - self.dropped)
+
+    def draw(self, layer: int, first: int, rows: int, width: int, device: torch.device) -> Tensor:
+        """What `activate` takes: the mask or, of few values on a CPU, float32 factors that do the same."""
+        if device.type != "cpu" or rows * width > _FEW:
+            return self.mask(layer, first, rows, width, device)
+        factors = np.empty((rows, width), dtype=np.float32)
+        self._compare(np.greater_equal, self._seed(layer, first), factors)
+        return torch.from_numpy(factors).mul_(self.scale)
+
+    def mask(self, layer: int, first: int, rows: int, width: int, device: torch.device) -> Tensor:
+        """(rows, width) bool, true where a value is dropped; `first`: number of the first row."""
+        seed = self._seed(layer, first)
+        if device.type != "cpu":
+            generator = torch.Generator(device).manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
+            return torch.rand(rows, width, device=device, generator=generator) * _LEVELS < self.dropped
+        mask = np.empty((rows, width), dtype=bool)
+        self._compare(np.less, seed, mask)
+        return torch.from_numpy(mask)
+
+    def _seed(self, layer: int, first: int) -> np.random.SeedSequence:
+        return np.random.SeedSequence((*self.key, layer, first))
+
+    def _compare(self, comparison: np.ufunc, seed: np.random.SeedSequence, out: np.ndarray) -> None:
+        """Compare each value's draw with the number that is dropped."""
+        generator, width = np.random.SFC64(seed), out.shape[1]
+        for part in parts(*out.shape, torch.device("cpu")):
+            count = (part.stop - part.start) * width
+            draws = generator.random_raw(-(-count // 4)).view(np.uint16)[:count]  # four in 64 bits
+            comparison(draws.reshape(-1, width), self.dropped, out=out[part])
+
+
+def is_one_part(rows: Tensor) -> bool:
+    """Whether rows (P, C) are so few that all of them are one part of a CPU's, and fresh memory costs nothing."""
+    return rows.device.type == "cpu" and rows.dtype == torch.float32 and rows.numel() <= _PART
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor, spend: bool) -> Tensor:
+    """x (P, K), weight (N, K), bias (N,) float32 -> (P, N); the product is in x's type, its sums in float32.
+
+    spend: nothing else needs x, and the backward pass may write into it.
+    """
+    return _Linear.apply(x, weight, bias, spend)
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias, spend):
+        ctx.save_for_backward(x, weight)
+        ctx.spend = spend
+        return F.linear(x, weight.to(x.dtype), bias.to(x.dtype))
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x, weight = ctx.saved_tensors
+        x = x.detach()
+        d_weight = (gradient[:_SUMMED].T @ x[:_SUMMED]).to(weight.dtype)
+        for first in range(_SUMMED, len(x), _SUMMED):  # bfloat16 products, their sum in float32
+            part = slice(first, first + _SUMMED)
+            d_weight += gradient[part].T @ x[part]
+        d_bias = gradient.sum(dim=0, dtype=torch.float32)
+        d_x = torch.mm(gradient, weight.to(x.dtype), out=x if ctx.spend else None)
+        return d_x, d_weight, d_bias, None
+
+
+def activate(h: Tensor, norm: nn.LayerNorm, order: str, dropped: Tensor | None = None, scale: float = 1.0) -> Tensor:
+    """GELU and LayerNorm ("gelu-norm"), or the other way round ("norm-gelu"), then dropout: (P, C) -> (P, C).
+
+    dropped: (P, C) bool, and what is kept is multiplied by `scale`; or float32, by which all is multiplied; see
+    `Dropout.draw`.
+    """
+    return _Activate.apply(h, norm.weight, norm.bias, order, dropped, scale)
+
+
+class _Activate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, h, gamma, beta, order, dropped, scale):
+        if is_one_part(h):
+            out = _activated(h, gamma, beta, order, dropped, scale)
+        else:
+            out = torch.empty_like(h)
+            for part in parts(*h.shape, h.device):
+                out[part] = _activated(h[part], gamma, beta, order, None if dropped is None else dropped[part], scale)
+        ctx.save_for_backward(h, gamma, beta, dropped)
+        ctx.order, ctx.scale = order, scale
+        return out
+
+    @staticmethod
+    def backward(ctx, gradient):
+        h, gamma, beta, dropped = ctx.saved_tensors
+        if is_one_part(h):
+            return *_activated_back(h, gradient, gamma, beta, ctx.order, dropped, ctx.scale), None, None, None
+        out = h.detach()
+        d_gamma, d_beta = torch.zeros_like(gamma), torch.zeros_like(beta)
+        for part in parts(*h.shape, h.device):
+            mask = None if dropped is None else dropped[part]
+            g, g_gamma, g_beta = _activated_back(h[part], gradient[part], gamma, beta, ctx.order, mask, ctx.scale)
+            out[part] = g
+            d_gamma += g_gamma
+            d_beta += g_beta
+        return out, d_gamma, d_beta, None, None, None
+
+
+@kernel
+def _activated(h: Tensor, gamma: Tensor, beta: Tensor, order: str, dropped: Tensor | None, scale: float) -> Tensor:
+    """Rows of any type (p, C) -> (p, C) float32."""
+    x, shape = h.float(), h.shape[1:]
+    if order == "gelu-norm":
+        x = F.layer_norm(F.gelu(x), shape, gamma, beta, NORM_EPS)
+    else:
+        x = F.gelu(F.layer_norm(x, shape, gamma, beta, NORM_EPS))
+    return _drop_(x, dropped, scale)
+
+
+@kernel
+def _activated_back(
+    h: Tensor, gradient: Tensor, gamma: Tensor, beta: Tensor, order: str, dropped: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `_activated` in rows (p, C), gamma and beta, float32; its inner values are computed again."""
+    x, shape = h.float(), h.shape[1:]
+    if dropped is not None and dropped.dtype != torch.bool:
+        g = gradient * dropped
+    else:
+        g = _drop_(gradient.to(torch.float32, copy=dropped is not None), dropped, scale)
+    inner = F.gelu(x) if order == "gelu-norm" else x
+    normed, mean, deviation = torch.native_layer_norm(inner, shape, gamma, beta, NORM_EPS)
+    if order == "norm-gelu":
+        g = torch.ops.aten.gelu_backward(g, normed)
+    g, d_gamma, d_beta = torch.ops.aten.native_layer_norm_backward(
+        g, inner, shape, mean, deviation, gamma, beta, [True, True, True]
+    )
+    if order == "gelu-norm":
+        g = torch.ops.aten.gelu_backward(g, x)
+    return g, d_gamma, d_beta
+
+
+def _drop_(x: Tensor, dropped: Tensor | None, scale: float) -> Tensor:
+    """Dropout of float32 rows, in place."""
+    if dropped is None:
+        return x
+    # A mask is not multiplied by: torch would first convert it to float.
+    return x.masked_fill_(dropped, 0.0).mul_(scale) if dropped.dtype == torch.bool else x.mul_(dropped)

@@ -1,0 +1,78 @@
+"""The pixels of one sample that count, as rows, and the smallest rectangle of the image around them."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mafr.device import kernel, send
+
+
+class Canvas:
+    """From rows of pixels to maps over their rectangle and back, and what the losses need to know of both.
+
+    Attributes:
+        rows: (P,) flat indices of the pixels that count, row by row.
+        whole: whether every pixel counts.
+        height, width: of the rectangle; inside: (height, width) bool, the pixels in it that count.
+    """
+
+    def __init__(self, chosen: Tensor, device: torch.device | None = None) -> None:
+        """chosen: (H, W) bool on the CPU with at least one true pixel; device: where the indices are to lie."""
+        self.whole = bool(chosen.all())
+        lines, columns = chosen.any(dim=1).nonzero(), chosen.any(dim=0).nonzero()
+        top, left = int(lines[0]), int(columns[0])
+        self.height, self.width = int(lines[-1]) + 1 - top, int(columns[-1]) + 1 - left
+        inside = chosen[top : top + self.height, left : left + self.width]
+        # All of it is worked out on the CPU, so that a GPU is never waited for.
+        self.rows = send(chosen.reshape(-1).nonzero().squeeze(1), device)
+        self.inside = send(inside.contiguous(), device)
+        self._place = send(inside.reshape(-1).nonzero().squeeze(1), device)  # (P,) flat indices in the rectangle
+        # (height · width,) the row of each pixel in the rectangle; P, one beyond the last, where none counts
+        numbers = torch.cumsum(inside.reshape(-1), dim=0) - 1
+        self._source = send(numbers.where(inside.reshape(-1), len(self.rows)), device)
+        self._counts: dict[int, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def spread(self, rows: Tensor) -> Tensor:
+        """(P, C) -> (height, width, C), zero at pixels that do not count."""
+        if not self.whole:
+            rows = F.pad(rows, (0, 0, 0, 1)).index_select(0, self._source)
+        return rows.view(self.height, self.width, rows.shape[1])
+
+    def gather(self, image: Tensor) -> Tensor:
+        """(height, width, C) -> (P, C)."""
+        flat = image.reshape(self.height * self.width, image.shape[2])
+        return flat if self.whole else flat.index_select(0, self._place)
+
+    @cached_property
+    def corners(self) -> Tensor:
+        """(height - 1, width - 1, 1) float32: 1 where a pixel and its right and lower neighbours count."""
+        inside = self.inside
+        corner = inside[:-1, :-1] & inside[:-1, 1:] & inside[1:, :-1]
+        return corner.float()[:, :, None]
+
+    def window_counts(self, kernel: int) -> Tensor:
+        """(P, 1) float32: pixels that count in the kernel x kernel window around each."""
+        if kernel not in self._counts:
+            self._counts[kernel] = self.gather(window_sum(self.inside.float()[:, :, None], kernel))
+        return self._counts[kernel]
+
+
+@kernel
+def window_sum(image: Tensor, kernel: int) -> Tensor:
+    """Sum over the kernel x kernel window around each pixel, zeros beyond the border: (h, w, C) -> (h, w, C)."""
+    return _line_sum(_line_sum(image, kernel, 1), kernel, 0)
+
+
+def _line_sum(image: Tensor, kernel: int, dim: int) -> Tensor:
+    total, size = image.clone(), image.shape[dim]
+    for shift in range(1, min(kernel // 2, size - 1) + 1):
+        total.narrow(dim, shift, size - shift).add_(image.narrow(dim, 0, size - shift))
+        total.narrow(dim, 0, size - shift).add_(image.narrow(dim, shift, size - shift))
+    return total

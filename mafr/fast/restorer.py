@@ -1,0 +1,242 @@
+"""The head of `mafr.model` on one sample's tokens: what training and scoring run.
+
+Equal to `MAFR.forward` on the dense maps, and a good deal cheaper: the encoder's first layer, which commutes with
+interpolation, is applied to the tokens; only the pixels that count are computed; what is pointwise goes in parts
+that stay in the cache; and matrix products are in bfloat16 where the place has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mafr.config import Config
+from mafr.device import Place, keep_freed_memory, send
+from mafr.errors import DataError
+from mafr.fast.attention import map_attention, pixel_attention
+from mafr.fast.layers import Dropout, activate, linear
+from mafr.fast.objective import Objective, Original
+from mafr.fast.pixels import Canvas
+from mafr.features.extract import Tokens
+from mafr.features.interpolation import Rows, rgb_rows, xyz_rows
+from mafr.model import CBAM, MAFR, FusionEncoder, RestorationDecoder
+
+ROWS_KEPT = 2**16  # up to so many pixels, activations are kept for the backward pass; beyond, they are computed twice
+_OUTPUT_ROWS = 4096  # pixels whose restored features exist at a time when scoring
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One sample as the head sees it: tokens, the way from them to the pixels that count, and these pixels.
+
+    Attributes:
+        rgb, xyz: (h·w, C) and (G, D) float32 tokens.
+        rgb_rows, xyz_rows: from tokens to the canvas's pixels, (P, h·w) and (P, G); both_rows: the two side by side,
+            from the tokens one after the other to the sum of both; None where the head that is trained needs none.
+        canvas: the pixels that are computed.
+        valid: (g, g) bool, where the point features are not zero.
+        remember: whether what the losses need of the original features alone is kept between steps.
+    """
+
+    rgb: Tensor
+    xyz: Tensor
+    rgb_rows: Rows
+    xyz_rows: Rows
+    both_rows: Rows | None
+    canvas: Canvas
+    valid: Tensor
+    remember: bool = False
+
+    @cached_property
+    def originals(self) -> tuple[Original, Original]:
+        """What the two decoders are to restore: image and point features."""
+        return (
+            Original(self.rgb, self.rgb_rows, self.canvas, self.remember),
+            Original(self.xyz, self.xyz_rows, self.canvas, self.remember),
+        )
+
+    @property
+    def bytes_remembered(self) -> int:
+        """At most so many bytes are kept beside `nbytes` with `remember`."""
+        return sum(Original.bytes_remembered(tokens.shape[1], self.canvas) for tokens in (self.rgb, self.xyz))
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the tokens and the operators, in bytes."""
+        rows = (self.rgb_rows, self.xyz_rows, self.both_rows, self.both_rows)  # the last with its transpose
+        tensors = [self.rgb, self.xyz, *(t for r in rows if r is not None for t in (r.index, r.weight, r.offsets))]
+        return sum(t.numel() * t.element_size() for t in tensors)
+
+
+def open_scene(tokens: Tokens, config: Config, place: Place, every_pixel: bool = False, both: bool = True) -> Scene:
+    """Prepare one sample's tokens (B = 1). every_pixel: also those without a 3D point; both: with `both_rows`.
+
+    Raises DataError if no cell has a point.
+    """
+    grid, (_, channels, height, width) = config.grid, tokens.rgb.shape
+    xyz_all, valid = xyz_rows(
+        tokens.index[0], tokens.weight[0], grid, config.xyz_pool, groups=tokens.xyz.shape[1], only_valid=not every_pixel
+    )
+    if not valid.any():
+        raise DataError(
+            f"none of the {grid} x {grid} cells of a sample has a 3D point; its part is too small or thin: leave the "
+            "sample out, or raise the setting grid"
+        )
+    chosen = torch.ones(grid, grid, dtype=torch.bool) if every_pixel else torch.from_numpy(valid)
+    rgb = rgb_rows(height, width, grid, None if every_pixel else valid)
+    beside = Rows.beside(rgb, xyz_all) if both else None
+    if beside is not None and place.device.type != "cpu":
+        beside.transpose()  # while it lies on the CPU, so that a step never waits for the GPU
+    return Scene(
+        send(tokens.rgb[0].reshape(channels, -1).T.float().contiguous(), place.device),
+        send(tokens.xyz[0].float(), place.device),
+        rgb.to(place.device),
+        xyz_all.to(place.device),
+        None if beside is None else beside.to(place.device),
+        Canvas(chosen, place.device),
+        send(torch.from_numpy(valid), place.device),
+    )
+
+
+def scores_every_pixel(config: Config) -> bool:
+    """Whether a valid pixel's residual depends on the invalid ones: only through attention over the whole map."""
+    return not config.valid_only and config.cbam_scope == "map"
+
+
+class Restorer:
+    """A head's forward pass, training step and residuals on scenes, at a place."""
+
+    def __init__(self, model: MAFR, config: Config, place: Place) -> None:
+        self.model, self.config, self.place = model, config, place
+        self.objective = Objective(config)
+        keep_freed_memory()
+
+    def step(self, scene: Scene, dropout: Dropout) -> dict[str, Tensor]:
+        """One training step's losses by term (unweighted, both modalities); gradients are left in the weights.
+
+        One modality after the other: only one decoder's activations exist at a time.
+        """
+        fused = self._encode(scene, dropout)
+        leaf = fused.detach().requires_grad_()
+        values: dict[str, Tensor] = {}
+        decoders = self.model.decoder_rgb, self.model.decoder_xyz
+        numbered = zip((1, 2), decoders, scene.originals, strict=True)
+        # The widest first: the memory that it leaves holds the other's smaller blocks, not the other way round.
+        for number, decoder, original in sorted(numbered, key=lambda item: -item[2].tokens.shape[1]):
+            attended = self._attend(decoder, leaf, scene.canvas, dropout, 100 * number)
+            restored = self._output(decoder, attended, leaf)
+            terms, gradient = self.objective(original, restored.detach())
+            restored.backward(gradient)
+            for name, value in terms.items():
+                values[name] = values[name] + value if name in values else value
+        fused.backward(leaf.grad)
+        return values
+
+    def restored(self, scene: Scene) -> tuple[Tensor, Tensor]:
+        """Restored features of the scene's pixels without dropout, (P, C2) and (P, C3)."""
+        fused = self._encode(scene, None)
+        both = []
+        for decoder, _, _ in self._modalities(scene):
+            both.append(self._output(decoder, self._attend(decoder, fused, scene.canvas, None, 0), fused))
+        return both[0], both[1]
+
+    @torch.inference_mode()
+    def residuals(self, scene: Scene) -> tuple[Tensor, Tensor]:
+        """Eq. 7: two maps (1, 1, g, g) float32, zero at invalid pixels. Restored maps are never held whole."""
+        fused = self._encode(scene, None)
+        maps = []
+        for decoder, tokens, rows in self._modalities(scene):
+            attended = self._attend(decoder, fused, scene.canvas, None, 0)
+            psi = tokens.new_empty(len(attended))
+            step = _OUTPUT_ROWS if psi.device.type == "cpu" else len(attended)
+            for first in range(0, len(attended), step):
+                last = min(first + step, len(attended))
+                restored = self._output(decoder, attended[first:last], fused[first:last])
+                psi[first:last] = (rows.part(first, last).apply(tokens) - restored).norm(dim=1)
+            full = psi.new_zeros(scene.valid.numel())
+            full[scene.canvas.rows] = psi
+            maps.append((full.view_as(scene.valid) * scene.valid)[None, None])
+        return maps[0], maps[1]
+
+    def _modalities(self, scene: Scene) -> list[tuple[RestorationDecoder, Tensor, Rows]]:
+        return [
+            (self.model.decoder_rgb, scene.rgb, scene.rgb_rows),
+            (self.model.decoder_xyz, scene.xyz, scene.xyz_rows),
+        ]
+
+    def _encode(self, scene: Scene, dropout: Dropout | None) -> Tensor:
+        """Eq. 1: (P, F)."""
+        encoder: FusionEncoder = self.model.encoder
+        split = scene.rgb.shape[1]
+        weight = encoder.input_fc.weight
+        dtype = self.place.dtype
+        tokens = [
+            F.linear(scene.rgb.to(dtype), weight[:, :split].to(dtype)),
+            F.linear(scene.xyz.to(dtype), weight[:, split:].to(dtype)),
+        ]
+        h = scene.both_rows.apply(torch.cat(tokens).float()) + encoder.input_fc.bias
+
+        def rest(h: Tensor, first: int) -> Tensor:
+            layers = [*encoder.layers, encoder.output_fc]
+            for k, layer in enumerate(layers):
+                x = self._activate(h, encoder.layer_norm, "gelu-norm", dropout, k, first)
+                h = linear(x, layer.weight, layer.bias, spend=True)
+            return h
+
+        return _in_parts(rest, h.to(dtype))
+
+    def _attend(
+        self, decoder: RestorationDecoder, fused: Tensor, canvas: Canvas, dropout: Dropout | None, number: int
+    ) -> Tensor:
+        """A decoder up to its attention: (P, F) -> (P, C)."""
+
+        def hidden(x: Tensor, first: int) -> Tensor:
+            for k, layer in enumerate([decoder.input_fc, *decoder.layers]):
+                h = linear(x, layer.weight, layer.bias, spend=k > 0)  # the embedding serves both decoders
+                x = self._activate(h, decoder.norm, decoder.order, dropout, number + k, first)
+            return x
+
+        return attend(decoder.cbam, _in_parts(hidden, fused), canvas)
+
+    def _output(self, decoder: RestorationDecoder, attended: Tensor, fused: Tensor) -> Tensor:
+        """The output layer and the linear skip as one product: (P, C), (P, F) -> (P, C)."""
+        weight = torch.cat([decoder.output_fc.weight, decoder.skip.weight], dim=1)
+        bias = decoder.output_fc.bias + decoder.skip.bias
+        return linear(torch.cat([attended, fused], dim=1), weight, bias, spend=True)
+
+    def _activate(self, h: Tensor, norms: nn.Module, order: str, dropout: Dropout | None, k: int, first: int) -> Tensor:
+        norm = norms[k % 100] if isinstance(norms, nn.ModuleList) else norms
+        if dropout is None or not dropout.dropped:
+            return activate(h, norm, order)
+        return activate(h, norm, order, dropout.draw(k, first, *h.shape, h.device), dropout.scale)
+
+
+def attend(cbam: CBAM, rows: Tensor, canvas: Canvas) -> Tensor:
+    """CBAM on the rows of a canvas: (P, C) -> (P, C)."""
+    kernel = cbam.spatial_attention.conv.weight  # (1, 2, k, k)
+    narrow, _, wide = cbam.channel_attention.fc
+    if cbam.scope == "pixel":
+        middle = kernel.shape[-1] // 2
+        return pixel_attention(rows, narrow, wide, kernel[:, :, middle, middle])
+    return map_attention(rows, narrow, wide, kernel, canvas)
+
+
+def _in_parts(function: Callable[[Tensor, int], Tensor], rows: Tensor) -> Tensor:
+    """function(rows, number of the first row); of many rows in parts whose inner values are not kept."""
+    if len(rows) <= ROWS_KEPT:
+        return function(rows, 0)
+
+    def on_copy(part: Tensor, first: int) -> Tensor:
+        return function(part.clone(), first)  # its backward pass may spend its own rows, not those of all parts
+
+    done = []
+    for first in range(0, len(rows), ROWS_KEPT):
+        part = rows[first : first + ROWS_KEPT]
+        done.append(checkpoint(on_copy, part, first, use_reentrant=False, preserve_rng_state=False))
+    return torch.cat(done)

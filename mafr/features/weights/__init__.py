@@ -1,0 +1,1 @@
+"""Weight files of the backbones: lookup, download, checksum, report."""

@@ -1,0 +1,240 @@
+"""The weight files of the paper's backbones: where they are looked for, and how they are had and read."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import huggingface_hub
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mafr.baselines.methods import METHODS
+from mafr.config import Config
+from mafr.data.acquire.fetch import fetch, file_sha256
+from mafr.errors import MafrError, WeightsError
+from mafr.paths import Paths
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """One downloaded file.
+
+    Attributes:
+        title, use: its name and what it is for, in words.
+        names: what it may be called in the weights folder; downloads get the first.
+        address: where it is published. other: address of the same weights under the last of `names`, or "".
+        sha256: of the file (hex), or "" where none is published. hub: the Hugging Face repository, or "".
+    """
+
+    title: str
+    use: str
+    names: tuple[str, ...]
+    address: str
+    sha256: str = ""
+    hub: str = ""
+    other: str = ""
+
+
+HUB_FILE = "model.safetensors"
+DINO = WeightFile(
+    "DINO ViT-B/8",
+    "image features",
+    ("dino_vitb8.safetensors", "dino_vitbase8_pretrain.pth"),
+    f"https://huggingface.co/timm/vit_base_patch8_224.dino/resolve/main/{HUB_FILE}",
+    hub="timm/vit_base_patch8_224.dino",
+    other="https://dl.fbaipublicfiles.com/dino/dino_vitbase8_pretrain/dino_vitbase8_pretrain.pth",
+)
+POINTMAE = WeightFile(
+    "Point-MAE",
+    "point features",
+    ("pointmae_pretrain.pth", "pretrain.pth"),
+    "https://github.com/Pang-Yatian/Point-MAE/releases/download/main/pretrain.pth",
+    sha256="27ded932bb0a2625d5a8eb006df199b2578598c774aee6d86b985300b6a5fd20",
+)
+
+WIDE_RESNET = WeightFile(
+    "WideResNet-50-2",
+    "image features of BTF",
+    ("wide_resnet50_2.safetensors", "wide_resnet50_racm-8234f177.pth"),
+    "https://huggingface.co/timm/wide_resnet50_2.racm_in1k/resolve/main/model.safetensors",
+    hub="timm/wide_resnet50_2.racm_in1k",
+    other="https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-weights/"
+    "wide_resnet50_racm-8234f177.pth",
+)
+# The weights of efficientnet_pytorch's `efficientnet-b5` are those trained with AutoAugment; timm's "aa" are the same.
+EFFICIENTNET_B5 = WeightFile(
+    "EfficientNet-B5",
+    "image features of AST",
+    ("efficientnet_b5.safetensors", "tf_efficientnet_b5_aa-99018a74.pth"),
+    "https://huggingface.co/timm/tf_efficientnet_b5.aa_in1k/resolve/main/model.safetensors",
+    hub="timm/tf_efficientnet_b5.aa_in1k",
+    other="https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-weights/"
+    "tf_efficientnet_b5_aa-99018a74.pth",
+)
+
+
+def needed_files(config: Config) -> tuple[WeightFile, ...]:
+    """The files that a configuration's backbones need beside what is installed with the package."""
+    if config.random_weights:
+        return ()
+    named = {DINO: config.rgb_backbone == "dino_vitb8", POINTMAE: config.point_backbone == "pointmae"}
+    return tuple(file for file, wanted in named.items() if wanted)
+
+
+def method_files(config: Config, methods: Iterable[str] = METHODS) -> tuple[WeightFile, ...]:
+    """The files of backbones of their own that some compared methods need."""
+    if config.random_weights:
+        return ()
+    own = {"btf": config.btf_backbone == "wide_resnet50_2", "ast": config.ast_backbone == "efficientnet_b5"}
+    files = {"btf": WIDE_RESNET, "ast": EFFICIENTNET_B5}
+    return tuple(files[method] for method in own if own[method] and method in set(methods))
+
+
+def weights_folder(config: Config, folder: Path | None = None) -> Path:
+    """`folder`, or where the profile keeps its weights."""
+    return Paths.resolve(config.profile).weights if folder is None else Path(folder)
+
+
+def find_file(file: WeightFile, folder: Path) -> Path | None:
+    """The file in `folder`, else in the Hugging Face hub's cache; None where it is in neither. Uses no network."""
+    for name in file.names:
+        if (folder / name).is_file():
+            return folder / name
+    cached = huggingface_hub.try_to_load_from_cache(file.hub, HUB_FILE) if file.hub else None
+    return Path(cached) if isinstance(cached, str) else None
+
+
+def expected_sha256(file: WeightFile, path: Path) -> str:
+    """The SHA-256 that a file found at `path` must have, or "" where none is known."""
+    blob = path.resolve().name  # the hub's cache calls its files by their SHA-256
+    return file.sha256 or (blob if re.fullmatch(r"[0-9a-f]{64}", blob) else "")
+
+
+def check_file(file: WeightFile, path: Path) -> str:
+    """The SHA-256 (hex) of a found file. Raises WeightsError where another one is known."""
+    found, expected = file_sha256(path), expected_sha256(file, path)
+    if expected and found != expected:
+        raise WeightsError(
+            f"{path} has SHA-256 {found} instead of {expected}; delete it and download {file.address} again"
+        )
+    return found
+
+
+def provide_files(
+    config: Config, folder: Path | None = None, wanted: Sequence[WeightFile] | None = None
+) -> dict[WeightFile, Path]:
+    """Find the files that a configuration needs, or those `wanted` of them, and download what is missing.
+
+    folder: the weights folder; default: the profile's. Nothing else stands in for a file: raises one WeightsError
+    that names every missing file of the configuration, its address and its place.
+    """
+    folder = weights_folder(config, folder)
+    needed = needed_files(config)
+    asked = needed if wanted is None else tuple(wanted)
+    found, reasons = {}, {}
+    for file in asked:
+        path = find_file(file, folder)
+        if path is None:
+            try:
+                path = _download(file, folder)
+            except (MafrError, OSError) as error:
+                reasons[file] = _first_line(error)
+                continue
+        found[file] = path
+    if reasons:
+        named = needed if set(asked) <= set(needed) else asked  # a compared method's backbone stands for itself
+        missing = [f for f in named if f in reasons or (f not in found and find_file(f, folder) is None)]
+        raise WeightsError(missing_text(missing, folder, reasons))
+    return found
+
+
+def missing_text(missing: Sequence[WeightFile], folder: Path, reasons: dict[WeightFile, str] | None = None) -> str:
+    """Which files to bring, from where, and where to put them."""
+    count = "1 weight file is" if len(missing) == 1 else f"{len(missing)} weight files are"
+    head = f"{count} missing" + (" and could not be downloaded" if reasons else "")
+    lines = [f"{head}; bring from a machine with network, and run again:"]
+    for file in missing:
+        line = f"  {file.title} ({file.use}): download {file.address} to {folder / file.names[0]}"
+        if file.sha256:
+            line += f" (SHA-256 {file.sha256})"
+        if file.other:
+            line += f", or {file.other} to {folder / file.names[-1]}"
+        lines.append(line)
+        if reasons and file in reasons:
+            lines.append(f"    not reached: {reasons[file]}")
+    return "\n".join(lines)
+
+
+@contextmanager
+def reading(path: Path, title: str, advice: str = "download it again") -> Iterator[None]:
+    """Turn whatever reading the file of `title` weights raises into a WeightsError: the file, why, and `advice`."""
+    try:
+        yield
+    except MafrError:
+        raise
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path}: there is no such file; it should hold {title} weights") from error
+    except Exception as error:  # torch and safetensors let errors of any kind through for damaged files
+        raise WeightsError(f"{path}: not readable as {title} weights ({_reason(error)}); {advice}") from error
+
+
+def read_checkpoint(path: Path, title: str, advice: str = "download it again") -> object:
+    """What a torch checkpoint or a .safetensors file holds, on the CPU. Nothing that could run code is read.
+
+    title: what the weights are of. advice: what to do about a damaged file. Raises WeightsError.
+    """
+    with reading(path, title, advice):
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def read_tensors(path: Path, title: str, advice: str = "download it again") -> dict[str, Tensor]:
+    """The state_dict() in a file, see `read_checkpoint`. Raises WeightsError, also where something else is in it."""
+    content = read_checkpoint(path, title, advice)
+    named = isinstance(content, Mapping) and all(isinstance(name, str) for name in content)
+    if not named or not all(isinstance(value, Tensor) for value in content.values()):
+        raise WeightsError(f"{path}: {title} weights should be a module's state_dict(), names with tensors; {advice}")
+    return dict(content)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, pickle.UnpicklingError):  # torch's own text tells how to run the code
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"it holds {found[1]}" if found else "it is damaged, or holds something else"
+        return f"{what}, which could run code; only plain tensors are read"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {'; '.join(lines[:2])}".removesuffix(": ")
+
+
+def _download(file: WeightFile, folder: Path) -> Path:
+    if not file.hub:
+        return fetch(file.address, folder / file.names[0], file.sha256 or None)
+    reach(huggingface_hub.hf_hub_url(file.hub, HUB_FILE))
+    try:
+        return Path(huggingface_hub.hf_hub_download(file.hub, HUB_FILE))
+    except Exception as error:  # the client raises errors of several libraries, by cause of the failure
+        raise OSError(f"{file.address}: {_first_line(error)}") from error
+
+
+def reach(url: str) -> None:
+    """Raise OSError where no connection is possible: the hub's client would try for half a minute first."""
+    try:
+        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=15).close()
+    except urllib.error.HTTPError:
+        return  # an answer, whatever it says: the client knows more about it
+    except urllib.error.URLError as error:
+        if isinstance(error.reason, OSError) and error.reason.__class__.__module__ != "ssl":
+            raise OSError(f"{url}: {error.reason}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

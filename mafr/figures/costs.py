@@ -1,0 +1,87 @@
+"""What a method costs against what it finds: seconds a sample and accuracy, one point a method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from mafr.baselines.methods import MAFR, TABLE_METHODS, title
+from mafr.config import DATASETS, VARIANTS, Config
+from mafr.errors import ResultError
+from mafr.experiments.evaluation import MAP
+from mafr.experiments.results import needs_warning, stamp, stored_records
+from mafr.figures.labels import label_points
+from mafr.figures.pictures import GREY, VARIANT_STYLES, Picture, new_figure
+from mafr.paths import Paths
+from mafr.tables.published import METRIC_TITLES
+from mafr.tables.supplement import sample_seconds
+
+METRICS = ("i_auroc", "aupro_01")
+Point = tuple[str, str, float, dict[str, float]]  # label, colour, seconds a sample, means of METRICS
+
+
+def cost_accuracy(
+    config: Config, paths: Paths, datasets: Sequence[str] = DATASETS, variants: Sequence[str] = VARIANTS
+) -> Picture:
+    """Seconds a sample against mean I-AUROC and mean AUPRO@1%: a row a data set, a point a method.
+
+    Means over the categories; methods that lack some of their runs are left out. Raises ResultError if nothing
+    has been run with times.
+    """
+    points = {dataset: method_points(config, paths, dataset, variants) for dataset in datasets}
+    points = {dataset: found for dataset, found in points.items() if found}
+    if not points:
+        raise ResultError("no method has finished runs of all categories to draw costs from")
+    threads = "one thread" if config.threads == 1 else f"{config.threads or 'all'} threads"
+    caption = (
+        f"Seconds from the processed sample in memory to its final map, {threads} a run, while other runs may have "
+        "shared the machine. A method is charged for the features that it reads: of the image, of the points, or none. "
+        "Means over the categories."
+    )
+    heading = "Cost and accuracy of the methods"
+    source = stamp(config, list(points), variants)
+    figure = new_figure(9, 3.2 * len(points), heading, source, caption, warn=needs_warning(config))
+    grid = figure.subplots(len(points), len(METRICS), squeeze=False)
+    for row, (dataset, found) in zip(grid, points.items(), strict=True):
+        for axes, metric in zip(row, METRICS, strict=True):
+            _panel(axes, found, metric)
+            axes.set_title(config.dataset_title(dataset), fontsize=9)
+    figure.draw_without_rendering()  # names find their places in the final layout
+    for row, found in zip(grid, points.values(), strict=True):
+        names, colours, seconds, means = zip(*found, strict=True)
+        for axes, metric in zip(row, METRICS, strict=True):
+            places = np.column_stack([seconds, [mean[metric] for mean in means]])
+            label_points(axes, names, places, colours, size=7)
+    return figure
+
+
+def method_points(config: Config, paths: Paths, dataset: str, variants: Sequence[str] = VARIANTS) -> list[Point]:
+    """The methods of a data set's table that have finished and timed runs of all categories."""
+    entries = [(title(m), GREY, m, "", MAP) for m in TABLE_METHODS[DATASETS.index(dataset) + 1]]
+    entries += [(f"{title(MAFR)}, {v}", VARIANT_STYLES[v][0], MAFR, v, config.fusion) for v in variants]
+    points = []
+    for label, colour, method, variant, name in entries:
+        records = stored_records(config, paths, dataset, variant or config.variant, method)
+        seconds = [sample_seconds(record) for record in records.values()]
+        if len(records) < len(config.categories(dataset)) or None in seconds:
+            continue
+        means = {m: float(np.mean([r["metrics"][name][m] for r in records.values()])) for m in METRICS}
+        points.append((label, colour, float(np.mean(seconds)), means))
+    return points
+
+
+def _panel(axes: Axes, points: Sequence[Point], metric: str) -> None:
+    for _, colour, seconds, means in points:
+        axes.plot(seconds, means[metric], "o", color=colour, markersize=5)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.margins(x=0.18, y=0.1)
+    axes.set_xlabel("seconds a sample (log scale)", fontsize=8)
+    axes.set_ylabel(f"mean {METRIC_TITLES[metric]}", fontsize=8)
+    axes.tick_params(labelsize=7)
+    axes.spines[["top", "right"]].set_visible(False)

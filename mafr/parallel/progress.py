@@ -1,0 +1,65 @@
+"""Work over many items: a progress bar with an estimate; in turn, in local processes, or on a cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from typing import Protocol
+
+from tqdm.auto import tqdm
+
+from mafr.parallel.processes import processors, run_in_processes, worker_environments
+
+
+class Crew(Protocol):
+    """Workers elsewhere, as `mafr.parallel.dask.Cluster` has them."""
+
+    def run(self, function: Callable, items: list, what: str) -> Iterator[tuple[int, object]]:
+        """(index, function(item)) of every item, as they finish."""
+        ...
+
+
+# Who does the work: so many local processes, a cluster, or None for as many processes as suit this machine.
+Workers = int | Crew | None
+
+
+def default_workers(gpus: int = 0) -> int:
+    """As many processes as suit this machine: one a GPU where work goes to GPUs, else one a processor."""
+    return gpus or processors()
+
+
+def bar(items: Iterable, total: int | None = None, what: str = "") -> Iterator:
+    """A progress bar for the terminal or Jupyter; silent where nobody watches (not a terminal, TQDM_DISABLE)."""
+    silent = True if os.environ.get("TQDM_DISABLE") else None
+    return tqdm(items, total=total, desc=what, disable=silent, leave=True, dynamic_ncols=True)
+
+
+def byte_bar(total: int | None, done: int = 0, what: str = "", silent: bool = False) -> tqdm:
+    """A progress bar in bytes that starts at `done`; silent on request and where nobody watches, as `bar`."""
+    silent = True if silent or os.environ.get("TQDM_DISABLE") else None
+    units = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
+    return tqdm(total=total, initial=done, desc=what, disable=silent, leave=True, dynamic_ncols=True, **units)
+
+
+def map_parallel(function: Callable, items: list, workers: Workers = 1, what: str = "", gpus: int = 0) -> list:
+    """[function(item) for item in items], by `workers`, results in order.
+
+    `function` must be importable (a module's top level). gpus: local processes get GPUs 0 to gpus - 1 in turn.
+    The item of a worker that died is done again, see `mafr.parallel.processes`. An error in one item is raised once
+    nothing further is begun; what finished before it stays on disk.
+    """
+    if not items:
+        return []  # without an empty bar
+    if workers is None or isinstance(workers, int):
+        count = min(workers or default_workers(gpus), len(items))
+        if count <= 1:
+            return [function(item) for item in bar(items, what=what)]
+        finished = run_in_processes(function, items, worker_environments(count, gpus), what or "the items")
+    else:
+        finished = workers.run(function, items, what or "the items")
+    results: list = [None] * len(items)
+    with closing(finished):  # ends the workers, whatever happens here
+        for k, result in bar(finished, total=len(items), what=what):
+            results[k] = result
+    return results

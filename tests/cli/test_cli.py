@@ -1,0 +1,204 @@
+"""The command line: it teaches, it predicts, and bad input ends in one clear line and exit status 1."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from mafr.cli import main
+from mafr.config import Config
+from mafr.experiments import experiments
+from mafr.experiments.experiments import Run
+
+
+@pytest.fixture
+def at_smoke(smoke, monkeypatch):
+    config, paths = smoke
+    monkeypatch.setenv("MAFR_HOME", str(paths.root))
+    return config, paths
+
+
+def refused(capsys, *arguments: str) -> str:
+    """Run a command that must fail: its one-line message."""
+    assert main(list(arguments)) == 1
+    errors = capsys.readouterr().err
+    assert "Traceback" not in errors
+    (line,) = [line for line in errors.splitlines() if line.startswith("mafr: ")]
+    return line
+
+
+def test_help_teaches(capsys):
+    for arguments in (["--help"], ["run", "--help"], ["predict", "--help"], ["data", "--help"]):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert "mafr reproduce --profile smoke" in text
+    assert "mafr predict --detector" in text
+
+
+def test_config_prints_every_setting(capsys):
+    assert main(["config", "--profile", "full", "--variant", "released", "--set", "epochs=3"]) == 0
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if len(line.split()) > 1)
+    assert lines["epochs"] == "3"
+    assert lines["cbam_scope"] == "pixel"
+    assert set(Config.preset("full").as_dict()) == set(lines)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [("epoch=3", "mafr config"), ("epochs", "NAME=VALUE"), ("epochs=many", "no value like"), ("epochs=0", "positive")],
+)
+def test_bad_settings(capsys, setting, message):
+    assert message in refused(capsys, "config", "--set", setting)
+
+
+def test_unknown_profile_method_and_category(at_smoke, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["run", "--profile", "large"])
+    assert stop.value.code == 2
+    assert "choose from" in capsys.readouterr().err
+    assert "bagle" in refused(capsys, "run", "--profile", "smoke", "--category", "bagle")
+    assert "unknown stage" in refused(capsys, "reproduce", "--profile", "smoke", "--stages", "training")
+
+
+def test_real_data_must_be_there(tmp_path, capsys):
+    message = refused(capsys, "reproduce", "--profile", "full", "--data-root", str(tmp_path))
+    assert "MVTec 3D-AD" in message
+    assert str(tmp_path) in message
+    assert "--data-root" in refused(capsys, "data", "mvtec3d")
+    assert str(tmp_path / "none") in refused(
+        capsys, "data", "mvtec3d", "--data-root", str(tmp_path), "--source", str(tmp_path / "none")
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["reproduce", "--tables", "6"], "unknown table 6"),
+        (["run", "--seeds", "0"], "--seeds must be at least 1"),
+        (["run", "--category", "bagel", "--shots", "0"], "--shots must be at least 1"),
+        (["run", "--shots", "5"], "--shots goes with --category"),
+        (["run", "--category", "bagel", "--table", "1"], "not both"),
+        (["data", "generate", "--data-root", "somewhere"], "leave out --data-root"),
+        (["config", "--set", "mvtec3d_categories="], "at least one category"),
+        (["config", "--set", "threads=-1"], "must not be negative"),
+    ],
+)
+def test_options_that_make_no_sense(capsys, command, message):
+    assert message in refused(capsys, *command)
+
+
+def test_pretraining_repeats_what_was_shipped_unless_told_otherwise(monkeypatch, tmp_path, capsys):
+    from mafr.features.pretraining.pretrain import PretrainSettings
+
+    seen = []
+    module = "mafr.features.pretraining.pretrain"
+    monkeypatch.setattr(f"{module}.pretrain", lambda folder, settings: seen.append((folder, settings)) or folder)
+    assert main(["pretrain-points", "--out", str(tmp_path)]) == 0
+    assert main(["pretrain-points", "--steps", "3", "--seed", "4"]) == 0
+    assert seen[0] == (tmp_path, PretrainSettings())
+    assert (seen[1][1].steps, seen[1][1].seed) == (3, 4)
+
+
+def test_results_with_other_settings_keep_to_themselves(at_smoke, tmp_path):
+    _, paths = at_smoke
+    before = {p: p.read_bytes() for p in paths.tables.iterdir() if p.is_file()}
+    command = ["reproduce", "--profile", "smoke", "--tables", "2", "--stages", "runs,tables", "--workers", "1"]
+    assert main([*command, "--set", "epochs=1", "--set", "min_steps=0"]) == 0
+    assert {p: p.read_bytes() for p in paths.tables.iterdir() if p.is_file()} == before
+    (folder,) = paths.tables.glob("settings-*")
+    assert "stand-in" in (folder / "table2.md").read_text()
+
+
+def test_run_prints_the_metrics(at_smoke, capsys):
+    assert main(["run", "--profile", "smoke", "--category", "bagel", "--variant", "both", "--workers", "1"]) == 0
+    text = capsys.readouterr().out
+    assert text.count("mvtec3d/bagel") == 2
+    assert text.count("product") == 2
+
+
+def test_fit_predict_and_threshold(at_smoke, tmp_path, capsys):
+    config, paths = at_smoke
+    folder = tmp_path / "bagel"
+    assert main(["fit", "--profile", "smoke", "--category", "bagel", "--out", str(folder)]) == 0
+    capsys.readouterr()
+    raw = paths.raw("mvtec3d") / "bagel" / "test"
+    record = experiments.read_record(Run("mvtec3d", "bagel", config), paths)
+    scores = dict(zip(record["samples"]["ids"], record["scores"]["product"], strict=True))
+    name, expected = next((k, v) for k, v in scores.items() if not k.startswith("test/good"))
+    defect, number = name.split("/")[1:]
+    pair = ["--rgb", str(raw / defect / "rgb" / f"{number}.png"), "--xyz", str(raw / defect / "xyz" / f"{number}.tiff")]
+    picture = tmp_path / "heat.png"
+    command = ["predict", "--detector", str(folder), *pair]
+    assert main([*command, "--json", "--out", str(picture)]) == 0
+    result = json.loads(capsys.readouterr().out)
+    # The raw pair, preprocessed in memory, scores as the stored features of the processed copy do.
+    assert result["score"] == pytest.approx(expected, rel=0.02)
+    assert Image.open(picture).width > 300
+    assert main([*command, "--threshold", str(2 * result["score"])]) == 0
+    assert capsys.readouterr().out.startswith("OK: score")
+    assert main([*command, "--threshold", str(0.5 * result["score"])]) == 0
+    assert capsys.readouterr().out.startswith("not OK: score")
+
+
+def test_bad_pairs(at_smoke, tmp_path, capsys):
+    config, paths = at_smoke
+    detector = Run("mvtec3d", "bagel", config).folder(paths) / "detector"
+    good = paths.raw("mvtec3d") / "bagel" / "test" / "good"
+    rgb, xyz = tmp_path / "a.png", tmp_path / "a.tiff"
+    number = sorted(p.stem for p in (good / "rgb").glob("*.png"))[0]
+
+    def message() -> str:
+        return refused(capsys, "predict", "--detector", str(detector), "--rgb", str(rgb), "--xyz", str(xyz))
+
+    assert str(rgb) in message()
+    shutil.copy(good / "rgb" / f"{number}.png", rgb)
+    assert str(xyz) in message()
+    whole = (good / "xyz" / f"{number}.tiff").read_bytes()
+    xyz.write_bytes(whole[: len(whole) // 2])
+    assert str(xyz) in message()
+    points = tifffile.imread(good / "xyz" / f"{number}.tiff")
+    tifffile.imwrite(xyz, points[:-1], photometric="rgb")
+    assert str(points.shape[0] - 1) in message()
+    tifffile.imwrite(xyz, np.zeros_like(points), photometric="rgb")
+    assert str(xyz) in message()
+    few = np.zeros_like(points)
+    few[40:44, 40:44] = points[40:44, 40:44]
+    tifffile.imwrite(xyz, few, photometric="rgb")
+    assert f"{xyz}: " in refused(
+        capsys, "predict", "--detector", str(detector), "--rgb", str(rgb), "--xyz", str(xyz), "--processed"
+    )
+    points[3, 4, 0] = np.nan
+    tifffile.imwrite(xyz, points, photometric="rgb")
+    assert str(xyz) in message()
+    assert "detector.json is missing" in refused(
+        capsys, "predict", "--detector", str(tmp_path), "--rgb", str(rgb), "--xyz", str(xyz)
+    )
+
+
+def test_methods_that_no_table_asked_for_has_are_refused(capsys):
+    assert "nothing to run" in refused(capsys, "run", "--profile", "smoke", "--table", "4", "--methods", "cfm")
+    assert "unknown method magic" in refused(capsys, "run", "--profile", "smoke", "--methods", "magic")
+    text = refused(capsys, "run", "--profile", "smoke", "--table", "1", "--set", "extractor_mode=train")
+    assert "--methods mafr" in text
+
+
+def test_a_compared_method_is_fitted_and_predicts_as_its_run(at_smoke, tmp_path, capsys):
+    config, paths = at_smoke
+    folder = tmp_path / "detector"
+    assert main(["fit", "--profile", "smoke", "--category", "bagel", "--method", "depthvm", "--out", str(folder)]) == 0
+    record = experiments.read_record(Run("mvtec3d", "bagel", config, method="depthvm"), paths)
+    scores = dict(zip(record["samples"]["ids"], record["scores"]["map"], strict=True))
+    name, expected = next((k, v) for k, v in scores.items() if not k.startswith("test/good"))
+    defect, number = name.split("/")[1:]
+    raw = paths.raw("mvtec3d") / "bagel" / "test" / defect
+    pair = ["--rgb", str(raw / "rgb" / f"{number}.png"), "--xyz", str(raw / "xyz" / f"{number}.tiff")]
+    capsys.readouterr()
+    assert main(["predict", "--detector", str(folder), *pair, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["score"] == pytest.approx(expected, rel=0.02)
+    assert result["threshold"] == pytest.approx(record["threshold"])

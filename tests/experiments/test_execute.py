@@ -1,0 +1,329 @@
+"""The grid of runs and the run store: what is shared, what is repeated, what survives an interruption."""
+
+import ctypes
+import dataclasses
+import itertools
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mafr.baseline_settings import PREFIXES, BaselineSettings
+from mafr.baselines.btf import BTF
+from mafr.baselines.methods import BASELINES, METHODS
+from mafr.config import FUSIONS, Config
+from mafr.data import few_shot
+from mafr.device import keep_freed_memory, release_freed_memory
+from mafr.errors import ConfigError, DataError, MafrError
+from mafr.experiments import experiments, outcomes
+from mafr.experiments.evaluation import all_metrics, fused_maps, map_metrics
+from mafr.experiments.experiments import (
+    Run,
+    all_runs,
+    execute,
+    load_maps,
+    load_residuals,
+    read_record,
+    run_all,
+    table_runs,
+)
+from mafr.experiments.outcomes import baseline_outcome
+from mafr.experiments.provenance import peak_megabytes
+from mafr.features.sources.splits import extract_features, load_features, load_split
+
+
+def test_the_grid_of_the_paper():
+    config = Config.preset("demo")
+    own = [len(table_runs(k, config, methods=("mafr",))) for k in (1, 2, 3, 4, 5)]
+    assert own == [20, 20, 40, 40, 10]
+    # Tables III-V reuse Table I's full runs of the paper's variant.
+    assert len(all_runs(config, methods=("mafr",))) == 20 + 20 + 30 + 30
+    assert len(all_runs(config, seeds=3, methods=("mafr",))) == 300
+    # The compared methods: ten of Table I, six of Table II, four of Table III with three numbers of shots.
+    assert len(all_runs(config)) == 100 + 100 + 60 + 120
+    assert {run.method for run in all_runs(config)} == set(METHODS)
+    assert [run.method for run in table_runs(2, config, ("paper",), ("cfm_m", "btf"))] == ["cfm_m"] * 10
+    with pytest.raises(ConfigError, match="unknown table 6"):
+        table_runs(6, config)
+
+
+def test_a_run_is_named_by_what_decides_its_result():
+    config = Config.preset("demo")
+    run = Run("mvtec3d", "bagel", config)
+    same = replace(config, shots=(1,), eyecandies_categories=("Lollipop",))
+    assert Run("mvtec3d", "bagel", same).digest == run.digest
+    others = [
+        Run("mvtec3d", "tire", config),
+        Run("mvtec3d", "bagel", config, shots=5),
+        Run("mvtec3d", "bagel", replace(config, seed=1)),
+        Run("mvtec3d", "bagel", replace(config, loss_terms=("sim",))),
+        Run("mvtec3d", "bagel", config.with_variant("released")),
+    ]
+    assert len({r.digest for r in [run, *others]}) == 6
+
+
+def test_a_setting_matters_to_the_methods_that_look_at_it():
+    config = Config.preset("demo")
+
+    def changed(method, **settings):
+        run = Run("mvtec3d", "bagel", config, method=method)
+        return run.digest != Run("mvtec3d", "bagel", replace(config, **settings), method=method).digest
+
+    every = {"seed": 1, "grid": 56, "blur": "box"}
+    assert all(changed(method, **{name: value}) for method in METHODS for name, value in every.items())
+    assert [m for m in METHODS if changed(m, cfm_epochs=3)] == ["cfm", "cfm_m"]
+    assert [m for m in METHODS if changed(m, bank_ratio=0.2)] == ["btf", "m3dm"]
+    assert [m for m in METHODS if changed(m, dropout=0.5)] == ["mafr"]
+    names = {f.name for f in dataclasses.fields(BaselineSettings)}
+    unowned = [name for name in names if not name.startswith(tuple(PREFIXES))]
+    assert not unowned
+    # Both variants of MAFR stand beside one run of a compared method.
+    assert table_runs(1, config, ("paper",), ("cfm",)) == table_runs(1, config, ("released",), ("cfm",))
+
+
+def test_the_record_of_a_compared_method_holds_what_the_tables_need(smoke):
+    config, paths = smoke
+    for method, dataset in (("btf", "mvtec3d"), ("depthvm", "mvtec3d"), ("cfm_m", "eyecandies")):
+        run = Run(dataset, config.categories(dataset)[0], config, method=method)
+        record = read_record(run, paths)
+        assert set(record["metrics"]) == set(record["scores"]) == {"map"}
+        assert record["memory"]["model_mb"] > 0 and record["timings"]["inference_s"] > 0
+        charged = [name for name in ("extract_rgb_s", "extract_xyz_s") if record["timings"][name] > 0]
+        read = {"btf": ["extract_rgb_s"], "depthvm": [], "cfm_m": ["extract_rgb_s", "extract_xyz_s"]}
+        assert charged == read[method]
+        assert ("query_s" in record["timings"]) == (method == "btf")
+        if method == "btf":
+            assert 0 < record["timings"]["query_s"] < record["timings"]["inference_s"]
+        maps, scores = load_maps(run, paths), record["scores"]["map"]
+        store = load_features(paths, dataset, run.category, "test", config)
+        assert maps.shape == (len(store), config.image_size, config.image_size)
+        labels = np.asarray(store.labels)
+        measured = map_metrics(torch.from_numpy(maps.astype(np.float32))[:, None], np.array(scores),
+                               store.gt(range(len(store))), labels, store.defects, config)  # fmt: skip
+        assert measured["i_auroc"] == record["metrics"]["map"]["i_auroc"]
+        # The stored maps are rounded to half precision.
+        assert measured["aupro_30"] == pytest.approx(record["metrics"]["map"]["aupro_30"], abs=0.01)
+
+
+@pytest.mark.parametrize("method", sorted(BASELINES))
+def test_compared_methods_give_the_same_results_again(smoke, tmp_path, method):
+    config, paths = smoke
+    dataset = "eyecandies" if method in ("cfm_m", "rgbd", "rgbcdn") else "mvtec3d"
+    run = Run(dataset, config.categories(dataset)[0], config, method=method)
+    first = read_record(run, paths)
+    second = execute(run, replace(paths, root=linked(paths, tmp_path)))
+    for name in ("metrics", "scores", "history", "threshold"):
+        assert second[name] == first[name]
+
+
+def test_times_of_full_runs_hold_what_few_shot_runs_may_find_computed(smoke, tmp_path):
+    """The FPFH of a sample may lie in a few-shot run's cache; a full run, which the cost table reads, computes them."""
+    config, paths = smoke
+    used = []
+
+    class Watched(BTF):
+        def train(self, split, indices, show):
+            used.append(split.cache)
+            super().train(split, indices, show)
+
+        def score(self, split, k):
+            used.append(split.cache)
+            return super().score(split, k)
+
+    category = config.categories("mvtec3d")[0]
+    splits = {name: load_split(paths, "mvtec3d", category, name, config) for name in ("train", "test", "validation")}
+    tested = len(splits["test"])
+    baseline_outcome(Watched(config), splits, [0, 1], keep=True)
+    assert set(used[: 1 + tested]) == {None}
+    used.clear()
+    baseline_outcome(Watched(config), splits, [0, 1], keep=False)
+    assert None not in used
+
+
+def linked(paths, folder):
+    """A root with the same data and features, and no runs."""
+    for name in ("data", "features"):
+        (folder / name).symlink_to(paths.root / name)
+    return folder
+
+
+def test_few_shot_subsets_are_nested_and_never_repeat():
+    subsets = [few_shot(n, 80, seed=115) for n in (5, 10, 50, 80)]
+    for small, large in itertools.pairwise(subsets):
+        assert set(small) < set(large)
+    assert [len(set(s)) for s in subsets] == [5, 10, 50, 80]
+    assert few_shot(5, 80, seed=1) != subsets[0]
+    with pytest.raises(MafrError, match="81"):
+        few_shot(81, 80, seed=0)
+
+
+def test_a_record_holds_what_the_tables_and_a_reader_need(smoke):
+    config, paths = smoke
+    record = read_record(Run("mvtec3d", "bagel", config), paths)
+    assert set(record["metrics"]) == set(FUSIONS)
+    assert Config.from_dict(record["config"]) == config
+    assert record["counts"] == {
+        "train": config.mvtec3d_train,
+        "validation": config.validation_count,
+        "test_good": config.test_good,
+        "test_defective": config.test_defective,
+    }
+    for values in record["metrics"].values():
+        assert all(0 <= values[name] <= 1 for name in ("i_auroc", "p_auroc", "aupro_30", "aupro_01", "aupro99_30"))
+        assert values["i_auroc_low"] <= values["i_auroc"] <= values["i_auroc_high"]
+    for name in ("seed", "versions", "git_commit", "data_fingerprint", "timings", "memory", "threshold", "history"):
+        assert name in record
+
+
+def test_the_peak_of_memory_is_the_process_s_own():
+    """Not that of the process which started it."""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("needs /proc")
+    code = "from mafr.experiments.provenance import peak_megabytes; print(peak_megabytes())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 1 < float(done.stdout) < 100 < peak_megabytes()  # torch is loaded here, not there
+
+
+def test_a_run_begins_without_the_memory_that_the_one_before_has_freed(smoke, monkeypatch):
+    config, paths = smoke
+    released = []
+    monkeypatch.setattr(experiments, "release_freed_memory", lambda: released.append(True))
+    execute(Run("mvtec3d", "bagel", replace(config, seed=8), 2), paths)
+    assert released == [True]
+    if not hasattr(ctypes.CDLL(None), "malloc_trim"):
+        pytest.skip("needs glibc")
+
+    def resident() -> float:
+        rows = Path("/proc/self/status").read_text().splitlines()
+        return next(int(row.split()[1]) / 1024 for row in rows if row.startswith("RssAnon:"))
+
+    keep_freed_memory()
+    release_freed_memory()  # gaps of other tests, which the blocks might fill
+    before = resident()
+    blocks = [torch.ones(2**18) for _ in range(300)]  # 1 MB each
+    del blocks[:-1]  # the last one lies above the gap
+    assert resident() - before > 200
+    release_freed_memory()
+    assert resident() - before < 100
+
+
+def test_stored_residuals_give_the_stored_metrics(smoke):
+    config, paths = smoke
+    run = Run("mvtec3d", "bagel", config)
+    store = load_features(paths, "mvtec3d", "bagel", "test", config)
+    psi_rgb, psi_xyz, valid = load_residuals(run, paths)
+    everything = range(len(store))
+    mask = torch.from_numpy(store.mask(everything))[:, None]
+    labels = np.asarray(store.labels)
+    metrics, _ = all_metrics(psi_rgb, psi_xyz, valid, mask, store.gt(everything), labels, store.defects, config)
+    assert metrics == read_record(run, paths)["metrics"]
+    maps = fused_maps(psi_rgb, psi_xyz, valid, mask, config, "product")
+    assert maps.shape == (len(store), 1, config.image_size, config.image_size)
+    with pytest.raises(MafrError, match="good and anomalous"):
+        all_metrics(psi_rgb, psi_xyz, valid, mask, store.gt(everything), 0 * labels, store.defects, config)
+
+
+def test_finished_runs_are_read_and_changed_ones_repeated(smoke, monkeypatch):
+    config, paths = smoke
+    trained = []
+    monkeypatch.setattr(outcomes, "Detector", lambda c: trained.append(c) or pytest.fail("trained again"))
+    assert execute(Run("mvtec3d", "bagel", config), paths)["profile"] == "smoke"
+    assert not trained
+    with pytest.raises(pytest.fail.Exception):
+        execute(Run("mvtec3d", "bagel", replace(config, seed=7)), paths)
+
+
+def test_finished_runs_of_one_category_are_found_with_one_look_at_the_data(smoke, monkeypatch):
+    config, paths = smoke
+    runs = [run for run in table_runs(5, config) if run.category == "bagel"]
+    runs += [replace(run, config=replace(run.config, seed=3), shots=2) for run in runs]
+    first, looks, look = run_all(runs, paths), [], experiments._splits
+    monkeypatch.setattr(experiments, "_splits", lambda run, paths: looks.append(run) or look(run, paths))
+    assert run_all(runs, paths) == first
+    assert len(runs) > 1 and len(looks) == 1
+
+
+def test_repeated_runs_are_equal_whatever_the_workers(smoke, tmp_path):
+    config, paths = smoke
+    runs = [Run("mvtec3d", c, replace(config, seed=3), 2) for c in config.categories("mvtec3d")]
+    first = run_all(runs, paths, workers=1)
+    for run in runs:
+        (run.folder(paths) / "metrics.json").unlink()
+    second = run_all(runs, paths, workers=2)
+    for a, b in zip(first, second, strict=True):
+        for name in ("metrics", "scores", "history", "threshold", "run_digest", "data_fingerprint"):
+            assert a[name] == b[name]
+
+
+def test_an_interrupted_write_leaves_no_record_and_the_others_intact(smoke, monkeypatch):
+    config, paths = smoke
+    run = Run("mvtec3d", "bagel", replace(config, seed=4), 2)
+    before = sorted(paths.runs("mvtec3d").glob("*/*/metrics.json"))
+
+    def full_disk(*arguments, **named):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mafr.paths.Path.write_bytes", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        execute(run, paths)
+    monkeypatch.undo()
+    assert sorted(paths.runs("mvtec3d").glob("*/*/metrics.json")) == before
+    assert not list(run.folder(paths).rglob("*.tmp"))
+    assert execute(run, paths)["seed"] == 4
+
+
+def test_a_full_disk_while_features_are_written_is_an_error_and_leaves_nothing(smoke, monkeypatch):
+    config, paths = smoke
+    other = replace(config, groups=48)
+
+    def full_disk(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full_disk)
+    folder = paths.features("mvtec3d") / "bagel"
+    before = sorted(folder.iterdir())
+    with pytest.raises(OSError, match="No space left"):
+        extract_features(paths, other, "mvtec3d", ["bagel"])
+    assert sorted(folder.iterdir()) == before
+
+
+def test_anomalous_training_samples_are_refused(smoke, monkeypatch):
+    config, paths = smoke
+
+    def mislabelled(*arguments):
+        store = load_features(*arguments)
+        if store.split == "train":
+            store.labels[1] = 1
+        return store
+
+    monkeypatch.setattr(experiments, "load_features", mislabelled)
+    with pytest.raises(DataError, match=r"train/good/\d+ is an anomalous sample"):
+        execute(Run("mvtec3d", "bagel", replace(config, seed=6)), paths)
+
+
+def test_a_damaged_record_is_named(smoke, tmp_path):
+    config, paths = smoke
+    run = Run("mvtec3d", "bagel", replace(config, seed=5))
+    path = run.folder(paths) / "metrics.json"
+    path.parent.mkdir(parents=True)
+    for content in ("{", "{}", "[]"):
+        path.write_text(content)
+        with pytest.raises(DataError, match=r"metrics\.json is damaged"):
+            read_record(run, paths)
+    (path.parent / "residuals.npz").write_bytes(b"PK cut off")
+    with pytest.raises(DataError, match=r"residuals\.npz is damaged"):
+        load_residuals(run, paths)
+    shutil.rmtree(path.parent)  # other tests read every record of this store
+    assert json.loads((Run("mvtec3d", "bagel", config).folder(paths) / "metrics.json").read_text())
+
+
+def test_missing_features_name_the_command(smoke):
+    config, paths = smoke
+    with pytest.raises(DataError, match="mafr features --profile smoke"):
+        load_features(paths, "mvtec3d", "bagel", "test", replace(config, groups=32))

@@ -1,0 +1,187 @@
+"""The notebooks as a reader meets them: short cells, clean sources, and a clean run from top to bottom."""
+
+import ast
+import json
+import re
+import statistics
+from pathlib import Path
+
+import nbformat
+import pytest
+from support.places import CHECKOUT
+
+from mafr.experiments.executed import tidied
+from mafr.experiments.reproduce import run_notebooks
+
+NOTEBOOKS = CHECKOUT / "notebooks"
+# Each notebook and what of the paper it must speak of.
+SUBJECTS = {
+    "01_data_exploration": ("MVTec 3D-AD", "Eyecandies", "2,656"),
+    "02_method": tuple(rf"\tag{{{k}}}" for k in range(1, 9)),
+    "03_table1_mvtec3d": ("Table I", "MVTec 3D-AD"),
+    "04_table2_eyecandies": ("Table II", "Eyecandies"),
+    "05_table3_few_shot": ("Table III", "few"),
+    "06_table4_loss_ablation": ("Table IV", "loss"),
+    "07_table5_fusion_ablation": ("Table V", r"\Psi"),
+    "08_figure2_qualitative": ("Fig",),
+    "09_heatmap_explorer": ("Fig",),
+    "10_paper_and_code": ("released", "Table"),
+    "11_compared_methods": ("CFM-M", "BTF", "M3DM", "AST", "RGB-cD-n", "f-AnoGAN", r"\Psi"),
+}
+TABLES = {"03": "Table I.", "04": "Table II.", "05": "Table III.", "06": "Table IV.", "07": "Table V."}
+each_notebook = pytest.mark.parametrize("name", SUBJECTS)
+
+
+def source(name: str) -> nbformat.NotebookNode:
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=nbformat.NO_CONVERT)
+    nbformat.validate(notebook)
+    return notebook
+
+
+def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def prose(notebook: nbformat.NotebookNode) -> str:
+    return "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+
+
+def test_all_notebooks_are_known():
+    assert {path.stem for path in NOTEBOOKS.glob("*.ipynb")} == set(SUBJECTS)
+
+
+@each_notebook
+def test_source_is_stripped_and_stable(name):
+    notebook = source(name)
+    assert (notebook.nbformat, notebook.nbformat_minor) >= (4, 5)
+    assert notebook.metadata.kernelspec.name == "python3"
+    for cell in code_cells(notebook):
+        assert cell.outputs == []
+        assert cell.execution_count is None
+    ids = [cell.id for cell in notebook.cells]
+    assert len(set(ids)) == len(ids)
+    # Names, not the random ids that editors make: differences between versions stay readable.
+    assert not [cell_id for cell_id in ids if re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f-]+)?", cell_id)]
+
+
+@each_notebook
+def test_parameters(name):
+    tagged = [c for c in code_cells(source(name)) if "parameters" in c.metadata.get("tags", [])]
+    assert len(tagged) == 1
+    values = {}
+    for statement in ast.parse(tagged[0].source).body:
+        assert isinstance(statement, ast.Assign), "the parameters cell only assigns"
+        values[statement.targets[0].id] = ast.literal_eval(statement.value)
+    assert values["profile"] == "demo"
+    assert values["data_root"] is None
+
+
+@each_notebook
+def test_cells_are_short_and_define_no_classes(name):
+    cells = code_cells(source(name))
+    lengths = [len(cell.source.splitlines()) for cell in cells]
+    assert statistics.median(lengths) < 10
+    assert max(lengths) <= 25
+    for cell in cells:
+        tree = ast.parse(re.sub(r"^[%!].*$", "", cell.source, flags=re.MULTILINE))
+        for node in ast.walk(tree):
+            assert not isinstance(node, ast.ClassDef)
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 20, f"{node.name} belongs into a module"
+
+
+@each_notebook
+def test_prose_names_its_subject_and_the_difference(name):
+    text = prose(source(name))
+    assert text.lstrip().startswith("# ")
+    for subject in SUBJECTS[name]:
+        assert subject in text
+    assert "Our remark" in text or "our remark" in text
+    assert re.search(r"[Ww]hat the paper says|[Tt]he paper", text)
+
+
+def test_executed_notebooks_hold_nothing_that_changes_with_the_execution():
+    """Two executions that differ in paths, times, widget ids and in where the kernel cut the texts."""
+
+    def execution(root, ids, texts):
+        state = {ids[0]: {"state": {"value": 1}}, ids[1]: {"state": {"children": [f"IPY_MODEL_{ids[0]}"]}}}
+        if ids[1] < ids[0]:
+            state = dict(reversed(state.items()))
+        said = [{"output_type": "stream", "name": "stdout", "text": text} for text in texts]
+        view = {"application/vnd.jupyter.widget-view+json": {"model_id": ids[1]}}
+        shown = {"output_type": "display_data", "data": view, "metadata": {}}
+        papermill = {"papermill": {"duration": len(texts)}}
+        cells = [
+            {"cell_type": "markdown", "id": "a", "metadata": {}, "source": f"{root}/runs"},
+            {"cell_type": "code", "id": ids[0][:8], "metadata": {**papermill, "tags": ["injected-parameters"]},
+             "outputs": [*said, shown, {"output_type": "stream", "name": "stderr", "text": ["x"]}]},
+        ]  # fmt: skip
+        widgets = {"application/vnd.jupyter.widget-state+json": {"state": state}}
+        return json.dumps({"cells": cells, "metadata": {**papermill, "widgets": widgets}})
+
+    one = tidied(execution("/home/a", ["1" * 32, "2" * 32], [["first\n", "sec"], "ond\nthird"]), Path("/home/a"))
+    other = tidied(execution("/opt/b", ["f" * 32, "e" * 32], [["first\n"], ["second\n", "third"]]), Path("/opt/b"))
+    assert one == other
+    cells, widgets = json.loads(one)["cells"], json.loads(one)["metadata"]["widgets"]
+    outputs, state = cells[1]["outputs"], widgets["application/vnd.jupyter.widget-state+json"]["state"]
+    assert cells[0]["source"] == "./runs"
+    assert [output.get("text") for output in outputs] == [["first\n", "second\n", "third"], None, ["x"]]
+    shown = outputs[1]["data"]["application/vnd.jupyter.widget-view+json"]["model_id"]
+    assert state[shown]["state"]["children"] == [f"IPY_MODEL_{next(name for name in state if name != shown)}"]
+
+
+@pytest.fixture(scope="module")
+def executed(smoke):
+    """Every notebook, run once in the smoke profile: {name: executed notebook}."""
+    config, paths = smoke
+    written = run_notebooks(config, paths, workers=2)
+    return {path.stem: nbformat.read(path, as_version=4) for path in written}
+
+
+def texts(notebook: nbformat.NotebookNode) -> str:
+    """All that its outputs say, as text."""
+    parts = []
+    for cell in code_cells(notebook):
+        for output in cell.outputs:
+            data = output.get("data", {})
+            parts += [output.get("text", ""), data.get("text/plain", ""), data.get("text/markdown", "")]
+    return "\n".join(parts)
+
+
+@pytest.mark.slow
+@each_notebook
+def test_runs_cleanly(executed, name):
+    for cell in code_cells(executed[name]):
+        for output in cell.outputs:
+            assert output.output_type != "error", f"{cell.id}: {output.get('evalue')}"
+            assert output.get("name") != "stderr", f"{cell.id}: {output.get('text')}"
+    assert "Warning" not in texts(executed[name])
+    assert str(NOTEBOOKS.parent) not in str(executed[name])  # nothing of this machine
+    written = [cell for cell in executed[name].cells if "injected-parameters" in cell.metadata.get("tags", [])]
+    assert [cell.id for cell in written] == ["injected-parameters"]  # papermill draws one anew each time
+
+
+@pytest.mark.slow
+@each_notebook
+def test_shows_pictures_and_says_that_the_data_is_generated(executed, name):
+    cells = code_cells(executed[name])
+    assert any("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs)
+    assert re.search("generated", texts(executed[name]), flags=re.IGNORECASE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", TABLES)
+def test_shows_its_table_with_paper_and_ours(executed, number):
+    name = next(name for name in SUBJECTS if name.startswith(number))
+    shown = texts(executed[name])
+    assert f"### {TABLES[number]}" in shown
+    assert "Published" in shown
+    assert "Measured" in shown
+
+
+@pytest.mark.slow
+def test_finished_notebooks_are_not_run_again(executed, smoke):
+    config, paths = smoke
+    before = {path: path.stat().st_mtime_ns for path in paths.executed.glob("*.ipynb")}
+    run_notebooks(config, paths, workers=2)
+    assert {path: path.stat().st_mtime_ns for path in paths.executed.glob("*.ipynb")} == before
