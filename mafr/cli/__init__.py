@@ -1,5 +1,7 @@
-"""The command line, `mafr COMMAND`: `parser` says which commands and options there are, `commands` what they do.
+"""The command line, `mafr COMMAND`: one file a group of commands, put together in `parser`.
 
+In a group's file the function that adds a command's options stands above the one that runs it. `options` holds what
+commands share. Heavy imports wait until a command needs them: `mafr --help` is quick and loads no torch.
 `main` is what the installed script and `python -m mafr.cli` run.
 """
 

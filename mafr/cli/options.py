@@ -1,19 +1,62 @@
-"""What the options of a command mean: settings, places, variants, workers."""
+"""The options that commands share, and what they mean: settings, places, methods, variants, workers."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from mafr.baselines.methods import METHODS, check_methods
-from mafr.config import UNTRAINED, VARIANTS, Config
+from mafr.config import PROFILES, UNTRAINED, VARIANTS, Config
 from mafr.errors import ConfigError
 from mafr.parallel.progress import Workers
 from mafr.paths import Paths
+
+Commands = argparse._SubParsersAction  # what `add_subparsers` returns; argparse has no public name for it
+HELP_AS_WRITTEN = argparse.RawDescriptionHelpFormatter
+BESIDE = f"the methods of Tables I-III, of {','.join(METHODS)} (default: all; mafr is always there)"
+
+
+def add_command(
+    commands: Commands,
+    name: str,
+    run: Callable[[argparse.Namespace], None],
+    text: str,
+    *,
+    parallel: bool = True,
+    cluster: bool = False,
+    methods: str = "",
+    variant: str = "paper",
+    profile: str = "demo",
+) -> argparse.ArgumentParser:
+    """Add a command that takes settings; returns its parser, for the options of its own.
+
+    run: what it does. parallel, cluster: whether it has --workers, --scheduler. methods: the help of --methods,
+    if it has that option. variant, profile: the defaults; only a command whose default is both takes both.
+    """
+    sub = commands.add_parser(name, help=text, description=text, formatter_class=HELP_AS_WRITTEN)
+    sub.set_defaults(run=run)
+    sub.add_argument("--profile", choices=PROFILES, default=profile, help=f"how large (default: {profile})")
+    both = (*VARIANTS, "both") if variant == "both" else VARIANTS
+    text = "the paper's text, the authors' released code" + (", or both" if variant == "both" else "")
+    sub.add_argument("--variant", choices=both, default=variant, help=f"{text} (default: {variant})")
+    sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="settings",
+                     help="change a setting, e.g. --set epochs=3; `mafr config` lists them")  # fmt: skip
+    sub.add_argument("--random-weights", action="store_true", help="untrained backbones, to test or time the code: "
+                     "numbers mean nothing, and every output says so")  # fmt: skip
+    sub.add_argument("--data-root", metavar="DIR", help="folder with raw/ and processed/ data of your own")
+    if parallel:
+        sub.add_argument("--workers", type=int, metavar="N", help="local processes (default: one a processor; "
+                         "for features and runs on GPUs, one a GPU)")  # fmt: skip
+    if methods:
+        sub.add_argument("--methods", type=names, metavar="A,B", help=methods)
+    if cluster:
+        sub.add_argument("--scheduler", metavar="ADDRESS", help="send the work to the Dask cluster with this "
+                         "scheduler, like tcp://host:8786; its workers must see the same files")  # fmt: skip
+    return sub
 
 
 def numbers(text: str) -> tuple[int, ...]:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -38,6 +40,13 @@ def test_help_teaches(capsys):
     text = capsys.readouterr().out
     assert "mafr reproduce --profile smoke" in text
     assert "mafr predict --detector" in text
+
+
+def test_help_loads_no_torch():
+    show = "import sys; from mafr.cli.parser import build_parser; build_parser().format_help()"
+    show += "; print('torch' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["False"]
 
 
 def test_config_prints_every_setting(capsys):

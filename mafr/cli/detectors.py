@@ -1,0 +1,113 @@
+"""Commands that make and use a detector: `fit`, `predict`, `import-released`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from mafr.baselines.methods import BASELINES, MAFR, METHODS, baseline_settings
+from mafr.cli.options import HELP_AS_WRITTEN, Commands, add_command, read_settings
+from mafr.config import DATASETS, UNTRAINED
+from mafr.errors import ConfigError, DataError
+
+
+def add_fit(commands: Commands) -> None:
+    sub = add_command(commands, "fit", fit_detector, "train and save a detector on a category of your own",
+                      parallel=False)  # fmt: skip
+    sub.add_argument("--dataset", choices=DATASETS, default="mvtec3d")
+    sub.add_argument("--category", required=True)
+    sub.add_argument("--method", choices=METHODS, default=MAFR, metavar="M", help="mafr (default) or a compared "
+                     f"method: {', '.join(BASELINES)}")  # fmt: skip
+    sub.add_argument("--out", required=True, metavar="DIR", help="folder for the detector")
+
+
+def fit_detector(arguments: argparse.Namespace) -> None:
+    """A detector of a category of one's own, saved."""
+    from mafr.baselines.registry import baseline_class
+    from mafr.data import open_dataset
+    from mafr.detector import Detector
+
+    config, paths = read_settings(arguments)
+    method = arguments.method
+    untrained = Detector(config) if method == MAFR else baseline_class(method)(baseline_settings(config))
+    root = paths.processed(arguments.dataset)
+    # Both are opened first, so that a missing validation folder costs no training.
+    data = arguments.dataset, root, arguments.category
+    train, validation = (open_dataset(*data, split, config) for split in ("train", "validation"))
+    detector = untrained.fit(train)
+    threshold = detector.calibrate(validation)
+    detector.save(arguments.out)
+    origin = f"the {config.quantile:.0%} quantile of the good validation scores"
+    print(f"detector in {arguments.out}; threshold {threshold:.4f}, {origin}")
+    if config.random_weights:
+        print(UNTRAINED)
+
+
+def add_predict(commands: Commands) -> None:
+    text = "score one RGB + xyz pair with a saved detector"
+    sub = commands.add_parser("predict", help=text, formatter_class=HELP_AS_WRITTEN)
+    sub.set_defaults(run=predict_pair)
+    sub.add_argument("--detector", required=True, metavar="DIR", help="a folder written by `mafr fit`")
+    sub.add_argument("--rgb", required=True, metavar="FILE", help="image, png")
+    sub.add_argument("--xyz", required=True, metavar="FILE", help="organised point cloud: H x W x 3 tiff in metres, "
+                     "PLY or PCD; or a depth image")  # fmt: skip
+    sub.add_argument("--intrinsics", metavar="FILE", help="camera of a depth image, or unit of a PLY or PCD file: json "
+                     "with fx, fy, cx, cy, depth_scale, unit")  # fmt: skip
+    sub.add_argument("--processed", action="store_true", help="the scan is from a processed copy already")
+    sub.add_argument("--threshold", type=float, help="instead of the detector's own")
+    sub.add_argument("--out", metavar="FILE", help="heatmap picture, png")
+    sub.add_argument("--json", action="store_true", help="machine-readable result")
+
+
+def predict_pair(arguments: argparse.Namespace) -> None:
+    """One pair scored by a saved detector."""
+    from mafr.baselines.registry import load_detector
+    from mafr.data import load_pair
+
+    detector = load_detector(arguments.detector)
+    threshold = detector.threshold if arguments.threshold is None else arguments.threshold
+    if threshold is None:
+        raise ConfigError(f"{arguments.detector} has no threshold of its own; give one with --threshold")
+    plane = None if arguments.processed else detector.config.plane
+    sample = load_pair(arguments.rgb, arguments.xyz, detector.config, plane, arguments.intrinsics)
+    try:
+        prediction = detector.predict(sample)
+    except DataError as error:
+        raise DataError(f"{arguments.xyz}: {str(error).strip()}") from error
+    verdict = "OK" if prediction.score <= threshold else "not OK"
+    picture, warning = None, UNTRAINED if detector.config.random_weights else ""
+    if arguments.out:
+        from mafr.figures.figure2 import save_heatmap
+
+        picture = str(save_heatmap(sample, prediction, threshold, Path(arguments.out), warning))
+    if arguments.json:
+        result = {"score": prediction.score, "threshold": threshold, "verdict": verdict, "picture": picture}
+        print(json.dumps(result | ({"warning": warning} if warning else {})))
+        return
+    source = f"the {detector.config.quantile:.0%} quantile of good validation scores"
+    print(f"{verdict}: score {prediction.score:.4f}, threshold {threshold:.4f}", end=" ")
+    print(f"({source if arguments.threshold is None else 'as given'})")
+    if warning:
+        print(warning)
+    if picture:
+        print(f"heatmap in {picture}")
+
+
+def add_import_released(commands: Commands) -> None:
+    sub = add_command(commands, "import-released", import_released, "make a detector of the released code's "
+                      "checkpoints", parallel=False, variant="released", profile="full")  # fmt: skip
+    place = sub.add_mutually_exclusive_group(required=True)
+    place.add_argument("--folder", metavar="DIR", help="with fusion_encoder_*.pth, decoder_2D_*.pth, decoder_3D_*.pth")
+    place.add_argument("--files", nargs=3, metavar="FILE", help="the three files, where a folder holds more")
+    sub.add_argument("--out", required=True, metavar="DIR", help="folder for the detector")
+
+
+def import_released(arguments: argparse.Namespace) -> None:
+    """A detector from the released code's checkpoints."""
+    from mafr.detector import Detector
+
+    config, _ = read_settings(arguments)
+    detector = Detector.from_released(arguments.folder or arguments.files, config)
+    detector.save(arguments.out)
+    print(f"detector in {arguments.out}; it has no threshold of its own: give `mafr predict` one with --threshold")

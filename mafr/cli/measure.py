@@ -1,0 +1,54 @@
+"""Commands that measure speed and precision: `bench`, `precision`."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from mafr.cli.options import Commands, add_command, chosen_stages, chosen_variants, numbers, read_settings
+from mafr.errors import ConfigError
+
+
+def add_bench(commands: Commands) -> None:
+    sub = add_command(commands, "bench", time_paths, "time the plain path against the product path, with untrained "
+                      "weights", parallel=False, variant="both", profile="full")  # fmt: skip
+    sub.add_argument("--valid", type=numbers, default=(25, 60, 100), metavar="25,60,…",
+                     help="valid pixels, per cent (default: 25,60,100)")  # fmt: skip
+    sub.add_argument("--stages", default="", metavar="A,B", help="only these of extraction,training step,inference "
+                     "from tokens,sample to map,metrics")  # fmt: skip
+    sub.add_argument("--repeats", type=int, default=2, metavar="N", help="repetitions; the best counts (default: 2)")
+    sub.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one")
+    sub.add_argument("--out", metavar="FILE", help="the same as json")
+
+
+def time_paths(arguments: argparse.Namespace) -> None:
+    """The plain path against the product path, timed."""
+    from mafr.bench.bench import STAGES, as_json, bench, report
+    from mafr.paths import write_json
+
+    config, _ = read_settings(arguments)
+    if arguments.device:
+        config = replace(config, device=arguments.device)
+    stages = chosen_stages(arguments, tuple(STAGES))
+    if arguments.repeats < 1 or not all(0 < share <= 100 for share in arguments.valid):
+        raise ConfigError("--repeats must be at least 1, and the shares of --valid in 1 to 100")
+    shares = [share / 100 for share in arguments.valid]
+    machine, rows = bench(config, chosen_variants(arguments), shares, stages, arguments.repeats)
+    print(report(machine, rows))
+    if arguments.out:
+        write_json(Path(arguments.out), as_json(machine, rows))
+
+
+def add_precision(commands: Commands) -> None:
+    sub = add_command(commands, "precision", compare_precision, "measure what bfloat16 changes in the results of "
+                      "Table I", variant="both")  # fmt: skip
+    sub.add_argument("--train", action="store_true", help="also train in bfloat16, once a run")
+
+
+def compare_precision(arguments: argparse.Namespace) -> None:
+    """What bfloat16 changes in Table I's metrics."""
+    from mafr.bench.precision import precision_effect, report
+
+    config, paths = read_settings(arguments)
+    print(report(precision_effect(config, paths, chosen_variants(arguments), arguments.train, arguments.workers)))

@@ -1,0 +1,153 @@
+"""Commands that make runs and what is made of them: `reproduce`, `run`, `tables`, `figures`, `notebooks`."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+
+from mafr.baselines.methods import MAFR, METHODS, baseline_settings, title
+from mafr.cli.options import (
+    BESIDE,
+    Commands,
+    add_command,
+    chosen_methods,
+    chosen_stages,
+    chosen_variants,
+    chosen_workers,
+    numbers,
+    read_settings,
+)
+from mafr.config import DATASETS, UNTRAINED
+from mafr.errors import ConfigError
+
+
+def add_reproduce(commands: Commands) -> None:
+    sub = add_command(commands, "reproduce", reproduce_all, "regenerate every table, figure and notebook",
+                      cluster=True, variant="both", methods=BESIDE)  # fmt: skip
+    sub.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds; several give mean ± deviation")
+    sub.add_argument("--tables", type=numbers, default=(1, 2, 3, 4, 5), metavar="1,2,…", help="only these")
+    sub.add_argument("--stages", default="", metavar="A,B", help="only these of data,features,runs,tables,figures,"
+                     "notebooks")  # fmt: skip
+
+
+def reproduce_all(arguments: argparse.Namespace) -> None:
+    """Every table, figure and notebook."""
+    from mafr.experiments.reproduce import STAGES, reproduce
+
+    config, paths = read_settings(arguments)
+    stages = chosen_stages(arguments, STAGES)
+    variants = chosen_variants(arguments)
+    seeds, tables, methods = arguments.seeds, arguments.tables, chosen_methods(arguments)
+    with chosen_workers(arguments, config, paths) as crew:
+        cluster = crew if arguments.scheduler else None
+        reproduce(config, paths, arguments.workers, variants, seeds, tables, stages, cluster, methods)
+    print(f"tables in {paths.tables}, figures in {paths.figures}, notebooks in {paths.executed}")
+
+
+def add_run(commands: Commands) -> None:
+    sub = add_command(commands, "run", make_runs, "train and score: the runs of tables, or of one category",
+                      cluster=True, variant="both", methods=f"only these of {','.join(METHODS)} (default: all of a "
+                      "table; of a category mafr)")  # fmt: skip
+    sub.add_argument("--table", type=numbers, default=(), metavar="1,2,…", help="the runs of these tables")
+    sub.add_argument("--dataset", choices=DATASETS, default="mvtec3d")
+    sub.add_argument("--category", help="one category instead of tables")
+    sub.add_argument("--shots", type=int, help="training samples; default all")
+    sub.add_argument("--seeds", type=int, default=1, metavar="N")
+
+
+def make_runs(arguments: argparse.Namespace) -> None:
+    """Runs of tables or of one category, with their metrics printed."""
+    from mafr.baselines.registry import feature_config
+    from mafr.experiments.experiments import Run, all_runs, run_all
+    from mafr.features.sources.splits import extract_features
+    from mafr.features.weights.files import method_files, provide_files
+
+    config, paths = read_settings(arguments)
+    variants, methods = chosen_variants(arguments), chosen_methods(arguments)
+    if arguments.category:
+        if arguments.table:
+            raise ConfigError("give --category or --table, not both")
+        if arguments.methods is None:
+            methods = (MAFR,)
+        entries = [(m, baseline_settings(config)) for m in methods if m != MAFR]
+        entries += [(MAFR, config.with_variant(v)) for v in variants if MAFR in methods]
+        runs = [
+            Run(arguments.dataset, arguments.category, replace(c, seed=c.seed + k), arguments.shots, method)
+            for method, c in entries
+            for k in range(arguments.seeds)
+        ]
+    else:
+        if arguments.shots is not None:
+            raise ConfigError("--shots goes with --category; for Table III change the setting: --set shots=5,10")
+        runs = all_runs(config, arguments.table or (1, 2, 3, 4, 5), variants, arguments.seeds, methods)
+    if not runs:
+        raise ConfigError("these tables have none of these methods: nothing to run")
+    provide_files(config, paths.weights, method_files(config, {run.method for run in runs}))
+    with chosen_workers(arguments, config, paths) as workers:
+        if arguments.category:
+            wanted = [feature_config(run.method, run.config) for run in runs]
+            for settings in {c.feature_digest(): c for c in wanted}.values():
+                extract_features(paths, settings, arguments.dataset, [arguments.category], workers)
+        records = run_all(runs, paths, workers)
+    for record in records:
+        _print_record(record)
+
+
+def _print_record(record: dict) -> None:
+    shots = "all" if record["shots"] is None else record["shots"]
+    what = title(record["method"])
+    if record["method"] == MAFR:
+        what += f"  {record['variant']}  loss {'+'.join(record['loss_terms'])}"
+    print(f"{record['dataset']}/{record['category']}  {what}  shots {shots}")
+    if record["config"]["random_weights"]:
+        print(f"  {UNTRAINED}")
+    print(f"  {'map':8} I-AUROC  P-AUROC  AUPRO@30%  AUPRO@1%")
+    for how, m in record["metrics"].items():
+        print(f"  {how:8} {m['i_auroc']:7.3f}  {m['p_auroc']:7.3f}  {m['aupro_30']:9.3f}  {m['aupro_01']:8.3f}")
+
+
+def add_tables(commands: Commands) -> None:
+    sub = add_command(commands, "tables", write_tables, "write the tables from the stored runs", parallel=False,
+                      variant="both", methods=BESIDE)  # fmt: skip
+    sub.add_argument("--seeds", type=int, default=1, metavar="N")
+    sub.add_argument("--tables", type=numbers, default=(1, 2, 3, 4, 5), metavar="1,2,…", help="only these")
+
+
+def write_tables(arguments: argparse.Namespace) -> None:
+    """The tables, from the stored runs."""
+    from mafr.experiments.reproduce import make_tables
+
+    config, paths = read_settings(arguments)
+    variants, methods = chosen_variants(arguments), chosen_methods(arguments)
+    for path in make_tables(config, paths, variants, arguments.seeds, arguments.tables, methods):
+        print(path)
+
+
+def add_figures(commands: Commands) -> None:
+    add_command(commands, "figures", draw_figures, "draw the figures from the stored runs", variant="both")
+
+
+def draw_figures(arguments: argparse.Namespace) -> None:
+    """The figures, from the stored runs."""
+    from mafr.experiments.reproduce import make_figures
+
+    config, paths = read_settings(arguments)
+    for path in make_figures(config, paths, chosen_variants(arguments), arguments.workers):
+        print(path)
+
+
+def add_notebooks(commands: Commands) -> None:
+    sub = add_command(commands, "notebooks", execute_notebooks, "execute the notebooks by papermill")
+    sub.add_argument("names", nargs="*", metavar="NAME", help="only those that begin so, e.g. 02")
+    sub.add_argument("--force", action="store_true", help="also those that are up to date")
+
+
+def execute_notebooks(arguments: argparse.Namespace) -> None:
+    """The notebooks, with all that they need."""
+    from mafr.experiments.reproduce import reproduce, run_notebooks
+
+    config, paths = read_settings(arguments)
+    # All that they need first: kernels that run at the same time must not make the same files.
+    reproduce(config, paths, arguments.workers, stages=("data", "features", "runs"))
+    for path in run_notebooks(config, paths, arguments.workers, arguments.names, arguments.force):
+        print(path)
