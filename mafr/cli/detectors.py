@@ -78,7 +78,7 @@ def predict_pair(arguments: argparse.Namespace) -> None:
     verdict = "OK" if prediction.score <= threshold else "not OK"
     picture, warning = None, UNTRAINED if detector.config.random_weights else ""
     if arguments.out:
-        from mafr.figures.figure2 import save_heatmap
+        from mafr.figures.samples import save_heatmap
 
         picture = str(save_heatmap(sample, prediction, threshold, Path(arguments.out), warning))
     if arguments.json:

@@ -93,7 +93,7 @@ def make_tables(
 
 def make_figures(config: Config, paths: Paths, variants: Sequence[str], workers: int | None = 1) -> list[Path]:
     """Draw the figures from the stored runs."""
-    from mafr.figures.figure2 import write_figures
+    from mafr.figures.write import write_figures
 
     return write_figures(config, paths, variants, workers)
 

@@ -14,7 +14,7 @@ from mafr.errors import ResultError
 from mafr.experiments.evaluation import MAP
 from mafr.experiments.results import needs_warning, stamp, stored_records
 from mafr.figures.labels import label_points
-from mafr.figures.pictures import GREY, VARIANT_STYLES, Picture, new_figure
+from mafr.figures.style import GREY, VARIANT_STYLES, Picture, new_figure
 from mafr.paths import Paths
 from mafr.tables.published import METRIC_TITLES
 from mafr.tables.supplement import sample_seconds

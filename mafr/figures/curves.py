@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from mafr.config import DATASET_TITLES, DATASETS, LOSS_TERMS, VARIANTS, Config
 from mafr.errors import ResultError
 from mafr.experiments.results import Result, needs_warning, not_run, stamp, stored_records, stored_results
-from mafr.figures.pictures import DEFECTIVE, GOOD, GREY, VARIANT_STYLES, Picture, new_figure
+from mafr.figures.style import DEFECTIVE, GOOD, GREY, VARIANT_STYLES, Picture, new_figure
 from mafr.metrics import pro_curve
 from mafr.paths import Paths
 from mafr.scoring import metric_maps

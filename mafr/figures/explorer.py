@@ -24,7 +24,7 @@ from mafr.experiments.results import (
     stamp,
     stored_records,
 )
-from mafr.figures.pictures import Picture, png_bytes
+from mafr.figures.style import Picture, png_bytes
 from mafr.figures.view import Compared, View, cloud_figure, explore, plot_view
 from mafr.paths import Paths
 

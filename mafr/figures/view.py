@@ -15,7 +15,8 @@ from scipy import ndimage
 from mafr.data.samples import Sample
 from mafr.experiments.results import Result, colour_range
 from mafr.figures.curves import draw_scores
-from mafr.figures.pictures import (
+from mafr.figures.samples import overlay, rgb_image, show_depth, show_map, show_rgb, show_truth
+from mafr.figures.style import (
     BLUE,
     DEFECTIVE,
     DEPTH_NAME,
@@ -28,12 +29,6 @@ from mafr.figures.pictures import (
     bare,
     new_figure,
     outline,
-    overlay,
-    rgb_image,
-    show_depth,
-    show_map,
-    show_rgb,
-    show_truth,
 )
 
 MAX_POINTS = 4000  # of a cloud drawn in 3D

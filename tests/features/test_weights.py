@@ -409,8 +409,8 @@ def test_every_output_says_so(
 def test_figures_of_real_data_warn_of_untrained_backbones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mafr.experiments import results
     from mafr.figures.curves import score_histograms
-    from mafr.figures.figure2 import architecture
-    from mafr.figures.pictures import save_png
+    from mafr.figures.fig1 import architecture
+    from mafr.figures.style import save_png
 
     monkeypatch.setattr(results, "load_features", fake_features)
     config, paths = write_runs(tmp_path)

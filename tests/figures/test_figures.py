@@ -17,19 +17,13 @@ from mafr.detector import Prediction
 from mafr.errors import DataError, ResultError
 from mafr.experiments.experiments import Run, load_maps, read_record
 from mafr.experiments.results import colour_range, full_runs, load_result, stamp, stored_records, stored_results
-from mafr.figures.architecture import architecture, variant_differences
 from mafr.figures.costs import cost_accuracy, method_points
 from mafr.figures.curves import pro_curves, roc_curves, score_histograms, training_curves
-from mafr.figures.figure2 import (
-    figure2,
-    plot_contact_sheet,
-    plot_heatmap,
-    plot_maps,
-    plot_sample,
-    save_heatmap,
-    write_figures,
-)
-from mafr.figures.pictures import Picture, outline, png_bytes, relief
+from mafr.figures.fig1 import architecture, variant_differences
+from mafr.figures.fig2 import figure2
+from mafr.figures.samples import plot_contact_sheet, plot_heatmap, plot_maps, plot_sample, relief, save_heatmap
+from mafr.figures.style import Picture, outline, png_bytes
+from mafr.figures.write import write_figures
 from mafr.paths import Paths
 
 DEMO = Config.preset("demo")

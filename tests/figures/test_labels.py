@@ -5,7 +5,7 @@ import pytest
 from matplotlib.transforms import Bbox
 
 from mafr.figures.labels import label_points
-from mafr.figures.pictures import new_figure
+from mafr.figures.style import new_figure
 
 
 def _labelled(places, names):

@@ -1,89 +1,32 @@
-"""Pictures of single samples and their maps, and what all figures share: canvas, stamp, colours, PNG."""
+"""Pictures of single samples and their maps."""
 
 from __future__ import annotations
 
-import io
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
-from PIL import Image
 
 from mafr.data.camera import View
 from mafr.data.samples import Sample
-from mafr.paths import write_atomically
+from mafr.figures.style import (
+    DEPTH,
+    DEPTH_NAME,
+    HEAT,
+    NOTHING,
+    Picture,
+    bare,
+    colour_bar,
+    new_figure,
+    outline,
+    save_png,
+)
 
 if TYPE_CHECKING:
     from mafr.detector import Prediction
-
-# Okabe and Ito's colours: told apart by colour-blind readers too.
-BLUE, ORANGE, GREEN, GREY, BLACK = "#0072B2", "#D55E00", "#009E73", "#8C8C8C", "#1A1A1A"
-VARIANT_STYLES = {"paper": (BLUE, "-"), "released": (ORANGE, "--")}
-GOOD, DEFECTIVE = BLUE, ORANGE
-HEAT, DEPTH = "inferno", "cividis"
-NOTHING = to_rgb("#E8E8E8")  # pixels without a 3D point
-OUTLINE = "#00E5FF"  # the ground truth drawn on a heatmap: seen on black and on yellow
-DPI = 120
-DEPTH_NAME = "depth, tilt removed"
-
-
-class Picture(Figure):
-    """A matplotlib figure outside pyplot's global state that Jupyter shows as PNG by itself."""
-
-    def _repr_png_(self) -> bytes:
-        return png_bytes(self)
-
-
-def new_figure(
-    width: float, height: float, title: str = "", stamp: str = "", caption: str = "", warn: bool = False
-) -> Picture:
-    """A figure of `width` x `height` inches for its axes, with title and stamp above and caption below.
-
-    `warn` puts the stamp on a coloured ground: data that is not what it stands for.
-    """
-    lines, marks = textwrap.wrap(caption, int(width * 17.5)), textwrap.wrap(stamp, int(width * 17.5))
-    above = 0.1 + 0.28 * bool(title) + 0.24 * bool(marks) + 0.14 * max(len(marks) - 1, 0)
-    below = 0.06 + 0.135 * len(lines)
-    total = height + above + below
-    figure = Picture(figsize=(width, total), dpi=DPI, layout="constrained", facecolor="white")
-    figure.get_layout_engine().set(rect=(0, below / total, 1, height / total), w_pad=0.03, h_pad=0.03)
-    y = total - 0.08
-    if title:
-        figure.text(0.08 / width, y / total, title, va="top", fontsize=11, fontweight="bold")
-        y -= 0.3
-    if marks:
-        box = {"boxstyle": "round,pad=0.25", "facecolor": "#FFE3C2" if warn else "#EEEEEE", "edgecolor": "none"}
-        figure.text(0.11 / width, y / total, "\n".join(marks), va="top", fontsize=7, bbox=box, linespacing=1.3)
-    figure.text(0.08 / width, (below - 0.03) / total, "\n".join(lines), va="top", fontsize=7, color="#404040",
-                linespacing=1.3)  # fmt: skip
-    return figure
-
-
-def png_bytes(figure: Figure, dpi: int | None = None) -> bytes:
-    """The figure as PNG, the same bytes each time: neither date nor software version inside.
-
-    Colours are rounded to steps of 5 of 255, which no one sees and which halves the file.
-    """
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=dpi or figure.dpi, pil_kwargs={"compress_level": 1})
-    colours = np.asarray(Image.open(drawn).convert("RGB"), dtype=np.uint16)
-    colours = ((colours + 2) // 5 * 5).astype(np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(colours).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
-
-
-def save_png(figure: Figure, path: Path) -> Path:
-    """Write `png_bytes` atomically; returns the path."""
-    write_atomically(path, png_bytes(figure))
-    return path
-
 
 # ------------------------------------------------------------------ images
 
@@ -125,28 +68,6 @@ def show_depth(axes: Axes, sample: Sample, bar: bool = False) -> None:
         colour_bar(axes, image, "mm towards the camera")
 
 
-def colour_bar(axes: Axes, image: object, name: str) -> object:
-    """A labelled colour bar beside a picture; returns it."""
-    bar = axes.figure.colorbar(image, ax=axes, shrink=0.8, pad=0.02)
-    bar.set_label(name, fontsize=8)
-    bar.ax.tick_params(labelsize=7)
-    return bar
-
-
-def scale_bar(grid: np.ndarray, colours: str, low: str, high: str) -> None:
-    """A bar below an array of axes whose pictures have scales of their own: what its two ends mean."""
-    shades = ScalarMappable(cmap=colours)
-    shades.set_clim(0.0, 1.0)
-    bar = grid.flat[0].figure.colorbar(
-        shades, ax=grid, location="bottom", fraction=0.01, aspect=14 * grid.shape[1], pad=0.004, ticks=[0, 1]
-    )
-    bar.ax.set_xticklabels([low, high], fontsize=7)
-    bar.ax.tick_params(length=0)
-    first, last = bar.ax.get_xticklabels()
-    first.set_horizontalalignment("left")
-    last.set_horizontalalignment("right")
-
-
 def show_truth(axes: Axes, sample: Sample) -> None:
     """Anomalous pixels white, the rest of the part dark, pixels without a point grey."""
     image = np.full((*sample.gt.shape[1:], 3), NOTHING)
@@ -161,19 +82,11 @@ def show_map(axes: Axes, psi: np.ndarray, valid: np.ndarray, low: float, high: f
     return axes.imshow(np.where(valid, psi, np.nan), cmap=HEAT, vmin=low, vmax=max(high, low + 1e-12))
 
 
-def outline(axes: Axes, mask: np.ndarray, colour: str = OUTLINE, width: float = 1.0) -> None:
-    """Draw the border of a mask (S, S) bool, if it has one."""
-    if mask.any() and not mask.all():
-        axes.contour(mask.astype(float), levels=[0.5], colors=[colour], linewidths=width)
-
-
-def bare(axes: Axes, title: str = "") -> None:
-    """No ticks and no frame: for pictures."""
-    axes.set(xticks=[], yticks=[])
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    if title:
-        axes.set_title(title, fontsize=8)
+def overlay(axes: Axes, sample: Sample, psi: np.ndarray, low: float, high: float, opacity: float) -> object:
+    """A heatmap (S, S) over the grey image, `opacity` in [0, 1]; returns the heatmap's image."""
+    axes.imshow(rgb_image(sample).mean(axis=2), cmap="gray", vmin=0, vmax=1)
+    values = np.where(sample.valid[0], psi, np.nan)
+    return axes.imshow(values, cmap=HEAT, vmin=low, vmax=max(high, low + 1e-12), alpha=opacity)
 
 
 # ----------------------------------------------------------------- figures
@@ -266,10 +179,3 @@ def plot_heatmap(sample: Sample, prediction: Prediction, threshold: float, warni
     if level > 0:
         bar.set_ticks([low, level, high], labels=["≤ 0.5", "1", "≥ 1.5"])
     return figure
-
-
-def overlay(axes: Axes, sample: Sample, psi: np.ndarray, low: float, high: float, opacity: float) -> object:
-    """A heatmap (S, S) over the grey image, `opacity` in [0, 1]; returns the heatmap's image."""
-    axes.imshow(rgb_image(sample).mean(axis=2), cmap="gray", vmin=0, vmax=1)
-    values = np.where(sample.valid[0], psi, np.nan)
-    return axes.imshow(values, cmap=HEAT, vmin=low, vmax=max(high, low + 1e-12), alpha=opacity)

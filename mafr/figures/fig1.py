@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
 
 from mafr.config import UNTRAINED, VARIANTS, Config
-from mafr.figures.pictures import BLACK, BLUE, GREEN, GREY, ORANGE, Picture, new_figure
+from mafr.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, Picture, new_figure
 
 _RGB_NAMES = {"efficientnet_lite0": "EfficientNet-Lite0\nstrides 8 and 16", "dino_vitb8": "DINO ViT-B/8\n28×28 tokens"}
 _POINT_NAMES = {"pointmae_small": "small Point-MAE", "pointmae": "Point-MAE"}
