@@ -31,7 +31,7 @@ def provide_data(arguments: argparse.Namespace) -> None:
     """Generated data, or a real data set from nothing to processed."""
     from mafr.data import check_counts, preprocess
     from mafr.data.acquire.folders import acquire
-    from mafr.experiments.reproduce import prepare_data
+    from mafr.experiments.prepare import prepare_data
 
     config, paths = read_settings(arguments)
     if arguments.what == "generate":
@@ -63,7 +63,7 @@ def add_features(commands: Commands) -> None:
 
 def store_features(arguments: argparse.Namespace) -> None:
     """The features of the prepared data, extracted and stored."""
-    from mafr.experiments.reproduce import extract_all
+    from mafr.experiments.prepare import extract_all
 
     config, paths = read_settings(arguments)
     with chosen_workers(arguments, config, paths) as workers:

@@ -144,7 +144,8 @@ def add_notebooks(commands: Commands) -> None:
 
 def execute_notebooks(arguments: argparse.Namespace) -> None:
     """The notebooks, with all that they need."""
-    from mafr.experiments.reproduce import reproduce, run_notebooks
+    from mafr.experiments.notebooks import run_notebooks
+    from mafr.experiments.reproduce import reproduce
 
     config, paths = read_settings(arguments)
     # All that they need first: kernels that run at the same time must not make the same files.

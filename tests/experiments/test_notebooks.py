@@ -10,8 +10,7 @@ import nbformat
 import pytest
 from support.places import CHECKOUT
 
-from mafr.experiments.executed import tidied
-from mafr.experiments.reproduce import run_notebooks
+from mafr.experiments.notebooks import run_notebooks, tidied
 
 NOTEBOOKS = CHECKOUT / "notebooks"
 # Each notebook and what of the paper it must speak of.

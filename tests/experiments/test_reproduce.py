@@ -9,7 +9,8 @@ from support.places import CHECKOUT
 from mafr.config import VARIANTS
 from mafr.errors import ConfigError, ResultError
 from mafr.experiments.experiments import all_runs, read_records
-from mafr.experiments.reproduce import make_figures, reproduce, run_notebooks
+from mafr.experiments.notebooks import run_notebooks
+from mafr.experiments.reproduce import make_figures, reproduce
 from mafr.tables.paper import write_tables
 from mafr.tables.readme import BEGIN, END, results_block, update_readme
 

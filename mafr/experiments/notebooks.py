@@ -1,0 +1,164 @@
+"""Notebooks: executed where they are out of date, and tidied of what differs between machines and executions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from mafr.config import Config
+from mafr.errors import ConfigError, MafrError
+from mafr.parallel.processes import environment
+from mafr.parallel.progress import map_parallel
+from mafr.paths import PACKAGE, Paths, write_atomically, write_json
+
+TABLE_NOTEBOOKS = {1: "03", 2: "04", 3: "05", 4: "06", 5: "07"}
+# What kernels inherit: one thread each, for several run at once; neither bars nor hidden warnings in outputs.
+_KERNEL = {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PYTHONWARNINGS": "default"}
+_VIEW = "application/vnd.jupyter.widget-view+json"
+_STATE = "application/vnd.jupyter.widget-state+json"
+_REFERENCE = re.compile(r"IPY_MODEL_([0-9a-f]{32})")
+
+
+def run_notebooks(
+    config: Config, paths: Paths, workers: int | None = 1, names: Sequence[str] | None = None, force: bool = False
+) -> list[Path]:
+    """Execute the notebooks by papermill into `paths.executed`; those that are up to date are kept.
+
+    A notebook is up to date while its source, the package and the stored runs are the same. Notebooks show a
+    profile as it is: raises ConfigError for changed settings.
+    """
+    if not is_preset(config, paths):
+        raise ConfigError(
+            "the notebooks show a profile as it is, without --set and --random-weights; to change a setting there, "
+            "edit the `parameters` cell and the line below it in Jupyter"
+        )
+    sources = sorted(paths.notebooks.glob("[0-9]*.ipynb"))
+    if names:
+        sources = [s for s in sources if any(s.stem.startswith(name) for name in names)]
+    if not sources:
+        raise MafrError(f"no notebook matches in {paths.notebooks}; run from the checkout, or set MAFR_HOME to it")
+    state = _state(config, paths)
+    jobs = []
+    for source in sources:
+        stamp = hashlib.sha256(source.read_bytes() + state.encode()).hexdigest()
+        if force or not _is_current(paths, source, stamp):
+            jobs.append((source, paths, config.profile, stamp))
+    jobs.sort(key=lambda job: -job[0].stat().st_size)  # the longest first, so that it is not alone at the end
+    map_parallel(_run_notebook, jobs, workers, what="notebooks")
+    return [paths.executed / source.name for source in sources]
+
+
+def is_preset(config: Config, paths: Paths) -> bool:
+    """Whether the settings are the profile's own; a data set of one's own is not generated, in any profile."""
+    overrides = {"generated": False} if paths.data_root else None
+    return config == Config.preset(config.profile, config.variant, overrides)
+
+
+def _state(config: Config, paths: Paths) -> str:
+    """A digest of what all notebooks read: settings, package sources, finished runs."""
+    from mafr.experiments.experiments import all_runs
+
+    digest = hashlib.sha256(config.digest().encode())
+    for path in sorted(PACKAGE.rglob("*.py")):
+        digest.update(path.read_bytes())
+    # Only runs of the tables: those that a notebook adds itself must not make it out of date.
+    for run in all_runs(config):
+        path = run.folder(paths) / "metrics.json"
+        if path.exists():
+            digest.update(f"{path.parent.name} {path.stat().st_size}".encode())
+    return digest.hexdigest()
+
+
+def _stamp_file(paths: Paths, source: Path) -> Path:
+    return paths.root / "runs" / paths.profile / "notebooks" / f"{source.stem}.json"
+
+
+def _is_current(paths: Paths, source: Path, stamp: str) -> bool:
+    try:
+        written = json.loads(_stamp_file(paths, source).read_text())["stamp"]
+    except (OSError, ValueError, KeyError):
+        return False
+    return written == stamp and (paths.executed / source.name).exists()
+
+
+def _run_notebook(job: tuple[Path, Paths, str, str]) -> None:
+    import papermill
+
+    source, paths, profile, stamp = job
+    target = paths.executed / source.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{os.getpid()}-{target.name}")
+    parameters = {"profile": profile}
+    if paths.data_root:
+        parameters["data_root"] = str(paths.data_root)
+    try:
+        with environment(_KERNEL | {"MAFR_HOME": str(paths.root)}):
+            papermill.execute_notebook(
+                str(source), str(temporary), parameters, kernel_name="python3", cwd=str(paths.notebooks),
+                progress_bar=False, log_output=False, extra_arguments=["--IPKernelApp.log_level=50"],
+            )  # fmt: skip
+        write_atomically(target, tidied(temporary.read_text(), paths.root))
+    except papermill.PapermillExecutionError as error:
+        raise MafrError(f"{source.name}, cell {error.exec_count}: {error.ename}: {error.evalue}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    write_json(_stamp_file(paths, source), {"stamp": stamp})
+
+
+# ------------------------------------------------------------------ tidying
+
+
+def tidied(text: str, root: Path) -> str:
+    """A notebook (json) as papermill wrote it, without `root` in paths, times, random ids and chance cuts of texts."""
+    notebook = json.loads(text.replace(str(root), "."))
+    notebook = _with_counted_widgets(notebook)
+    notebook["metadata"].pop("papermill", None)
+    for cell in notebook["cells"]:
+        for key in ("papermill", "execution"):
+            cell["metadata"].pop(key, None)
+        if "injected-parameters" in cell["metadata"].get("tags", []):
+            cell["id"] = "injected-parameters"
+        if "outputs" in cell:
+            cell["outputs"] = _joined(cell["outputs"])
+    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+
+
+def _joined(outputs: list[dict]) -> list[dict]:
+    """Neighbouring texts of one stream as one: where the kernel cuts them is chance."""
+    joined: list[dict] = []
+    for output in outputs:
+        if output["output_type"] == "stream":
+            text, last = "".join(output["text"]), joined[-1] if joined else {}
+            if last.get("name") == output["name"]:
+                text = "".join(joined.pop()["text"]) + text
+            output = {**output, "text": text.splitlines(keepends=True)}
+        joined.append(output)
+    return joined
+
+
+def _with_counted_widgets(notebook: dict) -> dict:
+    """The widgets' random ids replaced by numbers, in the order in which the shown widgets refer to them."""
+    state = notebook["metadata"].get("widgets", {}).get(_STATE, {}).get("state", {})
+    numbers: dict[str, str] = {}
+
+    def visit(name: str) -> None:
+        if name in state and name not in numbers:
+            numbers[name] = f"{len(numbers):032x}"
+            for other in _REFERENCE.findall(json.dumps(state[name], sort_keys=True)):
+                visit(other)
+
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            visit(output.get("data", {}).get(_VIEW, {}).get("model_id", ""))
+    for name in state:  # those that nothing shown refers to
+        visit(name)
+    if not numbers:
+        return notebook
+    state_in_order = {name: state[name] for name in numbers}
+    notebook["metadata"]["widgets"][_STATE]["state"] = state_in_order
+    ids = re.compile("|".join(numbers))
+    return json.loads(ids.sub(lambda found: numbers[found[0]], json.dumps(notebook)))

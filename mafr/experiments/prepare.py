@@ -1,0 +1,52 @@
+"""What runs read, made ready: the data sets and the features of every category."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from mafr.baselines.methods import METHODS, TABLE_METHODS, baseline_settings
+from mafr.config import DATASET_TITLES, DATASETS, Config
+from mafr.errors import MafrError
+from mafr.parallel.progress import Workers
+from mafr.paths import Paths
+
+
+def prepare_data(config: Config, paths: Paths, workers: Workers = 1, datasets: Sequence[str] = DATASETS) -> None:
+    """Generated profiles: write the raw data sets; all profiles: preprocess what is not yet."""
+    from mafr.data import preprocess
+
+    for dataset in datasets:
+        if config.generated:
+            from mafr.data.synthetic import generate
+
+            generate(dataset, paths.raw(dataset), config, config.categories(dataset), workers)
+        elif not paths.raw(dataset).is_dir() and not paths.processed(dataset).is_dir():
+            raise MafrError(
+                f"{paths.raw(dataset)} is missing: `mafr data {dataset} --data-root DIR` downloads "
+                f"{DATASET_TITLES[dataset]}, or takes it from --archive FILE or --source FOLDER; then name the same "
+                "--data-root here"
+            )
+        if paths.raw(dataset).is_dir():
+            categories = config.categories(dataset)
+            preprocess(dataset, paths.raw(dataset), paths.processed(dataset), config, categories, workers)
+
+
+def extract_all(
+    config: Config,
+    paths: Paths,
+    workers: Workers = 1,
+    datasets: Sequence[str] = DATASETS,
+    methods: Iterable[str] = METHODS,
+) -> None:
+    """Extract and store the features of every category, for MAFR and for the compared `methods`."""
+    from mafr.baselines.registry import feature_config
+    from mafr.features.sources.splits import extract_features
+    from mafr.features.weights.files import method_files, needed_files, provide_files
+
+    # All that is missing is said now, not when the runs come to it.
+    provide_files(config, paths.weights, (*needed_files(config), *method_files(config, methods)))
+    for dataset in datasets:
+        compared = set(methods) & set(TABLE_METHODS[DATASETS.index(dataset) + 1])
+        wanted = [config, *(feature_config(m, baseline_settings(config)) for m in sorted(compared))]
+        for settings in {c.feature_digest(): c for c in wanted}.values():
+            extract_features(paths, settings, dataset, config.categories(dataset), workers)
