@@ -5,31 +5,14 @@ import json
 import numpy as np
 import plotly.graph_objects as go
 import pytest
-from support import fake_results
 
-import mafr.experiments.results
 from mafr.config import Config
 from mafr.errors import ResultError
 from mafr.experiments.experiments import Run, load_maps
-from mafr.experiments.results import colour_range, full_runs, load_result
+from mafr.experiments.results import colour_range
 from mafr.figures.explorer import Explorer
 from mafr.figures.view import MAX_POINTS, cloud_figure, cloud_points, explore, plot_view, region_overlap, summary
 from mafr.paths import Paths
-
-
-@pytest.fixture(scope="module")
-def stored(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mafr.experiments.results, "load_features", fake_results.fake_features)
-        opened = lambda name, root, category, split, config: fake_results.fake_samples(name, category)  # noqa: E731
-        patch.setattr(mafr.experiments.results, "open_dataset", opened)
-        yield fake_results.write_runs(tmp_path_factory.mktemp("store"))
-
-
-@pytest.fixture(scope="module")
-def result(stored):
-    config, paths = stored
-    return load_result(full_runs(config, "mvtec3d", "paper")[0], paths)
 
 
 @pytest.fixture

@@ -1,12 +1,17 @@
 """A run store with invented runs on disk: residual maps that are high at the defects, no network involved."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
+from matplotlib.text import Text
 
+import mafr.experiments.results
 from mafr.config import FUSIONS, Config
 from mafr.data.layout import SPLITS
 from mafr.data.samples import Sample
@@ -69,6 +74,21 @@ def fake_samples(dataset: str, category: str) -> list[Sample]:
 
 def fake_features(paths, dataset, category, split, config) -> FakeStore:
     return FakeStore(fake_samples(dataset, category), fingerprint(dataset, category, split))
+
+
+@contextmanager
+def as_features() -> Iterator[pytest.MonkeyPatch]:
+    """Results find the invented samples where they look for features and data sets."""
+    opened = lambda name, root, category, split, config: fake_samples(name, category)  # noqa: E731
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mafr.experiments.results, "load_features", fake_features)
+        patch.setattr(mafr.experiments.results, "open_dataset", opened)
+        yield patch
+
+
+def words(figure) -> str:
+    """All text of a figure, its subfigures' too."""
+    return " ".join(" ".join(t.get_text() for t in figure.findobj(Text)).split())
 
 
 def write_runs(root: Path, datasets=("mvtec3d", "eyecandies"), skip=()) -> tuple[Config, Paths]:

@@ -1,0 +1,25 @@
+"""Fig. 1: its numbers are the settings'."""
+
+from dataclasses import replace
+
+import pytest
+from support.fake_results import words
+
+from mafr.config import Config
+from mafr.figures.fig1 import architecture, variant_differences
+
+DEMO = Config.preset("demo")
+
+
+@pytest.mark.parametrize(("profile", "numbers"), [("full", ("768", "1152", "1920", "968")), ("demo", ("152", "192"))])
+def test_architecture_shows_the_configurations_dimensions(profile, numbers):
+    text = words(architecture(Config.preset(profile)))
+    assert all(number in text for number in numbers)
+    assert str(Config.preset(profile).width) in text
+
+
+def test_architecture_follows_the_settings():
+    config = replace(DEMO, fusion="sum", loss_terms=("sim",), groups=99)
+    text = words(architecture(config))
+    assert "Ψ2D + Ψ3D" in text and "99 groups" in text and "· census" not in text
+    assert ("blur", "Gaussian, σ = 4.7 px", "box: five 5×5, three 7×7") in variant_differences(DEMO)
