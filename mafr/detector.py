@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mafr.baselines.methods import MAFR as METHOD
 from mafr.baselines.methods import concerns
-from mafr.config import PLACE_SETTINGS, Config
+from mafr.config import Config, deciding
 from mafr.data.samples import Sample
 from mafr.device import Place, computing, loadable
 from mafr.errors import ConfigError, MafrError, WeightsError
@@ -219,9 +219,7 @@ def _read_model(path: Path, config: Config) -> MAFR:
 
 def _same_model(folder: Path, saved: Config, wanted: Config) -> None:
     # Reporting and run-time settings may differ; they change no weight.
-    free = {"threads", "bootstrap", "quantile", "fusion", "shots", "mvtec3d_categories", "eyecandies_categories"}
-    free |= PLACE_SETTINGS
-    neutral = {name: getattr(saved, name) for name in free}
+    neutral = {name: getattr(saved, name) for name in deciding("report", "runs", "place")}
     a, b = saved.as_dict(), replace(wanted, **neutral).as_dict()
     odd = [
         f"{name} is {a[name]} there and {b[name]} here" for name in a if a[name] != b[name] and concerns(METHOD, name)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mafr.config import Config
+from mafr.config import Config, deciding
 from mafr.errors import ConfigError, WeightsError
 from mafr.features.weights.files import read_tensors, reading
 from mafr.model import MAFR
@@ -16,7 +16,7 @@ from mafr.model import MAFR
 # Beginning of the file's name -> our module. Their keys within a file are the names of our parameters.
 PARTS = {"fusion_encoder_": "encoder", "decoder_2D_": "decoder_rgb", "decoder_3D_": "decoder_xyz"}
 # What decides which parameters there are, and how they act; the widths are the checkpoint's own matter.
-_HEAD = ("decoder_layers", "decoder_order", "shared_norm", "cbam_scope")
+_HEAD = deciding("head")
 _ADVICE = "copy it again, or save the module's state_dict() anew"
 
 

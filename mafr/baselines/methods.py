@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mafr.baseline_settings import PREFIXES
-from mafr.config import Config
+from mafr.config import SETTINGS, Config
 from mafr.errors import ConfigError
+from mafr.settings.field import ALL
 
 MAFR = "mafr"
 # name in the run store and on the command line -> title in the paper's tables
@@ -48,21 +48,10 @@ def check_methods(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in METHODS if name in given)
 
 
-# Settings of MAFR's head, losses and scoring: no compared method looks at them.
-_MAFR_SETTINGS = {
-    "variant", "fused_dim", "dropout", "decoder_layers", "decoder_order", "shared_norm", "cbam_scope",
-    "cbam_reduction", "cbam_kernel", "loss_terms", "weight_sim", "weight_smooth", "weight_census", "znssd_over",
-    "smooth_channels", "census_kernel", "valid_only", "epochs", "learning_rate", "samples_a_step", "fusion",
-    "image_score", "map_scaling",
-}  # fmt: skip
-
-
 def concerns(method: str, setting: str) -> bool:
-    """Whether a setting may change a method's results."""
-    for prefix, owners in PREFIXES.items():
-        if setting.startswith(prefix):
-            return method in owners
-    return method == MAFR or setting not in _MAFR_SETTINGS
+    """Whether a setting may change a method's results; of one that only a foreign record has, nobody knows."""
+    owners = SETTINGS[setting].metadata["of"] if setting in SETTINGS else ALL
+    return owners == ALL or method in owners
 
 
 def baseline_settings(config: Config) -> Config:

@@ -19,7 +19,7 @@ import torch
 
 from mafr.baselines.methods import MAFR, METHODS, TABLE_METHODS, baseline_settings, check_methods, concerns
 from mafr.baselines.registry import baseline_class, feature_config
-from mafr.config import ADDED, DATASETS, PLACE_SETTINGS, UNTRAINED, Config
+from mafr.config import ADDED, DATASETS, UNTRAINED, Config, deciding
 from mafr.data import few_shot
 from mafr.data.layout import SPLITS
 from mafr.device import Place, release_freed_memory
@@ -35,8 +35,8 @@ from mafr.paths import PACKAGE, Paths, write_json
 RESULTS_VERSION = 3  # raised whenever a change of the code changes numbers; finished runs are then repeated
 LOSS_ABLATION = (("sim",), ("census",), ("smooth",), ("sim", "smooth", "census"))  # rows of Table IV
 TABLES = (1, 2, 3, 4, 5)
-# Settings that say which runs are made or how they are shown, not what one run computes.
-_NOT_OF_A_RUN = {"mvtec3d_categories", "eyecandies_categories", "shots"} | PLACE_SETTINGS
+# Settings that say which runs are made, or where, not what one run computes.
+_NOT_OF_A_RUN = set(deciding("runs", "place"))
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from mafr.baselines.methods import MAFR, METHODS, baseline_settings, concerns, title
-from mafr.config import ADDED, PLACE_SETTINGS, Config
+from mafr.config import ADDED, Config, deciding
 from mafr.errors import ResultError
 from mafr.experiments.evaluation import MAP
 
 # Settings that do not change a cell's value, or that a wanted run names itself.
-_NOT_COMPARED = {
-    "variant", "seed", "loss_terms", "shots", "mvtec3d_categories", "eyecandies_categories",
-    "threads", "fusion", "bootstrap", "quantile", *PLACE_SETTINGS,
-}  # fmt: skip
+_NOT_COMPARED = deciding("cell", "report", "runs", "place")
 _LISTED = 12  # missing runs that an error names one by one
 
 

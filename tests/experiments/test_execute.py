@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from mafr.baseline_settings import PREFIXES, BaselineSettings
 from mafr.baselines.btf import BTF
-from mafr.baselines.methods import BASELINES, METHODS
+from mafr.baselines.methods import BASELINES, METHODS, concerns
 from mafr.config import FUSIONS, Config
 from mafr.data import few_shot
 from mafr.device import keep_freed_memory, release_freed_memory
@@ -80,8 +79,9 @@ def test_a_setting_matters_to_the_methods_that_look_at_it():
     assert [m for m in METHODS if changed(m, cfm_epochs=3)] == ["cfm", "cfm_m"]
     assert [m for m in METHODS if changed(m, bank_ratio=0.2)] == ["btf", "m3dm"]
     assert [m for m in METHODS if changed(m, dropout=0.5)] == ["mafr"]
-    names = {f.name for f in dataclasses.fields(BaselineSettings)}
-    unowned = [name for name in names if not name.startswith(tuple(PREFIXES))]
+    sections = [base for base in Config.__mro__ if base.__module__ == "mafr.settings.compared"]
+    names = {f.name for section in sections for f in dataclasses.fields(section)}
+    unowned = [name for name in names if concerns("mafr", name) or not any(concerns(m, name) for m in METHODS)]
     assert not unowned
     # Both variants of MAFR stand beside one run of a compared method.
     assert table_runs(1, config, ("paper",), ("cfm",)) == table_runs(1, config, ("released",), ("cfm",))

@@ -1,0 +1,163 @@
+"""Settings of MAFR and of all methods, by section. The defaults are the demo's and the variant `paper`'s.
+
+Lengths are in pixels of the `image_size` map unless said otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+
+from mafr.settings.field import (
+    ALL,
+    ANY,
+    AT_LEAST_3,
+    MAFR,
+    NOT_NEGATIVE,
+    ODD,
+    POSITIVE,
+    QUANTILE,
+    SHARE,
+    section,
+    setting,
+)
+
+PROFILES = ("smoke", "demo", "full")
+VARIANTS = ("paper", "released")
+CATEGORIES = {
+    "mvtec3d": (
+        "bagel", "cable_gland", "carrot", "cookie", "dowel", "foam", "peach", "potato", "rope", "tire",
+    ),
+    "eyecandies": (
+        "CandyCane", "ChocolateCookie", "ChocolatePraline", "Confetto", "GummyBear", "HazelnutTruffle",
+        "LicoriceSandwich", "Lollipop", "Marshmallow", "PeppermintCandy",
+    ),
+}  # fmt: skip
+LOSS_TERMS = ("sim", "smooth", "census")
+FUSIONS = ("product", "sum", "max", "rgb", "xyz")
+
+
+@section()
+class RunSettings:
+    """Which run it is."""
+
+    profile: str = setting("demo", choices=PROFILES)
+    variant: str = setting("paper", choices=VARIANTS, of=MAFR, decides="cell")
+    seed: int = setting(115, NOT_NEGATIVE, decides="cell")  # the released code's training seed
+
+
+@section(POSITIVE, decides="data")
+class DataSettings:
+    """Generated data, and the preparation of all data."""
+
+    generated: bool = setting(True, full=False, decides="result")
+    raw_side: int = setting(200, ANY, smoke=100, full=0)  # longer side of a generated image; 0 for real data
+    mvtec3d_categories: tuple[str, ...] = setting(CATEGORIES["mvtec3d"], smoke=("bagel", "tire"), decides="runs")
+    eyecandies_categories: tuple[str, ...] = setting(
+        CATEGORIES["eyecandies"], smoke=("CandyCane", "Lollipop"), decides="runs"
+    )
+    mvtec3d_train: int = setting(80, smoke=6)  # counts of generated samples a category
+    eyecandies_train: int = setting(24, smoke=4)
+    validation_count: int = setting(8, smoke=2)
+    test_good: int = setting(20, smoke=3)
+    test_defective: int = setting(20, smoke=5)
+    # Preprocessing of real data: remove the table and what is not the part, or "none".
+    plane: str = setting("remove", choices=("remove", "none"), decides="result")
+
+
+@section(POSITIVE, decides="features")
+class FeatureSettings:
+    """Frozen features (Sec. III-A)."""
+
+    image_size: int = setting(224, smoke=112)  # side of the network's input and of the maps that the metrics see
+    rgb_backbone: str = setting("efficientnet_lite0", choices=("efficientnet_lite0", "dino_vitb8"), full="dino_vitb8")
+    point_backbone: str = setting("pointmae_small", choices=("pointmae_small", "pointmae"), full="pointmae")
+    rgb_dim: int = setting(152, full=768)
+    xyz_dim: int = setting(192, full=1152)
+    grid: int = setting(28, smoke=14, full=224)  # side of the feature maps that the head sees; the paper: 224
+    groups: int = setting(256, smoke=64, full=1024)  # Point-MAE groups a cloud
+    group_size: int = setting(32, smoke=16, full=128)  # neighbours a group
+    # Side of the average pool over the scattered point features; released code: 3.
+    xyz_pool: int = setting(1, POSITIVE, ODD, full=3)
+    # "train" repeats the released code's never switching to eval.
+    extractor_mode: str = setting("eval", choices=("eval", "train"))
+    # Only the first blocks of a backbone; 0: all. CFM-M: two thirds.
+    rgb_blocks: int = setting(0, NOT_NEGATIVE, unnamed_at=0)
+    point_blocks: int = setting(0, NOT_NEGATIVE, unnamed_at=0)
+    random_weights: bool = False  # untrained backbones, for tests and timing; every output says so
+
+
+@section(of=MAFR)
+class HeadSettings:
+    """MAFR's head (Sec. III-B, IV-A)."""
+
+    fused_dim: int = 0  # 0: the variant's rule, see `Config.width`
+    dropout: float = setting(0.1, SHARE)
+    decoder_layers: int = setting(3, POSITIVE, AT_LEAST_3, decides="head")
+    decoder_order: str = setting("gelu-norm", choices=("gelu-norm", "norm-gelu"), decides="head")
+    shared_norm: bool = setting(False, decides="head")
+    cbam_scope: str = setting("map", choices=("map", "pixel"), decides="head")
+    cbam_reduction: int = setting(16, POSITIVE)
+    cbam_kernel: int = setting(7, POSITIVE, ODD)
+
+
+@section(of=MAFR)
+class LossSettings:
+    """MAFR's loss (eqs. 3-6)."""
+
+    loss_terms: tuple[str, ...] = setting(LOSS_TERMS, decides="cell")
+    weight_sim: float = 1.0
+    weight_smooth: float = 1.0
+    weight_census: float = 1.0
+    znssd_over: str = setting("pixels", choices=("pixels", "channels"))
+    smooth_channels: str = setting("all", choices=("all", "first_two"))
+    census_kernel: int = setting(7, POSITIVE, ODD)
+    valid_only: bool = True
+
+
+@section(POSITIVE, of=MAFR)
+class TrainingSettings:
+    """Training (Sec. IV-A)."""
+
+    # Columns of Table III beside the full set.
+    shots: tuple[int, ...] = setting((5, 10, 50), POSITIVE, smoke=(2, 3, 4), decides="runs", of=ALL)
+    # Few enough for all of run_all.sh in less than 50 minutes on 2 cores; the paper: 100.
+    epochs: int = setting(6, smoke=2, full=100)
+    # At least so many steps, so that few-shot runs are trained too; the paper: none.
+    min_steps: int = setting(160, NOT_NEGATIVE, smoke=8, full=0, of=ALL)
+    learning_rate: float = 1e-3
+    samples_a_step: int = setting(1, absent_is=1)  # gradients are averaged over so many; paper and released code: 1
+
+
+@section()
+class ScoringSettings:
+    """From residuals to maps and scores (eqs. 7-8)."""
+
+    fusion: str = setting("product", choices=FUSIONS, of=MAFR, decides="report")  # all are computed
+    blur: str = setting("gaussian", choices=("gaussian", "box"))
+    sigma: float = setting(math.sqrt(22.0), POSITIVE)
+    image_score: str = setting("max", choices=("max", "max-over-root-mean"), of=MAFR)
+    map_scaling: str = setting("none", choices=("none", "per-metric"), of=MAFR)
+
+
+@section()
+class ComputingSettings:
+    """Where and how exactly it is computed."""
+
+    # torch threads of a run; 0: torch's own choice. One, so that results repeat exactly.
+    threads: int = setting(1, NOT_NEGATIVE, full=0, decides="report")
+    # Of matrix products. "auto": bfloat16 where the hardware multiplies it natively; "tf32": a GPU's, in training and
+    # scoring of MAFR, CFM and AST, with all else in float32.
+    precision: str = setting(
+        "float32", choices=("auto", "float32", "tf32", "bfloat16"), full="auto", decides="features"
+    )
+    device: str = setting("cpu", choices=("auto", "cpu", "cuda"), full="auto", decides="place")  # "auto": a GPU if any
+    # The head's pointwise kernels by torch.compile, which needs a compiler and warms up.
+    compiled: bool = setting(False, absent_is=False, decides="place")
+
+
+@section(POSITIVE, decides="report")
+class ReportingSettings:
+    """What is told of a result."""
+
+    bootstrap: int = setting(1000, smoke=100)  # resamples behind a confidence interval
+    quantile: float = setting(0.95, QUANTILE)  # of the good validation scores: the threshold of `mafr predict`
