@@ -16,8 +16,36 @@ import yaml
 from packaging.requirements import Requirement
 from support.places import CHECKOUT
 
-from mafr.config import ADDED, PROFILES, VARIANTS, Config
+from mafr.baselines.methods import METHODS
+from mafr.config import ADDED, PROFILES, SETTINGS, VARIANTS, Config
 from mafr.errors import ConfigError
+from mafr.experiments.experiments import Run
+from mafr.settings.field import ALL, ANY, DECIDES
+
+# The first digits of digests: by them stored runs and features are found again. They change only together with all
+# that is stored.
+DIGESTS = {
+    ("smoke", "paper"): "51c5667b4d301e73",
+    ("smoke", "released"): "0e22072f13484d5b",
+    ("demo", "paper"): "82c831ba9de412c1",
+    ("demo", "released"): "6a16a09d3a2867c7",
+    ("full", "paper"): "653aedd12f218eed",
+    ("full", "released"): "9bc45babcaca1834",
+}
+FEATURE_DIGESTS = {"smoke": "6280e9c911a73921", "demo": "36bfa868238a0339", "full": "df72c418b6c6937d"}
+DATA_DIGESTS = {"mvtec3d": "105c8c64ab279767", "eyecandies": "31e6d0cb7a4c4124"}
+RUN_DIGESTS = {
+    ("mafr", None): "85a9082408f6658b",
+    ("mafr", 5): "e7dfc9259ebe27a7",
+    ("cfm", None): "9953b11dc3dcbea1",
+    ("cfm_m", None): "56478a78caa75ab8",
+    ("btf", 5): "dcd40d9af15f0027",
+    ("m3dm", None): "2a43cfc9bea8ac39",
+    ("ast", None): "af2295c5f83f6762",
+    ("rgbd", None): "80e5a98143c903bf",
+    ("depthvm", None): "7dd6eab2b4984b8b",
+    ("voxelgan", None): "73a4b8a7da55693e",
+}
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -51,6 +79,53 @@ def test_settings_younger_than_a_record_change_no_digest():
     assert config.digest() == hashlib.sha256(text.encode()).hexdigest()
     assert dataclasses.replace(config, samples_a_step=2).digest() != config.digest()
     assert dataclasses.replace(config, compiled=True).digest() == config.digest()  # where and how, not what
+
+
+def test_digests_are_those_of_stored_runs():
+    for (profile, variant), digest in DIGESTS.items():
+        assert Config.preset(profile, variant).digest()[:16] == digest
+    demo = Config.preset("demo")
+    assert {name: Config.preset(name).feature_digest()[:16] for name in FEATURE_DIGESTS} == FEATURE_DIGESTS
+    assert {name: demo.data_digest(name)[:16] for name in DATA_DIGESTS} == DATA_DIGESTS
+    runs = {(m, n): Run("mvtec3d", "bagel", demo, n, m).digest[:16] for m, n in RUN_DIGESTS}
+    assert runs == RUN_DIGESTS
+
+
+def test_every_setting_says_whom_it_concerns_and_what_it_decides():
+    for name, field in SETTINGS.items():
+        said = field.metadata
+        assert said["of"] == ALL or (said["of"] and set(said["of"]) <= set(METHODS)), name
+        assert said["decides"] in DECIDES, name
+        assert len({"absent_is", "unnamed_at"} & set(said)) < 2, name
+    assert {field.metadata["decides"] for field in SETTINGS.values()} == set(DECIDES)
+
+
+@pytest.mark.parametrize("name", [n for n, f in SETTINGS.items() if "choices" in f.metadata])
+def test_choices_are_enforced(name):
+    for value in SETTINGS[name].metadata["choices"]:
+        assert getattr(dataclasses.replace(Config(), **{name: value}), name) == value
+    with pytest.raises(ConfigError, match=f"unknown {name} 'neither'"):
+        dataclasses.replace(Config(), **{name: "neither"})
+
+
+BROKEN = {
+    "be positive": 0,
+    "not be negative": -1,
+    "be at least 3": 2,
+    "be odd": 2,
+    "be in [0, 1)": 1.0,
+    "be in (0, 1]": 0.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "must"),
+    [(name, rule.must) for name, field in SETTINGS.items() for rule in field.metadata["rules"] if rule != ANY],
+)
+def test_rules_are_enforced(name, must):
+    value = (5, BROKEN[must]) if isinstance(SETTINGS[name].default, tuple) else BROKEN[must]
+    with pytest.raises(ConfigError, match=re.escape(f"{name} must {must}, not {value}")):
+        dataclasses.replace(Config(), **{name: value})
 
 
 def test_trainings_of_the_demo_stand_in_their_written_ratios():
