@@ -1,11 +1,20 @@
-"""mafr: a reproducible companion to the MAFR paper on 2D-3D feature fusion for anomaly detection."""
+"""mafr: a reproducible companion to the MAFR paper on 2D-3D feature fusion for anomaly detection.
+
+The paper stands at the door: `model` (eqs. 1-2), `losses` (eqs. 3-6), `scoring` (eqs. 7-8), `metrics`, `training` and
+`detector`. Everything else is behind one folder each, whose `__init__` says what it is for.
+"""
 
 from importlib import import_module
 
 __version__ = "0.1.0"
-__all__ = ["Config", "Detector", "Prediction", "__version__"]
+__all__ = ["Config", "Detector", "Prediction", "__version__", "open_dataset"]
 
-_HOMES = {"Config": "mafr.config", "Detector": "mafr.detector", "Prediction": "mafr.detector"}
+_HOMES = {
+    "Config": "mafr.config",
+    "Detector": "mafr.detector",
+    "Prediction": "mafr.detector",
+    "open_dataset": "mafr.data",
+}
 
 
 def __getattr__(name: str):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from mafr.errors import ConfigError
 from mafr.settings import compared, sections
-from mafr.settings.field import check, check_choice
+from mafr.settings.field import ALL, check, check_choice
 from mafr.settings.sections import CATEGORIES, LOSS_TERMS, PROFILES, VARIANTS
 from mafr.settings.sections import FUSIONS as FUSIONS
 
@@ -164,6 +164,33 @@ def deciding(*what: str) -> tuple[str, ...]:
 FEATURE_SETTINGS = deciding("features")
 # What records mean that are older than a setting and lack it.
 ADDED = {name: field.metadata["absent_is"] for name, field in SETTINGS.items() if "absent_is" in field.metadata}
+
+
+def concerns(method: str, name: str) -> bool:
+    """Whether a setting may change a method's results; of one that only a foreign record has, nobody knows."""
+    owners = SETTINGS[name].metadata["of"] if name in SETTINGS else ALL
+    return owners == ALL or method in owners
+
+
+def deciding_settings(config: Config, method: str, dataset: str) -> dict[str, object]:
+    """The settings that decide the result of a method's run on a data set, by name."""
+    free = {*deciding("runs", "place"), *(f"{other}_train" for other in DATASETS if other != dataset)}
+    return {
+        name: value
+        for name, value in config.as_dict().items()
+        if name not in free and concerns(method, name) and not (name in ADDED and value == ADDED[name])
+    }
+
+
+def differences(saved: Config, wanted: Config, method: str) -> list[str]:
+    """In words, what differs between two configurations of all that decides a method's features and its model."""
+    free = deciding("report", "runs", "place")  # which change no weight
+    a, b = saved.as_dict(), wanted.as_dict()
+    return [
+        f"{name} is {a[name]} there and {b[name]} here"
+        for name in a
+        if name not in free and a[name] != b[name] and concerns(method, name)
+    ]
 
 
 def _left_out(name: str, value: object) -> bool:

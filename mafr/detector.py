@@ -1,11 +1,13 @@
-"""`Detector`: features, head and scoring behind fit, predict, save and load."""
+"""`Method`, what can be fitted and saved, and `Detector`, the paper's: features, head and scoring behind one door."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar, Self
 
 import numpy as np
 import safetensors.torch
@@ -13,29 +15,28 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from mafr.baselines.methods import MAFR as METHOD
-from mafr.baselines.methods import concerns
-from mafr.config import Config, deciding
+from mafr.config import Config, differences
 from mafr.data.samples import Sample
-from mafr.device import Place, computing, loadable
-from mafr.errors import ConfigError, MafrError, WeightsError
+from mafr.device import Place, computing, loadable, own_randomness
+from mafr.errors import ConfigError, DataError, MafrError, WeightsError
 from mafr.fast.restorer import Restorer, open_scene, scores_every_pixel
-from mafr.features.extract import FeatureExtractor, Tokens
-from mafr.features.sources.live import LiveFeatures
-from mafr.features.sources.scratch import ScratchTokens
+from mafr.features.extract import PARTS, FeatureExtractor, Tokens
+from mafr.features.sources.splits import Split, split_of
+from mafr.features.weights.files import WeightFile
 from mafr.model import MAFR
 from mafr.parallel.progress import bar
 from mafr.paths import Paths, write_atomically, write_json
 from mafr.released import load_checkpoints
-from mafr.scoring import anomaly_map, image_score, score_mask, upsample
-from mafr.training import Features, fit
+from mafr.scoring import Answer, FinalMaps, ResidualMaps, anomaly_map, at_pixels, image_score
+from mafr.training import fit
 
-FORMAT = 1
+FORMAT = 1  # of what `Method.save` writes
+WEIGHTS, RECORD = "model.safetensors", "detector.json"
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a detector says of one sample.
+    """What a method says of one sample.
 
     psi_rgb, psi_xyz: (S, S) float32 residual maps, eq. 7, zero where there is no 3D point.
     psi: (S, S) float32, fused, masked and blurred, eq. 8. score: the image score; higher is more anomalous.
@@ -46,92 +47,127 @@ class Prediction:
     psi: np.ndarray
     score: float
 
-
-class SampleFeatures:
-    """Features of samples, extracted once and kept on the disk meanwhile: what `Detector.fit` trains on."""
-
-    def __init__(self, samples: Sequence[Sample], extractor: FeatureExtractor) -> None:
-        self.kept = ScratchTokens()
-        for k, sample in enumerate(bar(samples, what="extracting features")):
-            self.kept.put(k, extractor.extract(sample))
-
-    def __len__(self) -> int:
-        return len(self.kept)
-
-    def tokens(self, indices: Sequence[int]) -> Tokens:
-        return Tokens.cat([self.kept.get(k) for k in indices])
+    @classmethod
+    def of(cls, psi_rgb: Tensor | None, psi_xyz: Tensor | None, psi: Tensor, score: float) -> Prediction:
+        """From maps (…, S, S); a part that a method does not have is its whole map."""
+        maps = [psi if part is None else part for part in (psi_rgb, psi_xyz, psi)]
+        arrays = [np.asarray(part.detach().float().cpu()).reshape(part.shape[-2:]) for part in maps]
+        return cls(*arrays, float(score))
 
 
-class Detector:
-    """MAFR from samples to scores.
+class Method(ABC):
+    """A method from samples to scores. Subclasses fill in `train`, `score`, `state` and `restore`.
 
-    `threshold` is None until `calibrate`, or the image score above which a sample is not OK.
+    `threshold` is None until `calibrate`, or the image score above which a sample is not OK. history: mean losses of
+    each epoch.
     """
+
+    name: ClassVar[str]  # in the run store, on the command line and in saved detectors
+    reads: tuple[str, ...] = PARTS  # which of the stored backbones' tokens the method looks at
+    draws_features: ClassVar[bool] = False  # whether it knows `extractor_mode` "train"
+    kept_with_runs: ClassVar[bool] = False  # whether a run stores the detector beside its record
 
     def __init__(self, config: Config, extractor: FeatureExtractor | None = None) -> None:
         self.config = config
-        self.model: MAFR | None = None
-        self.history: list[dict[str, float]] = []
+        self.place = Place.of(config)
         self.threshold: float | None = None
+        self.history: list[dict[str, float]] = []
+        self.trained = False
+        self.checkpoint: Path | None = None  # where `train` may keep what it has learned on the way
         self._extractor = extractor
 
+    @classmethod
+    def feature_config(cls, config: Config) -> Config:
+        """The settings of the stored features that the method uses; these very settings, unless it prunes backbones."""
+        return config
+
+    @classmethod
+    def weight_files(cls, config: Config) -> tuple[WeightFile, ...]:
+        """The downloaded files of a backbone of the method's own, beside those of the stored features."""
+        return ()
+
     @property
-    def extractor(self) -> FeatureExtractor:
-        """The frozen backbones, loaded when first needed."""
-        if self._extractor is None:
+    def extractor(self) -> FeatureExtractor | None:
+        """The frozen backbones, loaded when first needed; None for methods that need none."""
+        if self._extractor is None and self.reads:
             weights = Paths.resolve(self.config.profile).weights
-            self._extractor = FeatureExtractor.from_config(self.config, weights)
+            self._extractor = FeatureExtractor.from_config(self.feature_config(self.config), weights)
         return self._extractor
 
-    def fit(self, samples: Sequence[Sample], show: bool = True) -> Detector:
-        """Train on good samples only. Raises MafrError if one is labelled anomalous."""
-        for sample in samples:
-            if sample.label:
-                raise MafrError(f"{sample.category}/{sample.id} is anomalous; train on good samples only")
-        if self.config.extractor_mode == "train":
-            return self.fit_features(LiveFeatures(samples, self.config, self.extractor), show=show)
-        return self.fit_features(SampleFeatures(samples, self.extractor), show=show)
+    def searches(self) -> list[float]:
+        """Seconds of each search in a memory bank so far; none for a method without one."""
+        return []
 
-    def fit_features(
-        self,
-        features: Features,
-        indices: Sequence[int] | None = None,
-        checkpoint: Path | None = None,
-        show: bool = False,
-    ) -> Detector:
-        """Train on features that are already extracted, or on some `indices` of them."""
-        chosen = range(len(features)) if indices is None else indices
-        self.model, self.history = fit(self.config, features, chosen, checkpoint, show)
+    # ---- what a method is
+
+    @abstractmethod
+    def train(self, split: Split, indices: Sequence[int], show: bool) -> None:
+        """Learn from the good samples `indices` of `split`; all randomness from `config.seed`."""
+
+    @abstractmethod
+    def score(self, split: Split, k: int) -> Prediction:
+        """Maps and image score of sample k; psi_rgb and psi_xyz are the parts that the method has, else `psi`."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """All that `restore` needs: what is written to disk, and whose size the cost table gives."""
+
+    @abstractmethod
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """The inverse of `state`. Raises KeyError or RuntimeError for a state that does not fit."""
+
+    # ---- what all share
+
+    @property
+    def _exact(self) -> Config:
+        # Methods that may use TF32 say so themselves, in blocks of their own inside.
+        return replace(self.config, precision="float32") if self.config.precision == "tf32" else self.config
+
+    def fit(self, samples: Sequence[Sample], show: bool = True) -> Self:
+        """Train on good samples only. Raises DataError if one is labelled anomalous."""
+        return self.fit_split(split_of(samples, self.config, self.extractor), show=show)
+
+    def fit_split(
+        self, split: Split, indices: Sequence[int] | None = None, checkpoint: Path | None = None, show: bool = False
+    ) -> Self:
+        """Train on samples with stored features, or on some `indices` of them.
+
+        checkpoint: where a method that trains for long keeps what it has learned, and goes on from. Raises DataError
+        if a sample of the split is labelled anomalous.
+        """
+        chosen = list(range(len(split)) if indices is None else indices)
+        if not chosen:
+            raise MafrError("training needs at least one sample")
+        if self.config.extractor_mode == "train" and not self.draws_features:
+            raise ConfigError("the compared methods are for extractor_mode 'eval'; leave them out with --methods mafr")
+        if (odd := np.flatnonzero(split.labels)).size:
+            raise DataError(
+                f"{split.name(odd[0])} is an anomalous sample; train on good samples only, the others belong to the "
+                "test folder"
+            )
+        self.checkpoint = checkpoint
+        with computing(self._exact), own_randomness(self.place):
+            torch.manual_seed(self.config.seed)
+            self.train(split, chosen, show)
+        self.trained = True
         return self
-
-    def residuals(self, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
-        """Eq. 7 on tokens: psi_rgb, psi_xyz, valid, each (B, 1, g, g); the maps are zero at invalid cells."""
-        if self.model is None:
-            raise MafrError("this detector is not trained yet; call fit, or load a saved one")
-        place = Place.of(self.config)
-        restorer = Restorer(self.model.to(place.device), self.config, place)
-        parts = []
-        with computing(self.config):
-            for k in range(len(tokens)):
-                scene = open_scene(tokens.part(k), self.config, place, scores_every_pixel(self.config))
-                parts.append((*restorer.residuals(scene), scene.valid[None, None]))
-        return tuple(torch.cat(maps).cpu() for maps in zip(*parts, strict=True))
 
     def predict(self, sample: Sample) -> Prediction:
         """Maps and score of one sample."""
-        maps = self.anomaly_map(self.extractor.extract(sample), torch.from_numpy(sample.valid)[None])
-        score = image_score(maps[2], self.config.image_score).item()
-        return Prediction(*(psi[0, 0].numpy() for psi in maps), score)
+        return self.score_split(split_of([sample], self.config, self.extractor), [0])[0]
 
-    def anomaly_map(self, tokens: Tokens, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Eqs. 7-8 on tokens: psi_rgb, psi_xyz and psi, each (B, 1, S, S).
+    def score_split(self, split: Split, indices: Sequence[int]) -> list[Prediction]:
+        """Maps and scores of some samples. Raises MafrError before the method is trained."""
+        self._check_trained("call fit, or load a saved one")
+        with computing(self._exact), torch.inference_mode():
+            return [self.score(split, k) for k in indices]
 
-        mask: (B, 1, S, S) bool, true where a pixel has a 3D point.
-        """
-        psi_rgb, psi_xyz, valid = self.residuals(tokens)
-        mask, size = score_mask(valid, mask), self.config.image_size
-        psi_rgb, psi_xyz = (upsample(p, valid, size) * mask for p in (psi_rgb, psi_xyz))
-        return psi_rgb, psi_xyz, anomaly_map(psi_rgb, psi_xyz, mask, self.config, self.config.fusion)
+    def answer(self, split: Split, indices: Sequence[int]) -> Answer:
+        """What the method says of some samples, before a fusion operator is chosen where it has several."""
+        found = self.score_split(split, indices)
+        maps = torch.from_numpy(np.stack([one.psi for one in found]))[:, None]
+        own = replace(self.config, map_scaling="none")  # scaling the maps by metric is the released MAFR's
+        return FinalMaps(maps, np.array([one.score for one in found]), own)
 
     def calibrate(self, samples: Sequence[Sample]) -> float:
         """Set and return the threshold: the `config.quantile` of the scores of good validation samples."""
@@ -141,43 +177,128 @@ class Detector:
         self.threshold = score_threshold(scores, self.config.quantile)
         return self.threshold
 
+    def nbytes(self) -> int:
+        """Size of what is stored of the method itself, in bytes; the frozen backbones do not count."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.state().values())
+
+    def _check_trained(self, advice: str) -> None:
+        if not self.trained:
+            raise MafrError(f"this detector is not trained yet; {advice}")
+
+    # ---- on the disk
+
     def save(self, folder: str | Path) -> Path:
         """Write `model.safetensors` and `detector.json` into `folder`; returns it."""
-        if self.model is None:
-            raise MafrError("this detector is not trained yet; nothing to save")
+        self._check_trained("nothing to save")
         folder = Path(folder)
-        state = {name: tensor.contiguous() for name, tensor in self.model.state_dict().items()}
-        write_atomically(folder / "model.safetensors", safetensors.torch.save(state))
-        record = {"format": FORMAT, "method": METHOD, "threshold": self.threshold, "history": self.history}
-        write_json(folder / "detector.json", record | {"config": self.config.as_dict()})
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state().items()}
+        write_atomically(folder / WEIGHTS, safetensors.torch.save(state))
+        record = {"format": FORMAT, "method": self.name, "threshold": self.threshold, "history": self.history}
+        write_json(folder / RECORD, record | {"config": self.config.as_dict()})
         return folder
 
     @classmethod
-    def load(cls, folder: str | Path, config: Config | None = None) -> Detector:
-        """Read a saved detector. Raises WeightsError if a file is missing, damaged, or not of `config`.
+    def load(cls, folder: str | Path, config: Config | None = None) -> Self:
+        """Read a saved detector of this method.
 
-        `config`, if given, must agree in everything that decides the features and the head.
+        Raises WeightsError if a file is missing, damaged, another method's, or not of `config`, which, if given, must
+        agree in everything that decides the features and the model.
         """
-        folder = Path(folder)
-        record = _read_record(folder / "detector.json")
+        return cls.from_record(Path(folder), read_record(Path(folder)), config)
+
+    @classmethod
+    def from_record(cls, folder: Path, record: Mapping, config: Config | None = None) -> Self:
+        """`load` with the folder's record at hand."""
         try:
+            if record["method"] != cls.name:
+                raise WeightsError(f"{folder / RECORD} holds a {record['method']} detector; {cls.name} expected")
             saved = Config.from_dict(record["config"])
             threshold, history = record["threshold"], list(record["history"])
         except (KeyError, TypeError, ConfigError) as error:
-            path = folder / "detector.json"
+            path = folder / RECORD
             raise WeightsError(f"{path} lacks what this version needs ({error}); save the detector again") from error
-        if config is not None:
-            _same_model(folder, saved, config)
+        if config is not None and (odd := differences(saved, config, cls.name)):
+            raise WeightsError(f"{folder} holds a detector of another configuration: {'; '.join(odd)}")
         detector = cls(loadable(saved))
         detector.threshold, detector.history = threshold, history
-        detector.model = _read_model(folder / "model.safetensors", saved)
+        state = _read_state(folder / WEIGHTS)
+        try:
+            with torch.random.fork_rng(devices=[]):  # networks are drawn before they are filled
+                detector.restore(state)
+        except (ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise WeightsError(
+                f"{folder} holds no whole {cls.name} detector: {WEIGHTS} does not fit its own {RECORD} ({error}); "
+                "save it again"
+            ) from error
+        detector.trained = True
         return detector
+
+
+class Detector(Method):
+    """MAFR from samples to scores."""
+
+    name = "mafr"
+    draws_features = True
+    kept_with_runs = True
+
+    def __init__(self, config: Config, extractor: FeatureExtractor | None = None) -> None:
+        super().__init__(config, extractor)
+        self.model: MAFR | None = None
+
+    def train(self, split: Split, indices: Sequence[int], show: bool) -> None:
+        split.extract(indices)
+        self.model, self.history = fit(self.config, split, indices, self.checkpoint, show)
+
+    def residuals(self, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
+        """Eq. 7 on tokens: psi_rgb, psi_xyz, valid, each (B, 1, g, g); the maps are zero at invalid cells."""
+        self._check_trained("call fit, or load a saved one")
+        restorer = Restorer(self.model.to(self.place.device), self.config, self.place)
+        parts = []
+        with computing(self.config):
+            for k in range(len(tokens)):
+                scene = open_scene(tokens.part(k), self.config, self.place, scores_every_pixel(self.config))
+                parts.append((*restorer.residuals(scene), scene.valid[None, None]))
+        return tuple(torch.cat(maps).cpu() for maps in zip(*parts, strict=True))
+
+    def anomaly_map(self, tokens: Tokens, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Eqs. 7-8 on tokens: psi_rgb, psi_xyz and psi, each (B, 1, S, S).
+
+        mask: (B, 1, S, S) bool, true where a pixel has a 3D point.
+        """
+        config = self.config
+        psi_rgb, psi_xyz, mask = at_pixels(*self.residuals(tokens), mask, config.image_size)
+        return psi_rgb, psi_xyz, anomaly_map(psi_rgb, psi_xyz, mask, config, config.fusion)
+
+    def score(self, split: Split, k: int) -> Prediction:
+        maps = self.anomaly_map(split.tokens([k]), torch.from_numpy(split.mask(k))[None, None])
+        return Prediction.of(*maps, image_score(maps[2], self.config.image_score).item())
+
+    def answer(self, split: Split, indices: Sequence[int]) -> ResidualMaps:
+        """The residual maps of some samples, eq. 7, which any fusion operator takes."""
+        parts = [self.residuals(split.tokens([k])) for k in indices]
+        psi_rgb, psi_xyz, valid = (torch.cat(maps) for maps in zip(*parts, strict=True))
+        mask = torch.from_numpy(np.stack([split.mask(k) for k in indices]))[:, None]
+        return ResidualMaps(psi_rgb, psi_xyz, valid, mask, self.config)
+
+    def state(self) -> dict[str, Tensor]:
+        """The head's weights."""
+        return self.model.state_dict()
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        self.model = MAFR.from_config(self.config)
+        self.model.load_state_dict(state)
+        self.model.eval()
 
     @classmethod
     def from_released(cls, source: str | Path | Sequence[str | Path], config: Config) -> Detector:
         """A detector, without a threshold, from the released code's checkpoints, see `mafr.released`."""
-        detector = cls(config)
-        detector.model = load_checkpoints(source, config)
+        return cls.of_model(load_checkpoints(source, config), config)
+
+    @classmethod
+    def of_model(cls, model: MAFR, config: Config, extractor: FeatureExtractor | None = None) -> Detector:
+        """A detector, without a threshold, of a trained head."""
+        detector = cls(config, extractor)
+        detector.model, detector.trained = model, True
         return detector
 
 
@@ -186,13 +307,15 @@ def score_threshold(scores: Sequence[float], quantile: float) -> float:
     return float(np.quantile(np.asarray(scores, dtype=np.float64), quantile))
 
 
-def _read_record(path: Path) -> dict:
+def read_record(folder: Path) -> dict:
+    """The `detector.json` of a detector of any method. Raises WeightsError where there is none of this version."""
+    path = folder / RECORD
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise WeightsError(
-            f"{path} is missing; a saved detector is a folder with detector.json and model.safetensors, "
-            "written by `mafr fit` or Detector.save"
+            f"{path} is missing; a saved detector is a folder with {RECORD} and {WEIGHTS}, written by `mafr fit` or "
+            "Detector.save"
         ) from None
     except (ValueError, OSError) as error:
         raise WeightsError(f"{path} cannot be read as a saved detector ({error}); save it again") from error
@@ -201,28 +324,12 @@ def _read_record(path: Path) -> dict:
     return record
 
 
-def _read_model(path: Path, config: Config) -> MAFR:
+def _read_state(path: Path) -> dict[str, Tensor]:
     try:
-        state = safetensors.torch.load(path.read_bytes())
+        return safetensors.torch.load(path.read_bytes())
     except FileNotFoundError:
         raise WeightsError(f"{path} is missing; save the detector again") from None
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror}); save the detector again") from error
     except SafetensorError as error:
         raise WeightsError(f"{path} is not a whole safetensors file ({error}); save the detector again") from error
-    with torch.random.fork_rng(devices=[]):
-        model = MAFR.from_config(config)
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise WeightsError(f"{path} does not fit its own detector.json: {error}") from error
-    return model.eval()
-
-
-def _same_model(folder: Path, saved: Config, wanted: Config) -> None:
-    # Reporting and run-time settings may differ; they change no weight.
-    neutral = {name: getattr(saved, name) for name in deciding("report", "runs", "place")}
-    a, b = saved.as_dict(), replace(wanted, **neutral).as_dict()
-    odd = [
-        f"{name} is {a[name]} there and {b[name]} here" for name in a if a[name] != b[name] and concerns(METHOD, name)
-    ]
-    if odd:
-        raise WeightsError(f"{folder} holds a detector of another configuration: {'; '.join(odd)}")

@@ -1,9 +1,15 @@
-"""From restored features to anomaly maps and image scores (Sec. III-C, eqs. 7-8)."""
+"""From restored features to anomaly maps and image scores (Sec. III-C, eqs. 7-8).
+
+The chain: `residual_map` (eq. 7), `at_pixels`, `anomaly_map` (eq. 8: `fuse`, mask, `smooth`), `image_score`. A test set
+goes through it as `ResidualMaps`, or comes as `FinalMaps` from a method that has one map.
+"""
 
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,6 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mafr.config import FUSIONS, Config
+
+MAP = "map"  # the name of a method's only map, where another has one for each of FUSIONS
+CHUNK = 16  # maps handled at once; bounds memory at full size
 
 
 def residual_map(e: Tensor, e_hat: Tensor) -> Tensor:
@@ -85,6 +94,17 @@ def score_mask(valid: Tensor, mask: Tensor) -> Tensor:
     return valid if valid.shape[-1] == mask.shape[-1] else mask
 
 
+def at_pixels(
+    psi_rgb: Tensor, psi_xyz: Tensor, valid: Tensor, mask: Tensor, size: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Residual maps of cells (B, 1, g, g) at the pixels that are scored: psi_rgb, psi_xyz, mask, each (B, 1, S, S).
+
+    valid: (B, 1, g, g) bool, cells with a 3D point; mask: (B, 1, S, S) bool, see `score_mask`; size: S.
+    """
+    mask = score_mask(valid, mask)
+    return upsample(psi_rgb, valid, size) * mask, upsample(psi_xyz, valid, size) * mask, mask
+
+
 def anomaly_map(psi_rgb: Tensor, psi_xyz: Tensor, mask: Tensor, config: Config, how: str) -> Tensor:
     """Fuse, zero where there is no 3D point, blur: (B, 1, S, S) maps and bool mask -> (B, 1, S, S)."""
     return smooth(fuse(psi_rgb, psi_xyz, how) * mask, config.blur, config.sigma)
@@ -123,3 +143,79 @@ def _positive_mean(psi: Tensor) -> Tensor:
     count = (psi != 0).sum(dim=(1, 2, 3))
     mean = psi.sum(dim=(1, 2, 3)) / count.clamp_min(1)
     return torch.where(mean > 0, mean, torch.ones_like(mean))
+
+
+class Answer(Protocol):
+    """What a method says of N samples.
+
+    config: the settings by which the maps are scaled for the pixel metrics. operators: the names of its final maps;
+    main: the one that its image score and its threshold come from.
+    """
+
+    config: Config
+
+    @property
+    def operators(self) -> tuple[str, ...]: ...
+
+    @property
+    def main(self) -> str: ...
+
+    def final(self, how: str) -> tuple[Tensor, np.ndarray]:
+        """Final maps (N, 1, S, S) and image scores (N,) float64 of an operator."""
+        ...
+
+
+@dataclass(frozen=True)
+class ResidualMaps:
+    """Eq. 7 on N samples, from which any fusion operator makes final maps.
+
+    psi_rgb, psi_xyz: (N, 1, g, g); valid: (N, 1, g, g) bool, cells with a 3D point; mask: (N, 1, S, S) bool.
+    """
+
+    psi_rgb: Tensor
+    psi_xyz: Tensor
+    valid: Tensor
+    mask: Tensor
+    config: Config
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        return FUSIONS
+
+    @property
+    def main(self) -> str:
+        return self.config.fusion
+
+    @cached_property
+    def pixels(self) -> tuple[Tensor, Tensor, Tensor]:
+        """`at_pixels`: psi_rgb, psi_xyz and the mask that is scored, each (N, 1, S, S)."""
+        return at_pixels(self.psi_rgb, self.psi_xyz, self.valid, self.mask, self.config.image_size)
+
+    def maps(self, how: str) -> Tensor:
+        """Final maps (N, 1, S, S) of an operator."""
+        parts = zip(*(part.split(CHUNK) for part in self.pixels), strict=True)
+        return torch.cat([anomaly_map(*part, self.config, how) for part in parts])
+
+    def final(self, how: str) -> tuple[Tensor, np.ndarray]:
+        maps = self.maps(how)
+        return maps, image_score(maps, self.config.image_score).double().numpy()
+
+
+@dataclass(frozen=True)
+class FinalMaps:
+    """The only maps (N, 1, S, S) and image scores (N,) of a method."""
+
+    maps: Tensor
+    scores: np.ndarray
+    config: Config
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        return (MAP,)
+
+    @property
+    def main(self) -> str:
+        return MAP
+
+    def final(self, how: str) -> tuple[Tensor, np.ndarray]:
+        return self.maps, self.scores

@@ -1,11 +1,14 @@
-"""Training the head on the stored features of good samples (Sec. IV-A)."""
+"""Training the head on the stored features of good samples (Sec. IV-A).
+
+The head is `mafr.model.MAFR` and its loss that of `mafr.losses`, computed by `mafr.fast`.
+"""
 
 from __future__ import annotations
 
 import io
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
@@ -73,7 +76,12 @@ def fit(
             history = _resume(checkpoint, model, optimiser)
         epochs, saved = epochs_for(config, len(indices)), time.monotonic()
         model.train()
-        with _Scenes(features, indices, config, place) as scenes:
+        chosen = list(indices)
+
+        def make(k: int) -> Scene:
+            return open_scene(features.tokens([chosen[k]]), config, place, every_pixel=not config.valid_only)
+
+        with Scenes(make, len(chosen), place, features) as scenes:
             remaining = range(len(history), epochs)
             for epoch in bar(remaining, what="training") if show else remaining:
                 last = epoch + 1 == epochs
@@ -90,12 +98,12 @@ def _epoch(
     config: Config,
     restorer: Restorer,
     optimiser: torch.optim.Optimizer,
-    scenes: _Scenes,
+    scenes: Scenes,
     epoch: int,
     last: bool,
 ) -> dict[str, float]:
-    order = _order(config, epoch, len(scenes))
-    opened = enumerate(scenes.walk(order, epoch, () if last else _order(config, epoch + 1, len(scenes))))
+    order = shuffled(config, epoch, len(scenes))
+    opened = enumerate(scenes.walk(order, epoch, () if last else shuffled(config, epoch + 1, len(scenes))))
     sums: dict[str, Tensor] = {}
     for first in range(0, len(order), config.samples_a_step):
         together = min(config.samples_a_step, len(order) - first)
@@ -113,35 +121,40 @@ def _epoch(
     return {"total": sum(restorer.objective.weights[name] * value for name, value in means.items()), **means}
 
 
-def _order(config: Config, epoch: int, samples: int) -> list[int]:
+def shuffled(config: Config, epoch: int, samples: int) -> list[int]:
+    """The order in which an epoch sees the samples."""
     generator = torch.Generator().manual_seed(config.seed * 100_003 + epoch)
     return torch.randperm(samples, generator=generator).tolist()
 
 
-class _Scenes:
-    """The chosen samples, prepared for the head: kept when they are small enough, else a few ahead of the training."""
+class Scenes:
+    """Samples prepared for training: kept when they are small enough, else a few ahead of the training."""
 
-    def __init__(self, features: Features, indices: Sequence[int], config: Config, place: Place) -> None:
-        self.features, self.indices, self.config, self.place = features, list(indices), config, place
+    def __init__(
+        self, make: Callable[[int], Scene], count: int, place: Place, features: Features, batch: int = 1
+    ) -> None:
+        """make: prepares one of `count` samples, in a thread; features: what it reads; batch: samples a step."""
+        self.make, self.count, self.features = make, count, features
         self.live = getattr(features, "live", False)
         self.kept: dict[int, Scene] = {}
         self.keep = self.remember = False
         if not self.live:  # features that change at every access must not be kept
-            first, room = self._open(0), cache_bytes(place) / len(self.indices)
+            first, room = make(0), cache_bytes(place) / count
             self.keep = first.nbytes <= room
             self.remember = first.nbytes + first.bytes_remembered <= room
-        self.depth = 1 if self.live else AHEAD[place.device.type]
+        threads = 1 if self.live else AHEAD[place.device.type]
+        self.depth = threads * batch
         self.coming: dict[int, Future[Scene]] = {}
-        self.ahead = ThreadPoolExecutor(self.depth)
+        self.ahead = ThreadPoolExecutor(threads)
 
-    def __enter__(self) -> _Scenes:
+    def __enter__(self) -> Scenes:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.ahead.shutdown(cancel_futures=True)
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return self.count
 
     def walk(self, order: Sequence[int], epoch: int, following: Sequence[int] = ()) -> Iterator[Scene]:
         """The samples in this order; the next ones are read and prepared while the caller works on one.
@@ -159,15 +172,10 @@ class _Scenes:
             yield self.coming.pop(k).result() if k in self.coming else self.kept[k]
 
     def _get(self, k: int) -> Scene:
-        scene = self._open(k)
+        scene = replace(self.make(k), remember=self.remember)
         if self.keep:
             self.kept[k] = scene
         return scene
-
-    def _open(self, k: int) -> Scene:
-        tokens = self.features.tokens([self.indices[k]])
-        scene = open_scene(tokens, self.config, self.place, every_pixel=not self.config.valid_only)
-        return replace(scene, remember=self.remember)
 
 
 def cache_bytes(place: Place) -> float:

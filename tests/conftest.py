@@ -13,9 +13,9 @@ from hypothesis import settings
 from support.places import CHECKOUT
 from support.server import Server, serve
 
+from mafr.cli.reproduce import reproduce
 from mafr.config import Config
 from mafr.data.acquire import web
-from mafr.experiments.reproduce import reproduce
 from mafr.paths import Paths
 
 settings.register_profile("repeatable", derandomize=True)  # the same command twice tests the same

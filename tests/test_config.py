@@ -16,10 +16,10 @@ import yaml
 from packaging.requirements import Requirement
 from support.places import CHECKOUT
 
-from mafr.baselines.methods import METHODS
+from mafr.baselines.registry import METHODS
 from mafr.config import ADDED, PROFILES, SETTINGS, VARIANTS, Config
 from mafr.errors import ConfigError
-from mafr.experiments.experiments import Run
+from mafr.experiments.plan import Run
 from mafr.settings.field import ALL, ANY, DECIDES
 
 # The first digits of digests: by them stored runs and features are found again. They change only together with all

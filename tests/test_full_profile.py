@@ -311,7 +311,7 @@ config = Config.preset("full", overrides={"random_weights": True, "epochs": 1, "
 store, seen = FeatureStore(Path(sys.argv[1]), config), []
 threading.Thread(target=watch, daemon=True).start()
 for count in map(int, sys.argv[2:]):
-    Detector(config).fit_features(store, range(count))
+    Detector(config).fit_split(store, range(count))
     print(max(seen))
 """
 

@@ -18,7 +18,7 @@ from mafr.errors import MafrError, WeightsError
 def test_the_loss_falls_and_anomalies_stand_out(variant):
     config = small(variant, epochs=40)
     features = FakeFeatures(config, 12)
-    detector = Detector(config).fit_features(features)
+    detector = Detector(config).fit_split(features)
     totals = [epoch["total"] for epoch in detector.history]
     assert totals[-1] < 0.7 * totals[0]
     tokens = FakeFeatures(config, 1, seed=5).tokens([0])
@@ -137,7 +137,7 @@ def test_no_samples_and_infinite_loss_are_errors():
 
 
 def trained(config: Config) -> Detector:
-    return Detector(config).fit_features(FakeFeatures(config, 3))
+    return Detector(config).fit_split(FakeFeatures(config, 3))
 
 
 @pytest.mark.parametrize("variant", ["paper", "released"])

@@ -46,16 +46,17 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor, nn
 
-from mafr.baselines.base import Baseline, Split, prediction
 from mafr.baselines.parts.flow import Flow, likelihood_loss, positional_encoding
 from mafr.config import Config
 from mafr.data.camera import View
 from mafr.data.samples import Sample
-from mafr.detector import Prediction
+from mafr.detector import Method, Prediction
 from mafr.device import computing, send
 from mafr.errors import ConfigError, DataError, MafrError
 from mafr.features.extract import FeatureExtractor, Tokens
+from mafr.features.sources.splits import Split
 from mafr.features.timm_maps import B5_DIM, B5_STRIDE, EfficientNetB5
+from mafr.features.weights.files import EFFICIENTNET_B5, WeightFile
 from mafr.parallel.progress import bar
 from mafr.paths import Paths
 from mafr.scoring import smooth
@@ -120,11 +121,15 @@ def depth_map(sample: Sample, side: int, reach: int, view: View = CAMERA) -> tup
     return both[:, :1], torch.from_numpy(foreground.astype(np.float32))[None, None]
 
 
-class AST(Baseline):
+class AST(Method):
     """Asymmetric student-teacher networks, see the module's text."""
 
     name = "ast"
     title = "AST"
+
+    @classmethod
+    def weight_files(cls, config: Config) -> tuple[WeightFile, ...]:
+        return (EFFICIENTNET_B5,) if config.ast_backbone == "efficientnet_b5" else ()
 
     def __init__(self, config: Config, extractor: FeatureExtractor | None = None) -> None:
         super().__init__(config, extractor)
@@ -182,7 +187,7 @@ class AST(Baseline):
             size = (config.image_size, config.image_size)
             psi = F.interpolate(cells, size, mode="bicubic", align_corners=False).clamp_min(0)
             psi = smooth(psi * torch.from_numpy(sample.valid), config.blur, config.sigma)
-        return prediction(None, None, psi, (cells.amax() if self.uses_depth else cells.mean()).item())
+        return Prediction.of(None, None, psi, (cells.amax() if self.uses_depth else cells.mean()).item())
 
     def inputs(self, sample: Sample, tokens: Tokens | None) -> tuple[Tensor, Tensor]:
         """What both networks see of a sample, (1, C, side, side), and its foreground, (1, 1, side, side) in [0, 1].

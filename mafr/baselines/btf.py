@@ -30,15 +30,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mafr.baselines.base import Baseline, Split, prediction
 from mafr.baselines.parts.fpfh import DIM, VERSION, organised_fpfh
 from mafr.baselines.parts.memory_bank import MemoryBank
 from mafr.config import Config
 from mafr.data.samples import Sample
-from mafr.detector import Prediction
+from mafr.detector import Method, Prediction
 from mafr.device import computing
 from mafr.errors import DataError
 from mafr.features.extract import FeatureExtractor
+from mafr.features.sources.splits import Split
+from mafr.features.weights.files import WIDE_RESNET, WeightFile
 from mafr.features.wide_resnet import WideResNet
 from mafr.parallel.progress import bar
 from mafr.paths import Paths, write_atomically
@@ -48,7 +49,7 @@ PATCH = 8  # pixels a patch's side
 SIGMA = 4.0  # pixels, of the blur
 
 
-class BTF(Baseline):
+class BTF(Method):
     """BTF from samples to scores, with the interface of `mafr.Detector`."""
 
     name: ClassVar[str] = "btf"
@@ -60,6 +61,10 @@ class BTF(Baseline):
         self.reads = ("rgb",) if config.btf_backbone == "shared" else ()
         self.bank: MemoryBank | None = None
         self._backbone: WideResNet | None = None
+
+    @classmethod
+    def weight_files(cls, config: Config) -> tuple[WeightFile, ...]:
+        return (WIDE_RESNET,) if config.btf_backbone == "wide_resnet50_2" else ()
 
     @property
     def backbone(self) -> WideResNet:
@@ -84,7 +89,7 @@ class BTF(Baseline):
             psi = F.interpolate(
                 distance.view(1, 1, side, side), (self.config.image_size,) * 2, mode="bilinear", align_corners=False
             )
-            return prediction(None, None, _blur(psi), self.bank.image_score(rows, distance, index))
+            return Prediction.of(None, None, _blur(psi), self.bank.image_score(rows, distance, index))
 
     def searches(self) -> list[float]:
         return self.bank.searches

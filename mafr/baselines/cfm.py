@@ -31,33 +31,32 @@ all zero, not where they sum to zero.
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
-from mafr.baselines.base import Baseline, Split, prediction
 from mafr.baselines.parts.crossmodal import ROWS, Mapping, Modality, backward, distances
 from mafr.config import Config
-from mafr.detector import Prediction
+from mafr.detector import Method, Prediction
 from mafr.device import computing, keep_freed_memory
 from mafr.errors import ConfigError, MafrError
 from mafr.fast.restorer import Scene, open_scene
 from mafr.features.encoders import point_shape
 from mafr.features.extract import FeatureExtractor
 from mafr.features.rgb import rgb_depth, rgb_dim
+from mafr.features.sources.splits import Split
 from mafr.parallel.progress import bar
-from mafr.scoring import fuse, image_score, score_mask, smooth, upsample
-from mafr.training import AHEAD, cache_bytes
+from mafr.scoring import at_pixels, fuse, image_score, smooth
+from mafr.training import Scenes, shuffled
 
 BLUR, IMAGE_SCORE = "box", "max-over-root-mean"  # as the authors' code does, under the names of mafr.scoring
 MEDIUM = 8 / 12  # share of the blocks that CFM-M keeps
 
 
-class CFM(Baseline):
+class CFM(Method):
     """Crossmodal feature mapping, CVPR 2024."""
 
     name = "cfm"
@@ -77,12 +76,13 @@ class CFM(Baseline):
         optimiser = torch.optim.Adam(self.maps.parameters(), lr=config.cfm_learning_rate, fused=True)
         keep_freed_memory()
         epochs = range(epochs_for(config, len(indices)))
-        with computing(config), _Scenes(split, indices, self) as scenes:
+        chosen, size = list(indices), config.cfm_batch
+        opened = Scenes(lambda k: self.open(split, chosen[k]), len(chosen), self.place, split, size)
+        with computing(config), opened as scenes:
             for epoch in bar(epochs, what="training") if show else epochs:
-                generator = torch.Generator().manual_seed(config.seed * 100_003 + epoch)
-                order = torch.randperm(len(indices), generator=generator).tolist()
+                walk = scenes.walk(shuffled(config, epoch, len(scenes)), epoch)
                 losses = []
-                for batch in scenes.batches(order, config.cfm_batch):
+                while batch := list(islice(walk, size)):
                     optimiser.zero_grad(set_to_none=True)
                     losses.append(self.step(batch))
                     optimiser.step()
@@ -114,11 +114,11 @@ class CFM(Baseline):
     def score(self, split: Split, k: int) -> Prediction:
         with computing(self.config):
             scene = self.open(split, k)
-            valid, size = scene.valid[None, None], self.config.image_size
-            mask = score_mask(valid, torch.from_numpy(split.mask(k))[None, None].to(valid.device))
-            psi_rgb, psi_xyz = (upsample(psi, valid, size) * mask for psi in self.distances(scene))
+            valid = scene.valid[None, None]
+            mask = torch.from_numpy(split.mask(k))[None, None].to(valid.device)
+            psi_rgb, psi_xyz, _ = at_pixels(*self.distances(scene), valid, mask, self.config.image_size)
             psi = smooth(fuse(psi_rgb, psi_xyz), BLUR)
-            return prediction(psi_rgb, psi_xyz, psi, image_score(psi, IMAGE_SCORE).item())
+            return Prediction.of(psi_rgb, psi_xyz, psi, image_score(psi, IMAGE_SCORE).item())
 
     def state(self) -> dict[str, Tensor]:
         return self.maps.state_dict()
@@ -166,41 +166,3 @@ class CFMMedium(CFM):
 def epochs_for(config: Config, samples: int) -> int:
     """Epochs of a training on `samples` samples: `cfm_epochs`, or more to reach `min_steps` steps."""
     return max(config.cfm_epochs, math.ceil(config.min_steps / math.ceil(samples / config.cfm_batch)))
-
-
-class _Scenes:
-    """The training samples, kept when they are small enough, else opened while those before them are at work."""
-
-    def __init__(self, split: Split, indices: Sequence[int], method: CFM) -> None:
-        self.split, self.indices, self.method = split, list(indices), method
-        self.kept: dict[int, Scene] = {}
-        self.keep = False
-        self.keep = len(self.indices) * self._get(0).nbytes <= cache_bytes(method.place)
-        self.depth = AHEAD[method.place.device.type]  # batches
-        self.ahead = ThreadPoolExecutor(self.depth)
-
-    def __enter__(self) -> _Scenes:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.ahead.shutdown(cancel_futures=True)
-
-    def batches(self, order: Sequence[int], size: int) -> Iterator[list[Scene]]:
-        starts = range(0, len(order), size)
-        coming: deque[Future[list[Scene]]] = deque()
-        for position in range(len(starts)):
-            while position + len(coming) < len(starts) and len(coming) <= self.depth:
-                start = starts[position + len(coming)]
-                coming.append(self.ahead.submit(self._get_all, order[start : start + size]))
-            yield coming.popleft().result()
-
-    def _get_all(self, numbers: Sequence[int]) -> list[Scene]:
-        return [self._get(k) for k in numbers]
-
-    def _get(self, k: int) -> Scene:
-        if k not in self.kept:
-            scene = self.method.open(self.split, self.indices[k])
-            if not self.keep:
-                return scene
-            self.kept[k] = scene
-        return self.kept[k]

@@ -35,12 +35,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mafr.baselines.base import Baseline, Split, prediction
 from mafr.baselines.parts.inputs import DepthRange, distance, shrink, turn_images
 from mafr.baselines.parts.mvtec_benchmark import AutoencoderModel, GanModel, Sizes, VariationModel, random_angles
 from mafr.data.samples import Sample
-from mafr.detector import Prediction
+from mafr.detector import Method, Prediction
 from mafr.device import send
+from mafr.features.sources.splits import Split
 from mafr.parallel.progress import bar
 from mafr.scoring import image_score, smooth, upsample
 
@@ -63,7 +63,7 @@ class DepthImages:
         return send(turn_images(self.images[chosen], random_angles(len(chosen), generator)), self.device)
 
 
-class DepthMethod(Baseline):
+class DepthMethod(Method):
     """What the three have in common: input images, and maps back at the pixels."""
 
     reads = ()
@@ -87,7 +87,7 @@ class DepthMethod(Baseline):
             total = self.model.total(squares[:, channels])
             parts.append(upsample(total, cells[None, None], self.config.image_size) * mask)
         psi = smooth(parts[2], self.config.blur, self.config.sigma)
-        return prediction(parts[0], parts[1], psi, image_score(psi, "max").item())
+        return Prediction.of(parts[0], parts[1], psi, image_score(psi, "max").item())
 
     def state(self) -> dict[str, Tensor]:
         ends = torch.tensor([self.range.near, self.range.far], dtype=torch.float64)

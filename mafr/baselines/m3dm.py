@@ -43,13 +43,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mafr.baselines.base import Baseline, Split, prediction
 from mafr.baselines.parts.fusion_contrast import FeatureFusion, train_fusion
 from mafr.baselines.parts.memory_bank import MemoryBank
 from mafr.config import Config
-from mafr.detector import Prediction
+from mafr.detector import Method, Prediction
 from mafr.errors import DataError
-from mafr.features.extract import FeatureExtractor, Tokens, densify_xyz
+from mafr.features.extract import FeatureExtractor, Tokens
+from mafr.features.interpolation import densify_xyz
+from mafr.features.sources.splits import Split
 from mafr.parallel.progress import bar
 from mafr.scoring import smooth, upsample
 
@@ -135,7 +136,7 @@ class DecisionFusion:
         return scores.double() @ self.weights.to(scores.device)
 
 
-class M3DM(Baseline):
+class M3DM(Method):
     """Three memory banks with learned feature fusion and learned decision fusion."""
 
     name = "m3dm"
@@ -175,7 +176,7 @@ class M3DM(Baseline):
         joined = self.decide["map"](maps[:, 0].permute(1, 2, 0)).to(maps.dtype)
         # A weighted sum may be taken before the blur as well as after it.
         psi = smooth(joined[None, None], "gaussian", self.config.m3dm_sigma)
-        return prediction(maps[0], maps[1], psi, float(self.decide["image"](score)))
+        return Prediction.of(maps[0], maps[1], psi, float(self.decide["image"](score)))
 
     def searches(self) -> list[float]:
         return [seconds for bank in self.banks.values() for seconds in bank.searches]

@@ -1,44 +1,107 @@
-"""From a method's name to its class: what the runs, the command line and saved detectors go by."""
+"""Every method by name: its title, its class, and what is asked of it by name. Classes are loaded when first needed.
+
+To add a method, write its class, a `mafr.detector.Method`, and a line here; to have it in a table, name it in
+`mafr.experiments.plan`.
+"""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mafr.baselines.ast import AST
-from mafr.baselines.base import Baseline
-from mafr.baselines.btf import BTF
-from mafr.baselines.cfm import CFM, CFMMedium
-from mafr.baselines.depth import DepthAE, DepthGAN, DepthVM
-from mafr.baselines.m3dm import M3DM
-from mafr.baselines.methods import BASELINES, MAFR
-from mafr.baselines.rgbd import RGBD, RGBcDn
-from mafr.baselines.voxel import VoxelAE, VoxelGAN, VoxelVM
 from mafr.config import Config
-from mafr.detector import Detector
+from mafr.errors import ConfigError
 
-_CLASSES: dict[str, type[Baseline]] = {
-    kind.name: kind
-    for kind in (
-        DepthGAN, DepthAE, DepthVM, VoxelGAN, VoxelAE, VoxelVM, RGBD, RGBcDn, BTF, AST, M3DM, CFM, CFMMedium,
-    )
-}  # fmt: skip
+if TYPE_CHECKING:
+    from mafr.detector import Method
+    from mafr.features.weights.files import WeightFile
+
+MAFR = "mafr"
 
 
-def baseline_class(method: str) -> type[Baseline]:
-    """The class of a compared method."""
-    return _CLASSES[method]
+@dataclass(frozen=True)
+class Listed:
+    """A method: its name in the paper's tables, and where its class is.
+
+    variants: whether it is the paper's own, which has variants, loss terms and fusion operators.
+    """
+
+    title: str
+    address: str
+    variants: bool = False
+
+
+# name in the run store and on the command line -> method
+_LISTED = {
+    "depthgan": Listed("DepthGAN", "mafr.baselines.depth:DepthGAN"),
+    "depthae": Listed("DepthAE", "mafr.baselines.depth:DepthAE"),
+    "depthvm": Listed("DepthVM", "mafr.baselines.depth:DepthVM"),
+    "voxelgan": Listed("VoxelGAN", "mafr.baselines.voxel:VoxelGAN"),
+    "voxelae": Listed("VoxelAE", "mafr.baselines.voxel:VoxelAE"),
+    "voxelvm": Listed("VoxelVM", "mafr.baselines.voxel:VoxelVM"),
+    "rgbd": Listed("RGB-D", "mafr.baselines.rgbd:RGBD"),
+    "rgbcdn": Listed("RGB-cD-n", "mafr.baselines.rgbd:RGBcDn"),
+    "btf": Listed("BTF", "mafr.baselines.btf:BTF"),
+    "ast": Listed("AST", "mafr.baselines.ast:AST"),
+    "m3dm": Listed("M3DM", "mafr.baselines.m3dm:M3DM"),
+    "cfm": Listed("CFM", "mafr.baselines.cfm:CFM"),
+    "cfm_m": Listed("CFM-M", "mafr.baselines.cfm:CFMMedium"),
+    MAFR: Listed("MAFR", "mafr.detector:Detector", variants=True),
+}
+METHODS = tuple(_LISTED)
+BASELINES = tuple(name for name, listed in _LISTED.items() if not listed.variants)
+
+
+def title(method: str) -> str:
+    """A method's name as the paper prints it."""
+    return _LISTED[method].title
+
+
+def has_variants(method: str) -> bool:
+    """Whether a method has variants, loss terms and fusion operators: the paper's own."""
+    return _LISTED[method].variants
+
+
+def check_methods(names: Iterable[str]) -> tuple[str, ...]:
+    """The names in the usual order. Raises ConfigError for an unknown one."""
+    given = tuple(names)
+    if unknown := set(given) - set(METHODS):
+        raise ConfigError(f"unknown method {', '.join(sorted(unknown))}; the methods are {', '.join(METHODS)}")
+    return tuple(name for name in METHODS if name in given)
+
+
+def method_settings(method: str, config: Config, variant: str | None = None) -> Config:
+    """The settings of a method's runs. variant: of the paper's own (default: the config's); others have none."""
+    if has_variants(method):
+        return config.with_variant(variant or config.variant)
+    return config.with_variant("paper")
+
+
+def method_class(method: str) -> type[Method]:
+    """The class of a method."""
+    module, _, name = _LISTED[method].address.partition(":")
+    return getattr(import_module(module), name)
 
 
 def feature_config(method: str, config: Config) -> Config:
     """The settings whose stored features a method reads."""
-    return config if method == MAFR else baseline_class(method).feature_config(config)
+    return method_class(method).feature_config(config)
 
 
-def load_detector(folder: str | Path) -> Detector | Baseline:
+def weight_files(config: Config, methods: Iterable[str] = METHODS) -> tuple[WeightFile, ...]:
+    """The downloaded files of backbones of their own that some methods need."""
+    if config.random_weights:
+        return ()
+    return tuple(file for method in check_methods(methods) for file in method_class(method).weight_files(config))
+
+
+def load_detector(folder: str | Path) -> Method:
     """A saved detector of any method. Raises WeightsError if a file is missing, damaged or of another version."""
-    try:
-        method = json.loads((Path(folder) / "detector.json").read_text(encoding="utf-8"))["method"]
-    except (OSError, ValueError, KeyError, TypeError):
-        method = MAFR  # whose loader says what is wrong
-    return baseline_class(method).load(folder) if method in BASELINES else Detector.load(folder)
+    from mafr.detector import read_record
+
+    record = read_record(Path(folder))
+    name = record.get("method", MAFR)
+    return method_class(name if name in METHODS else MAFR).from_record(Path(folder), record)

@@ -35,13 +35,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mafr.baselines.base import Baseline, Split, prediction
 from mafr.baselines.parts.autoencoder import CandyAutoencoder, batches, descend, recorded, steps_for
 from mafr.baselines.parts.inputs import DepthRange, normals, shrink, turn_images
 from mafr.data.camera import View
 from mafr.data.samples import Sample
-from mafr.detector import Prediction
+from mafr.detector import Method, Prediction
 from mafr.device import send
+from mafr.features.sources.splits import Split
 from mafr.parallel.progress import bar
 from mafr.scoring import image_score, smooth, upsample
 
@@ -52,7 +52,7 @@ SHIFT, SCALE, TURN, JITTER, HUE = 0.05, 0.1, 45.0, 0.2, 0.2
 YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 
 
-class CandyMethod(Baseline):
+class CandyMethod(Method):
     """What the two have in common: channels in [0, 1], training, and the heatmap."""
 
     reads = ()
@@ -93,7 +93,7 @@ class CandyMethod(Baseline):
             heat = residual[:, channels].amax(dim=1, keepdim=True)
             parts.append(upsample(heat, cells, self.config.image_size) * mask)
         psi = smooth(parts[2], self.config.blur, self.config.sigma)
-        return prediction(parts[0], parts[1], psi, image_score(psi, "max").item())
+        return Prediction.of(parts[0], parts[1], psi, image_score(psi, "max").item())
 
     def state(self) -> dict[str, Tensor]:
         view = [self.view.axis, self.view.direction, self.view.offset, self.range.near, self.range.far]

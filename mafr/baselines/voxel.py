@@ -36,13 +36,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mafr.baselines.base import Baseline, Split, prediction
 from mafr.baselines.parts.inputs import Frame, turn_points
 from mafr.baselines.parts.mvtec_benchmark import AutoencoderModel, GanModel, Sizes, VariationModel, random_angles
 from mafr.data.camera import View
 from mafr.data.samples import Sample
-from mafr.detector import Prediction
+from mafr.detector import Method, Prediction
 from mafr.device import send
+from mafr.features.sources.splits import Split
 from mafr.parallel.progress import bar
 from mafr.scoring import image_score, smooth
 
@@ -72,7 +72,7 @@ class VoxelGrids:
         return send(torch.from_numpy(np.stack(grids)), self.device)
 
 
-class VoxelMethod(Baseline):
+class VoxelMethod(Method):
     """What the three have in common: voxel grids, and their scores back at the pixels."""
 
     reads = ()
@@ -102,7 +102,7 @@ class VoxelMethod(Baseline):
         raw = torch.zeros(1, 1, *sample.valid.shape[1:])
         raw[torch.from_numpy(sample.valid)[None]] = voxels[torch.from_numpy(cells)]
         psi = smooth(raw, self.config.blur, self.config.sigma)
-        return prediction(None, None, psi, image_score(psi, "max").item())
+        return Prediction.of(None, None, psi, image_score(psi, "max").item())
 
     def state(self) -> dict[str, Tensor]:
         frame = torch.tensor([*self.frame.low, self.frame.edge], dtype=torch.float64)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
-from mafr.baselines.methods import MAFR
+from mafr.baselines.registry import MAFR
 from mafr.bench.emulation import emulated_bfloat16
 from mafr.config import Config
 from mafr.detector import Detector
 from mafr.device import Place, computing, native_bfloat16
 from mafr.experiments.evaluation import all_metrics
-from mafr.experiments.experiments import Run, run_all, table_runs
-from mafr.experiments.outcomes import residual_maps
-from mafr.features.sources.splits import extract_features, load_features
+from mafr.experiments.execute import run_all
+from mafr.experiments.plan import Run, table_runs
+from mafr.features.sources.splits import extract_features, load_split
 from mafr.parallel.progress import Workers, bar
 from mafr.paths import Paths
 
@@ -57,12 +56,13 @@ def precision_effect(
 
 
 def _effects(
-    runs: Sequence[Run], halves: Sequence[Run], records: Sequence[dict], paths: Paths, train: bool
+    runs: Sequence[Run], halves: Sequence[Run], records: Mapping[Run, dict], paths: Paths, train: bool
 ) -> list[Effect]:
     # The features stay those in float32: what is measured is the head.
     trained = [_train(run, half, paths) for run, half in bar(list(zip(runs, halves, strict=True)))] if train else []
     effects = []
-    for number, (run, record) in enumerate(zip(runs, records, strict=True)):
+    for number, run in enumerate(runs):
+        record = records[run]
         exact = _chosen(record["metrics"][run.config.fusion])
         detector = Detector.load(run.folder(paths) / "detector")
         rounded = _score(run, detector, paths)
@@ -82,22 +82,18 @@ def _effects(
 
 def _score(run: Run, detector: Detector, paths: Paths) -> dict[str, float]:
     """Metrics of a detector's weights with bfloat16 products, on the run's own features."""
-    test = load_features(paths, run.dataset, run.category, "test", run.config)
-    half = Detector(replace(run.config, precision="bfloat16"))
-    half.model = detector.model
-    psi_rgb, psi_xyz, valid = residual_maps(half, test)
+    test = load_split(paths, run.dataset, run.category, "test", run.config)
+    half = Detector.of_model(detector.model, replace(run.config, precision="bfloat16"))
     everything = range(len(test))
+    answer = replace(half.answer(test, everything), config=run.config)
     with computing(run.config):
-        metrics, _ = all_metrics(
-            psi_rgb, psi_xyz, valid, torch.from_numpy(test.mask(everything))[:, None], test.gt(everything),
-            np.asarray(test.labels), test.defects, run.config,
-        )  # fmt: skip
+        metrics, _ = all_metrics(answer, test.store.gt(everything), test.labels, test.store.defects)
     return _chosen(metrics[run.config.fusion])
 
 
 def _train(run: Run, half: Run, paths: Paths) -> dict[str, float]:
-    train = load_features(paths, run.dataset, run.category, "train", run.config)
-    return _score(run, Detector(half.config).fit_features(train), paths)
+    train = load_split(paths, run.dataset, run.category, "train", run.config)
+    return _score(run, Detector(half.config).fit_split(train), paths)
 
 
 def _chosen(metrics: dict) -> dict[str, float]:

@@ -183,10 +183,9 @@ class _Work:
         }
 
     def _detector(self, extractor: FeatureExtractor | None = None) -> Detector:
-        detector = Detector(self.config, extractor)
         torch.manual_seed(0)
-        detector.model = MAFR.from_config(self.config).to(self.place.device).eval()
-        return detector
+        model = MAFR.from_config(self.config).to(self.place.device).eval()
+        return Detector.of_model(model, self.config, extractor)
 
     def _sample(self) -> dict[str, Callable]:
         extractor = FeatureExtractor.from_config(self.config, random_weights=True)

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from mafr.baselines.methods import BASELINES, MAFR, METHODS, baseline_settings
+from mafr.baselines.registry import BASELINES, MAFR, METHODS
 from mafr.cli.options import HELP_AS_WRITTEN, Commands, add_command, read_settings
 from mafr.config import DATASETS, UNTRAINED
 from mafr.errors import ConfigError, DataError
@@ -24,13 +24,11 @@ def add_fit(commands: Commands) -> None:
 
 def fit_detector(arguments: argparse.Namespace) -> None:
     """A detector of a category of one's own, saved."""
-    from mafr.baselines.registry import baseline_class
+    from mafr.baselines.registry import method_class, method_settings
     from mafr.data import open_dataset
-    from mafr.detector import Detector
 
     config, paths = read_settings(arguments)
-    method = arguments.method
-    untrained = Detector(config) if method == MAFR else baseline_class(method)(baseline_settings(config))
+    untrained = method_class(arguments.method)(method_settings(arguments.method, config))
     root = paths.processed(arguments.dataset)
     # Both are opened first, so that a missing validation folder costs no training.
     data = arguments.dataset, root, arguments.category

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from mafr.baselines.methods import METHODS, check_methods
+from mafr.baselines.registry import METHODS, check_methods
 from mafr.config import PROFILES, UNTRAINED, VARIANTS, Config
 from mafr.errors import ConfigError
 from mafr.parallel.progress import Workers

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from mafr.baselines.methods import MAFR, METHODS, baseline_settings, title
+from mafr.baselines.registry import MAFR, METHODS
 from mafr.cli.options import (
     BESIDE,
     Commands,
@@ -20,6 +20,9 @@ from mafr.cli.options import (
 from mafr.config import DATASETS, UNTRAINED
 from mafr.errors import ConfigError
 
+if TYPE_CHECKING:
+    from mafr.experiments.plan import Run
+
 
 def add_reproduce(commands: Commands) -> None:
     sub = add_command(commands, "reproduce", reproduce_all, "regenerate every table, figure and notebook",
@@ -32,7 +35,7 @@ def add_reproduce(commands: Commands) -> None:
 
 def reproduce_all(arguments: argparse.Namespace) -> None:
     """Every table, figure and notebook."""
-    from mafr.experiments.reproduce import STAGES, reproduce
+    from mafr.cli.reproduce import STAGES, reproduce
 
     config, paths = read_settings(arguments)
     stages = chosen_stages(arguments, STAGES)
@@ -57,10 +60,11 @@ def add_run(commands: Commands) -> None:
 
 def make_runs(arguments: argparse.Namespace) -> None:
     """Runs of tables or of one category, with their metrics printed."""
-    from mafr.baselines.registry import feature_config
-    from mafr.experiments.experiments import Run, all_runs, run_all
+    from mafr.baselines.registry import feature_config, weight_files
+    from mafr.experiments.execute import run_all
+    from mafr.experiments.plan import TABLES, all_runs, category_runs
     from mafr.features.sources.splits import extract_features
-    from mafr.features.weights.files import method_files, provide_files
+    from mafr.features.weights.files import provide_files
 
     config, paths = read_settings(arguments)
     variants, methods = chosen_variants(arguments), chosen_methods(arguments)
@@ -69,37 +73,28 @@ def make_runs(arguments: argparse.Namespace) -> None:
             raise ConfigError("give --category or --table, not both")
         if arguments.methods is None:
             methods = (MAFR,)
-        entries = [(m, baseline_settings(config)) for m in methods if m != MAFR]
-        entries += [(MAFR, config.with_variant(v)) for v in variants if MAFR in methods]
-        runs = [
-            Run(arguments.dataset, arguments.category, replace(c, seed=c.seed + k), arguments.shots, method)
-            for method, c in entries
-            for k in range(arguments.seeds)
-        ]
+        place = arguments.dataset, arguments.category
+        runs = category_runs(*place, config, variants, arguments.shots, arguments.seeds, methods)
     else:
         if arguments.shots is not None:
             raise ConfigError("--shots goes with --category; for Table III change the setting: --set shots=5,10")
-        runs = all_runs(config, arguments.table or (1, 2, 3, 4, 5), variants, arguments.seeds, methods)
+        runs = all_runs(config, arguments.table or TABLES, variants, arguments.seeds, methods)
     if not runs:
         raise ConfigError("these tables have none of these methods: nothing to run")
-    provide_files(config, paths.weights, method_files(config, {run.method for run in runs}))
+    provide_files(config, paths.weights, weight_files(config, {run.method for run in runs}))
     with chosen_workers(arguments, config, paths) as workers:
         if arguments.category:
             wanted = [feature_config(run.method, run.config) for run in runs]
             for settings in {c.feature_digest(): c for c in wanted}.values():
                 extract_features(paths, settings, arguments.dataset, [arguments.category], workers)
         records = run_all(runs, paths, workers)
-    for record in records:
-        _print_record(record)
+    for run, record in records.items():
+        _print_record(run, record)
 
 
-def _print_record(record: dict) -> None:
-    shots = "all" if record["shots"] is None else record["shots"]
-    what = title(record["method"])
-    if record["method"] == MAFR:
-        what += f"  {record['variant']}  loss {'+'.join(record['loss_terms'])}"
-    print(f"{record['dataset']}/{record['category']}  {what}  shots {shots}")
-    if record["config"]["random_weights"]:
+def _print_record(run: Run, record: dict) -> None:
+    print(run)
+    if run.config.random_weights:
         print(f"  {UNTRAINED}")
     print(f"  {'map':8} I-AUROC  P-AUROC  AUPRO@30%  AUPRO@1%")
     for how, m in record["metrics"].items():
@@ -115,7 +110,7 @@ def add_tables(commands: Commands) -> None:
 
 def write_tables(arguments: argparse.Namespace) -> None:
     """The tables, from the stored runs."""
-    from mafr.experiments.reproduce import make_tables
+    from mafr.cli.reproduce import make_tables
 
     config, paths = read_settings(arguments)
     variants, methods = chosen_variants(arguments), chosen_methods(arguments)
@@ -129,7 +124,7 @@ def add_figures(commands: Commands) -> None:
 
 def draw_figures(arguments: argparse.Namespace) -> None:
     """The figures, from the stored runs."""
-    from mafr.experiments.reproduce import make_figures
+    from mafr.cli.reproduce import make_figures
 
     config, paths = read_settings(arguments)
     for path in make_figures(config, paths, chosen_variants(arguments), arguments.workers):
@@ -144,8 +139,8 @@ def add_notebooks(commands: Commands) -> None:
 
 def execute_notebooks(arguments: argparse.Namespace) -> None:
     """The notebooks, with all that they need."""
+    from mafr.cli.reproduce import reproduce
     from mafr.experiments.notebooks import run_notebooks
-    from mafr.experiments.reproduce import reproduce
 
     config, paths = read_settings(arguments)
     # All that they need first: kernels that run at the same time must not make the same files.

@@ -16,13 +16,15 @@ def add_weights(commands: Commands) -> None:
 
 def show_weights(arguments: argparse.Namespace) -> None:
     """What weight files there are; those that are missing on request."""
-    from mafr.features.weights.files import method_files, needed_files, provide_files
+    from mafr.baselines.registry import weight_files
+    from mafr.features.weights.files import needed_files, provide_files
     from mafr.features.weights.report import weights_report
 
     config, paths = read_settings(arguments)
+    others = weight_files(config)
     if arguments.fetch:
-        provide_files(config, paths.weights, (*needed_files(config), *method_files(config)))
-    print(weights_report(config, paths.weights))
+        provide_files(config, paths.weights, (*needed_files(config), *others))
+    print(weights_report(config, paths.weights, others))
 
 
 def add_pretrain_points(commands: Commands) -> None:

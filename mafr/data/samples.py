@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,17 @@ class Sample:
     def valid(self) -> np.ndarray:
         """(1, S, S) bool, true where the pixel has a 3D point."""
         return (self.xyz != 0).any(axis=0, keepdims=True)
+
+
+def labels_of(samples: Sequence[Sample]) -> np.ndarray:
+    """(N,) int64, 1 anomalous; a data set knows them without reading its files."""
+    known = getattr(samples, "labels", None)
+    return np.asarray([sample.label for sample in samples] if known is None else known, dtype=np.int64)
+
+
+def name_of(sample: Sample) -> str:
+    """Category and id, for messages."""
+    return f"{sample.category} {sample.id}".strip()
 
 
 def few_shot(count: int, total: int, seed: int) -> list[int]:

@@ -1,59 +1,30 @@
-"""Residual maps of a test set -> all metrics of all fusion operators, as a run's record keeps them."""
+"""Final maps of a test set -> all metrics, as a run's record keeps them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from mafr.config import FUSIONS, Config
+from mafr.config import Config
 from mafr.errors import DataError, MafrError
 from mafr.metrics import bootstrap_auroc, evaluate, image_auroc
-from mafr.scoring import anomaly_map, image_score, metric_maps, score_mask, upsample
-
-MAP = "map"  # where a record keeps the metrics of a method that has one map
-CHUNK = 16  # maps handled at once; bounds memory at full size
-
-
-def fused_maps(
-    psi_rgb: Tensor, psi_xyz: Tensor, valid: Tensor, mask: Tensor, config: Config, how: str
-) -> Tensor:
-    """Residual maps (N, 1, g, g), cells with points (N, 1, g, g), mask (N, 1, S, S) -> maps (N, 1, S, S)."""
-    maps = []
-    for k in range(0, len(psi_rgb), CHUNK):
-        part = slice(k, k + CHUNK)
-        rgb = upsample(psi_rgb[part], valid[part], config.image_size)
-        xyz = upsample(psi_xyz[part], valid[part], config.image_size)
-        maps.append(anomaly_map(rgb, xyz, score_mask(valid[part], mask[part]), config, how))
-    return torch.cat(maps)
+from mafr.scoring import Answer, metric_maps
 
 
 def all_metrics(
-    psi_rgb: Tensor,
-    psi_xyz: Tensor,
-    valid: Tensor,
-    mask: Tensor,
-    gt: np.ndarray,
-    labels: np.ndarray,
-    defects: Sequence[str],
-    config: Config,
+    answer: Answer, gt: np.ndarray, labels: np.ndarray, defects: Sequence[str]
 ) -> tuple[dict[str, dict], dict[str, list[float]]]:
-    """({fusion: metrics}, {fusion: image scores}) of one category's test set.
+    """({operator: metrics}, {operator: image scores}) of one category's test set.
 
-    gt is (N, S, S) bool, labels (N,) 0 or 1, defects the N folder names. Metrics by defect type compare
-    its samples with all good ones; the pixel metrics among them are given for `config.fusion` only.
+    gt is (N, S, S) bool, labels (N,) 0 or 1, defects the N folder names. Metrics by defect type compare its samples
+    with all good ones; the pixel metrics among them are given for the answer's main operator only.
     """
-    if labels.min() == labels.max():
-        raise MafrError("the test set needs good and anomalous samples; an AUROC of one class is not defined")
-    # Once for all operators: a map of full size passes `fused_maps` as it is.
-    psi_rgb, psi_xyz = (upsample(psi, valid, config.image_size) for psi in (psi_rgb, psi_xyz))
     metrics, scores = {}, {}
-    for how in FUSIONS:
-        maps = fused_maps(psi_rgb, psi_xyz, valid, mask, config, how)
-        score = image_score(maps, config.image_score).double().numpy()
-        metrics[how] = map_metrics(maps, score, gt, labels, defects, config, by_defect=how == config.fusion)
+    for how in answer.operators:
+        maps, score = answer.final(how)
+        metrics[how] = map_metrics(maps, score, gt, labels, defects, answer.config, by_defect=how == answer.main)
         scores[how] = score.tolist()
     return metrics, scores
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mafr.config import Config
 from mafr.errors import ConfigError, MafrError
+from mafr.experiments.plan import all_runs
 from mafr.parallel.processes import environment
 from mafr.parallel.progress import map_parallel
 from mafr.paths import PACKAGE, Paths, write_atomically, write_json
@@ -60,8 +61,6 @@ def is_preset(config: Config, paths: Paths) -> bool:
 
 def _state(config: Config, paths: Paths) -> str:
     """A digest of what all notebooks read: settings, package sources, finished runs."""
-    from mafr.experiments.experiments import all_runs
-
     digest = hashlib.sha256(config.digest().encode())
     for path in sorted(PACKAGE.rglob("*.py")):
         digest.update(path.read_bytes())

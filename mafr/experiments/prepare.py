@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from mafr.baselines.methods import METHODS, TABLE_METHODS, baseline_settings
+from mafr.baselines.registry import METHODS, method_settings
 from mafr.config import DATASET_TITLES, DATASETS, Config
 from mafr.errors import MafrError
+from mafr.experiments.plan import compared_methods, table_of
 from mafr.parallel.progress import Workers
 from mafr.paths import Paths
 
@@ -39,14 +40,14 @@ def extract_all(
     methods: Iterable[str] = METHODS,
 ) -> None:
     """Extract and store the features of every category, for MAFR and for the compared `methods`."""
-    from mafr.baselines.registry import feature_config
+    from mafr.baselines.registry import feature_config, weight_files
     from mafr.features.sources.splits import extract_features
-    from mafr.features.weights.files import method_files, needed_files, provide_files
+    from mafr.features.weights.files import needed_files, provide_files
 
     # All that is missing is said now, not when the runs come to it.
-    provide_files(config, paths.weights, (*needed_files(config), *method_files(config, methods)))
+    provide_files(config, paths.weights, (*needed_files(config), *weight_files(config, methods)))
     for dataset in datasets:
-        compared = set(methods) & set(TABLE_METHODS[DATASETS.index(dataset) + 1])
-        wanted = [config, *(feature_config(m, baseline_settings(config)) for m in sorted(compared))]
+        compared = compared_methods([table_of(dataset)], methods)
+        wanted = [config, *(feature_config(m, method_settings(m, config)) for m in compared)]
         for settings in {c.feature_digest(): c for c in wanted}.values():
             extract_features(paths, settings, dataset, config.categories(dataset), workers)

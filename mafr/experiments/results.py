@@ -10,18 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mafr.baselines.methods import MAFR, baseline_settings
-from mafr.baselines.registry import feature_config
+from mafr.baselines.registry import MAFR, feature_config, method_settings
 from mafr.config import DATASET_TITLES, UNTRAINED, Config
 from mafr.data import FolderDataset, open_dataset
 from mafr.data.layout import SPLITS
 from mafr.errors import DataError, ResultError
-from mafr.experiments.evaluation import fused_maps
-from mafr.experiments.experiments import Run, data_fingerprint, load_maps, load_residuals, read_record
+from mafr.experiments.plan import Entry, Run
+from mafr.experiments.store import data_fingerprint, load_maps, load_residuals, read_record
 from mafr.features.sources.splits import load_features
 from mafr.features.sources.store import FeatureStore
 from mafr.paths import Paths
-from mafr.scoring import fuse, image_score, score_mask, smooth, upsample
+from mafr.scoring import ResidualMaps, fuse, image_score, smooth
 
 SATURATION = 0.999  # of a category's test pixels: where colour scales end
 
@@ -65,10 +64,15 @@ class Result:
         return np.asarray(self.record["scores"][self.config.fusion])
 
     @cached_property
+    def answer(self) -> ResidualMaps:
+        """The residual maps as they were scored."""
+        points = torch.from_numpy(np.asarray(self.store.mask(range(len(self.ids)))))[:, None]
+        return ResidualMaps(self.psi_rgb, self.psi_xyz, self.valid, points, self.config)
+
+    @cached_property
     def mask(self) -> np.ndarray:
-        """(N, S, S) bool, the pixels that are scored, see `score_mask`."""
-        points = torch.from_numpy(np.asarray(self.store.mask(range(len(self.ids)))))
-        return score_mask(self.valid, points[:, None])[:, 0].numpy()
+        """(N, S, S) bool, the pixels that are scored, see `mafr.scoring.score_mask`."""
+        return self.answer.pixels[2][:, 0].numpy()
 
     @cached_property
     def gt(self) -> np.ndarray:
@@ -78,19 +82,11 @@ class Result:
     @cached_property
     def maps(self) -> np.ndarray:
         """(N, S, S) final maps as they were scored: fused, masked and blurred, eq. 8."""
-        config = self.config
-        mask = torch.from_numpy(self.mask)[:, None]
-        maps = fused_maps(self.psi_rgb, self.psi_xyz, self.valid, mask, config, config.fusion)
-        return maps[:, 0].numpy()
+        return self.answer.maps(self.config.fusion)[:, 0].numpy()
 
     def residuals(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """The residual maps of some samples at full size, zero without a 3D point: two (n, S, S)."""
-        mask = torch.from_numpy(self.mask[list(indices)])[:, None]
-        maps = (
-            upsample(psi[list(indices)], self.valid[list(indices)], self.config.image_size) * mask
-            for psi in (self.psi_rgb, self.psi_xyz)
-        )
-        psi_rgb, psi_xyz = (m[:, 0].numpy() for m in maps)
+        psi_rgb, psi_xyz, _ = (part[list(indices), 0].numpy() for part in self.answer.pixels)
         return psi_rgb, psi_xyz
 
     @cached_property
@@ -104,8 +100,7 @@ class Result:
 
         blur: "gaussian", "box" or None for no blur; sigma in pixels. Raises ValueError for others.
         """
-        psi_rgb, psi_xyz = (torch.from_numpy(p)[:, None] for p in self.residuals(range(len(self.ids))))
-        maps = fuse(psi_rgb, psi_xyz, how)
+        maps = fuse(*self.answer.pixels[:2], how)
         if blur is not None:
             maps = smooth(maps, blur, sigma)
         return maps[:, 0].numpy(), image_score(maps, self.config.image_score).numpy().astype(np.float64)
@@ -147,17 +142,9 @@ def load_result(run: Run, paths: Paths) -> Result:
     return Result(run, record, samples, stores["test"], *load_residuals(run, paths))
 
 
-def full_runs(config: Config, dataset: str, variant: str, method: str = MAFR) -> list[Run]:
-    """The runs behind Table I or II: every category, all training samples. variant: of MAFR."""
-    chosen = config.with_variant(variant) if method == MAFR else baseline_settings(config)
-    return [Run(dataset, category, chosen, method=method) for category in config.categories(dataset)]
-
-
-def stored_records(
-    config: Config, paths: Paths, dataset: str, variant: str, method: str = MAFR
-) -> dict[str, dict]:
-    """{category: record} of the finished ones among `full_runs`, in the paper's order."""
-    records = ((run.category, read_record(run, paths)) for run in full_runs(config, dataset, variant, method))
+def stored_records(entry: Entry, dataset: str, config: Config, paths: Paths) -> dict[str, dict]:
+    """{category: record} of an entry's finished full runs, in the paper's order."""
+    records = ((run.category, read_record(run, paths)) for run in entry.runs(dataset, config))
     return {category: record for category, record in records if record is not None}
 
 
@@ -171,7 +158,7 @@ def compared_maps(
     """
     found, own = {}, read_record(Run(dataset, category, config), paths)
     for method in methods:
-        run = Run(dataset, category, baseline_settings(config), method=method)
+        run = Run(dataset, category, method_settings(method, config), method=method)
         record = read_record(run, paths)
         if record is None or record["samples"]["ids"] != list(ids):
             continue
@@ -182,8 +169,8 @@ def compared_maps(
 
 
 def stored_results(config: Config, paths: Paths, dataset: str, variant: str) -> Iterator[Result]:
-    """The finished ones among `full_runs`, one after the other: a full test set is large."""
-    for run in full_runs(config, dataset, variant):
+    """MAFR's finished full runs, one after the other: a full test set is large."""
+    for run in Entry(MAFR, variant).runs(dataset, config):
         if read_record(run, paths) is not None:
             yield load_result(run, paths)
 

@@ -87,20 +87,20 @@ def _pixel_gates(x: Tensor, layers: Sequence[Tensor]) -> tuple[Tensor, Tensor, T
     return inner, gate, gated, mean_and_max(gated)
 
 
-def map_attention(x: Tensor, narrow: nn.Linear, wide: nn.Linear, kernel: Tensor, canvas: Canvas) -> Tensor:
+def map_attention(x: Tensor, narrow: nn.Linear, wide: nn.Linear, filters: Tensor, canvas: Canvas) -> Tensor:
     """CBAM over one sample's pixels (paper, Sec. III-B2): (P, C) -> (P, C).
 
-    The channel gate is sigmoid(MLP(mean) + MLP(maximum)) with wide(relu(narrow(...))) as MLP; kernel: (1, 2, k, k), of
+    The channel gate is sigmoid(MLP(mean) + MLP(maximum)) with wide(relu(narrow(...))) as MLP; filters: (1, 2, k, k), of
     the convolution over mean and maximum of a pixel's gated channels; canvas: where the rows lie.
     """
-    return _MapAttention.apply(x, narrow.weight, narrow.bias, wide.weight, wide.bias, kernel, canvas)
+    return _MapAttention.apply(x, narrow.weight, narrow.bias, wide.weight, wide.bias, filters, canvas)
 
 
 class _MapAttention(torch.autograd.Function):
     """All gradients in closed form: automatic ones inside a backward pass cost more than a small map's arithmetic."""
 
     @staticmethod
-    def forward(ctx, x, w1, b1, w2, b2, kernel, canvas):
+    def forward(ctx, x, w1, b1, w2, b2, filters, canvas):
         rows, width = x.shape
         total, maximum = None, None
         for part in parts(rows, width, x.device):
@@ -118,7 +118,7 @@ class _MapAttention(torch.autograd.Function):
             for part in parts(rows, width, x.device):
                 summary[part] = _gated_summary(x[part], gate)
         image = canvas.spread(summary).permute(2, 0, 1)[None]  # (1, 2, h, w)
-        logits = canvas.gather(F.conv2d(image, kernel, padding=kernel.shape[-1] // 2)[0].permute(1, 2, 0))
+        logits = canvas.gather(F.conv2d(image, filters, padding=filters.shape[-1] // 2)[0].permute(1, 2, 0))
         scale = torch.sigmoid(logits)  # (P, 1)
         if is_one_part(x):
             out = gated.mul_(scale)
@@ -127,18 +127,18 @@ class _MapAttention(torch.autograd.Function):
             for part in parts(rows, width, x.device):
                 out[part] = (x[part].float() * gate).mul_(scale[part])
         ctx.canvas = canvas
-        ctx.save_for_backward(x, *ends, *inner, gate, summary, image, scale, kernel, w1, w2)
+        ctx.save_for_backward(x, *ends, *inner, gate, summary, image, scale, filters, w1, w2)
         return out
 
     @staticmethod
     def backward(ctx, gradient):
-        x, average, maximum, *inner, gate, summary, image, scale, kernel, w1, w2 = ctx.saved_tensors
+        x, average, maximum, *inner, gate, summary, image, scale, filters, w1, w2 = ctx.saved_tensors
         rows, width = x.shape
         one_part = is_one_part(x)
         d_scale = torch.empty_like(scale)
         for part in parts(rows, width, x.device):
             d_scale[part] = (x[part].float() * gate).mul_(gradient[part]).sum(dim=1, keepdim=True)
-        d_summary, d_kernel = _convolution_back(d_scale * scale * (1 - scale), image, kernel, ctx.canvas)
+        d_summary, d_filters = _convolution_back(d_scale * scale * (1 - scale), image, filters, ctx.canvas)
 
         d_gate, ties = torch.zeros_like(gate), torch.zeros_like(gate)
         for part in parts(rows, width, x.device):
@@ -161,17 +161,17 @@ class _MapAttention(torch.autograd.Function):
                 out = d
             else:
                 out[part] = d
-        return out, *d_weights, d_kernel, None
+        return out, *d_weights, d_filters, None
 
 
-def _convolution_back(d_logits: Tensor, image: Tensor, kernel: Tensor, canvas: Canvas) -> tuple[Tensor, Tensor]:
-    """Gradients (P, 2) and (1, 2, k, k) of the spatial convolution's input and kernel, from (P, 1)."""
+def _convolution_back(d_logits: Tensor, image: Tensor, filters: Tensor, canvas: Canvas) -> tuple[Tensor, Tensor]:
+    """Gradients (P, 2) and (1, 2, k, k) of the spatial convolution's input and filters, from (P, 1)."""
     d_image = canvas.spread(d_logits).permute(2, 0, 1)[None]
-    padding = kernel.shape[-1] // 2
-    d_image, d_kernel, _ = torch.ops.aten.convolution_backward(
-        d_image, image, kernel, None, [1, 1], [padding, padding], [1, 1], False, [0, 0], 1, [True, True, False]
+    padding = filters.shape[-1] // 2
+    d_image, d_filters, _ = torch.ops.aten.convolution_backward(
+        d_image, image, filters, None, [1, 1], [padding, padding], [1, 1], False, [0, 0], 1, [True, True, False]
     )
-    return canvas.gather(d_image[0].permute(1, 2, 0)), d_kernel
+    return canvas.gather(d_image[0].permute(1, 2, 0)), d_filters
 
 
 def _gate_back(

@@ -22,7 +22,11 @@ _PART = 2**20  # values of a part: 4 MB in float32
 _LEVELS = 2**16  # dropout draws 16 bits a value
 _FEW = 2**18  # values whose dropout is kept as float32 factors: four times the memory of bool, a tenth of the time
 _SUMMED = 8192  # rows of a product over rows
+_APART = 100  # the seeds of a block's layers lie so far from the next block's: stored runs were drawn so
 NORM_EPS = 1e-5  # of LayerNorm, torch's default
+
+
+Layer = tuple[int, int]  # a block of the head (0 the encoder, 1 and 2 the decoders) and the number of a layer in it
 
 
 def parts(rows: int, width: int, device: torch.device) -> Iterator[slice]:
@@ -34,7 +38,7 @@ def parts(rows: int, width: int, device: torch.device) -> Iterator[slice]:
 
 @dataclass(frozen=True)
 class Dropout:
-    """Seeded dropout masks of one training step; a layer's mask depends on nothing but `key` and its number.
+    """Seeded dropout masks of one training step; a layer's mask depends on nothing but `key`, its block and its number.
 
     Those of a processor, at least: a GPU draws by its number of multiprocessors, so other models draw otherwise.
 
@@ -54,7 +58,7 @@ class Dropout:
         """What the kept values are multiplied by."""
         return _LEVELS / (_LEVELS - self.dropped)
 
-    def draw(self, layer: int, first: int, rows: int, width: int, device: torch.device) -> Tensor:
+    def draw(self, layer: Layer, first: int, rows: int, width: int, device: torch.device) -> Tensor:
         """What `activate` takes: the mask or, of few values on a CPU, float32 factors that do the same."""
         if device.type != "cpu" or rows * width > _FEW:
             return self.mask(layer, first, rows, width, device)
@@ -62,7 +66,7 @@ class Dropout:
         self._compare(np.greater_equal, self._seed(layer, first), factors)
         return torch.from_numpy(factors).mul_(self.scale)
 
-    def mask(self, layer: int, first: int, rows: int, width: int, device: torch.device) -> Tensor:
+    def mask(self, layer: Layer, first: int, rows: int, width: int, device: torch.device) -> Tensor:
         """(rows, width) bool, true where a value is dropped; `first`: number of the first row."""
         seed = self._seed(layer, first)
         if device.type != "cpu":
@@ -72,8 +76,9 @@ class Dropout:
         self._compare(np.less, seed, mask)
         return torch.from_numpy(mask)
 
-    def _seed(self, layer: int, first: int) -> np.random.SeedSequence:
-        return np.random.SeedSequence((*self.key, layer, first))
+    def _seed(self, layer: Layer, first: int) -> np.random.SeedSequence:
+        block, number = layer
+        return np.random.SeedSequence((*self.key, _APART * block + number, first))
 
     def _compare(self, comparison: np.ufunc, seed: np.random.SeedSequence, out: np.ndarray) -> None:
         """Compare each value's draw with the number that is dropped."""

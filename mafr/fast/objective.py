@@ -205,10 +205,10 @@ def _smooth(delta: Tensor, along_x: Tensor, along_y: Tensor) -> tuple[Tensor, Te
     return value, change
 
 
-def _census(delta: Tensor, canvas: Canvas, kernel: int, valid_only: bool, width: int) -> tuple[Tensor, Tensor]:
+def _census(delta: Tensor, canvas: Canvas, side: int, valid_only: bool, width: int) -> tuple[Tensor, Tensor]:
     """Eq. 5 on a (h, w, c) error map, zero where no pixel counts: the value's share and its gradient (P, c)."""
-    count = canvas.window_counts(kernel) if valid_only else float(kernel**2)
-    mean = canvas.gather(window_sum(delta, kernel)) / count
+    count = canvas.window_counts(side) if valid_only else float(side**2)
+    mean = canvas.gather(window_sum(delta, side)) / count
     value = mean.abs().sum() / (len(canvas) * width)
     push = mean.sign_().div_(count).div_(len(canvas) * width)
-    return value, canvas.gather(window_sum(canvas.spread(push), kernel))
+    return value, canvas.gather(window_sum(canvas.spread(push), side))

@@ -57,22 +57,22 @@ class Canvas:
         corner = inside[:-1, :-1] & inside[:-1, 1:] & inside[1:, :-1]
         return corner.float()[:, :, None]
 
-    def window_counts(self, kernel: int) -> Tensor:
-        """(P, 1) float32: pixels that count in the kernel x kernel window around each."""
-        if kernel not in self._counts:
-            self._counts[kernel] = self.gather(window_sum(self.inside.float()[:, :, None], kernel))
-        return self._counts[kernel]
+    def window_counts(self, side: int) -> Tensor:
+        """(P, 1) float32: pixels that count in the side x side window around each."""
+        if side not in self._counts:
+            self._counts[side] = self.gather(window_sum(self.inside.float()[:, :, None], side))
+        return self._counts[side]
 
 
 @kernel
-def window_sum(image: Tensor, kernel: int) -> Tensor:
-    """Sum over the kernel x kernel window around each pixel, zeros beyond the border: (h, w, C) -> (h, w, C)."""
-    return _line_sum(_line_sum(image, kernel, 1), kernel, 0)
+def window_sum(image: Tensor, side: int) -> Tensor:
+    """Sum over the side x side window around each pixel, zeros beyond the border: (h, w, C) -> (h, w, C)."""
+    return _line_sum(_line_sum(image, side, 1), side, 0)
 
 
-def _line_sum(image: Tensor, kernel: int, dim: int) -> Tensor:
+def _line_sum(image: Tensor, side: int, dim: int) -> Tensor:
     total, size = image.clone(), image.shape[dim]
-    for shift in range(1, min(kernel // 2, size - 1) + 1):
+    for shift in range(1, min(side // 2, size - 1) + 1):
         total.narrow(dim, shift, size - shift).add_(image.narrow(dim, 0, size - shift))
         total.narrow(dim, 0, size - shift).add_(image.narrow(dim, shift, size - shift))
     return total

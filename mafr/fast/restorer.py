@@ -20,7 +20,7 @@ from mafr.config import Config
 from mafr.device import Place, keep_freed_memory, send
 from mafr.errors import DataError
 from mafr.fast.attention import map_attention, pixel_attention
-from mafr.fast.layers import Dropout, activate, linear
+from mafr.fast.layers import Dropout, Layer, activate, linear
 from mafr.fast.objective import Objective, Original
 from mafr.fast.pixels import Canvas
 from mafr.features.extract import Tokens
@@ -129,7 +129,7 @@ class Restorer:
         numbered = zip((1, 2), decoders, scene.originals, strict=True)
         # The widest first: the memory that it leaves holds the other's smaller blocks, not the other way round.
         for number, decoder, original in sorted(numbered, key=lambda item: -item[2].tokens.shape[1]):
-            attended = self._attend(decoder, leaf, scene.canvas, dropout, 100 * number)
+            attended = self._attend(decoder, leaf, scene.canvas, dropout, number)
             restored = self._output(decoder, attended, leaf)
             terms, gradient = self.objective(original, restored.detach())
             restored.backward(gradient)
@@ -138,21 +138,13 @@ class Restorer:
         fused.backward(leaf.grad)
         return values
 
-    def restored(self, scene: Scene) -> tuple[Tensor, Tensor]:
-        """Restored features of the scene's pixels without dropout, (P, C2) and (P, C3)."""
-        fused = self._encode(scene, None)
-        both = []
-        for decoder, _, _ in self._modalities(scene):
-            both.append(self._output(decoder, self._attend(decoder, fused, scene.canvas, None, 0), fused))
-        return both[0], both[1]
-
     @torch.inference_mode()
     def residuals(self, scene: Scene) -> tuple[Tensor, Tensor]:
         """Eq. 7: two maps (1, 1, g, g) float32, zero at invalid pixels. Restored maps are never held whole."""
         fused = self._encode(scene, None)
         maps = []
         for decoder, tokens, rows in self._modalities(scene):
-            attended = self._attend(decoder, fused, scene.canvas, None, 0)
+            attended = self._attend(decoder, fused, scene.canvas, None)
             psi = tokens.new_empty(len(attended))
             step = _OUTPUT_ROWS if psi.device.type == "cpu" else len(attended)
             for first in range(0, len(attended), step):
@@ -185,21 +177,21 @@ class Restorer:
         def rest(h: Tensor, first: int) -> Tensor:
             layers = [*encoder.layers, encoder.output_fc]
             for k, layer in enumerate(layers):
-                x = self._activate(h, encoder.layer_norm, "gelu-norm", dropout, k, first)
+                x = self._activate(h, _norm(encoder.layer_norm, k), "gelu-norm", dropout, (0, k), first)
                 h = linear(x, layer.weight, layer.bias, spend=True)
             return h
 
         return _in_parts(rest, h.to(dtype))
 
     def _attend(
-        self, decoder: RestorationDecoder, fused: Tensor, canvas: Canvas, dropout: Dropout | None, number: int
+        self, decoder: RestorationDecoder, fused: Tensor, canvas: Canvas, dropout: Dropout | None, number: int = 0
     ) -> Tensor:
-        """A decoder up to its attention: (P, F) -> (P, C)."""
+        """A decoder up to its attention: (P, F) -> (P, C); number: which one, for its dropout."""
 
         def hidden(x: Tensor, first: int) -> Tensor:
             for k, layer in enumerate([decoder.input_fc, *decoder.layers]):
                 h = linear(x, layer.weight, layer.bias, spend=k > 0)  # the embedding serves both decoders
-                x = self._activate(h, decoder.norm, decoder.order, dropout, number + k, first)
+                x = self._activate(h, _norm(decoder.norm, k), decoder.order, dropout, (number, k), first)
             return x
 
         return attend(decoder.cbam, _in_parts(hidden, fused), canvas)
@@ -210,11 +202,17 @@ class Restorer:
         bias = decoder.output_fc.bias + decoder.skip.bias
         return linear(torch.cat([attended, fused], dim=1), weight, bias, spend=True)
 
-    def _activate(self, h: Tensor, norms: nn.Module, order: str, dropout: Dropout | None, k: int, first: int) -> Tensor:
-        norm = norms[k % 100] if isinstance(norms, nn.ModuleList) else norms
+    def _activate(
+        self, h: Tensor, norm: nn.LayerNorm, order: str, dropout: Dropout | None, layer: Layer, first: int
+    ) -> Tensor:
         if dropout is None or not dropout.dropped:
             return activate(h, norm, order)
-        return activate(h, norm, order, dropout.draw(k, first, *h.shape, h.device), dropout.scale)
+        return activate(h, norm, order, dropout.draw(layer, first, *h.shape, h.device), dropout.scale)
+
+
+def _norm(norms: nn.Module, k: int) -> nn.LayerNorm:
+    """The norm of a block's layer k; some blocks share one."""
+    return norms[k] if isinstance(norms, nn.ModuleList) else norms
 
 
 def attend(cbam: CBAM, rows: Tensor, canvas: Canvas) -> Tensor:

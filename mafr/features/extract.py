@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from mafr.config import Config
@@ -217,40 +216,3 @@ def cell_weights(xyz: np.ndarray, centres: np.ndarray, grid: int, workers: int =
     if valid.any():
         index[valid], weight[valid] = interpolation_weights(cells[valid], centres, NEIGHBOURS, workers)
     return index, weight
-
-
-def densify_rgb(rgb: torch.Tensor, grid: int) -> torch.Tensor:
-    """Tokens (B, C, h, w) -> (B, C, grid, grid) float32, bilinear between the tokens' centres."""
-    rgb = rgb.float()
-    if rgb.shape[-2:] == (grid, grid):
-        return rgb
-    return F.interpolate(rgb, size=(grid, grid), mode="bilinear", align_corners=False)
-
-
-def densify_xyz(xyz: torch.Tensor, index: torch.Tensor, weight: torch.Tensor, grid: int, pool: int = 1) -> torch.Tensor:
-    """Tokens (B, G, D) -> (B, D, grid, grid) float32: three tokens' weighted sum, zero in cells without a point.
-
-    index, weight: (B, grid², 3). pool > 1: average pool of that side without padding, then adaptive average
-    pool back to the grid (released code: 3). Linear in xyz and differentiable, so that a linear layer may be
-    applied to the tokens first.
-    """
-    B, G, D = xyz.shape
-    rows = index.long() + G * torch.arange(B, device=xyz.device).view(B, 1, 1)
-    summed = F.embedding_bag(
-        rows.flatten(0, 1), xyz.float().reshape(B * G, D), mode="sum", per_sample_weights=weight.float().flatten(0, 1)
-    )
-    dense = summed.view(B, grid, grid, D).permute(0, 3, 1, 2).contiguous()
-    if pool > 1:
-        dense = F.adaptive_avg_pool2d(F.avg_pool2d(dense, pool, stride=1), grid)
-    return dense
-
-
-def densify(tokens: Tokens, config: Config) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The dense maps of Sec. III-A: e_rgb (B, C, g, g), e_xyz (B, D, g, g), float32, and valid (B, 1, g, g) bool.
-
-    A cell is valid where its 3D feature vector is not exactly zero. With `xyz_pool` 1 these are the cells with
-    a point; a larger pool spreads features, and with them validity, to neighbouring cells.
-    """
-    e_rgb = densify_rgb(tokens.rgb, config.grid)
-    e_xyz = densify_xyz(tokens.xyz, tokens.index, tokens.weight, config.grid, config.xyz_pool)
-    return e_rgb, e_xyz, (e_xyz != 0).any(dim=1, keepdim=True)

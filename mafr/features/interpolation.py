@@ -1,6 +1,8 @@
-"""From tokens to pixels as a sparse matrix, so that a linear layer may be applied to the tokens first (Sec. III-A).
+"""From tokens to pixels, a fixed sparse linear function (Sec. III-A): as dense maps, and as the matrix itself.
 
-`densify` in `mafr.features.extract` gives the same maps channel by channel; here the weights themselves are at hand.
+Training and scoring use the matrix, `Rows`, so that a linear layer may be applied to the tokens first. `densify` makes
+the maps that `mafr.model` takes; M3DM has its point features from it. The two add up a cell's three tokens in another
+order, hence differ in the last digits.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,6 +18,10 @@ import torch.nn.functional as F
 from scipy import sparse
 
 from mafr.device import send
+
+if TYPE_CHECKING:
+    from mafr.config import Config
+    from mafr.features.extract import Tokens
 
 
 @dataclass(frozen=True)
@@ -216,3 +223,40 @@ def _pool_matrix(grid: int, pool: int) -> sparse.csr_matrix:
         adaptive[cell, first:last] = 1.0 / (last - first)
     line = sparse.csr_matrix(adaptive) @ sparse.csr_matrix(plain)
     return sparse.csr_matrix(sparse.kron(line, line))
+
+
+def densify_rgb(rgb: torch.Tensor, grid: int) -> torch.Tensor:
+    """Tokens (B, C, h, w) -> (B, C, grid, grid) float32, bilinear between the tokens' centres."""
+    rgb = rgb.float()
+    if rgb.shape[-2:] == (grid, grid):
+        return rgb
+    return F.interpolate(rgb, size=(grid, grid), mode="bilinear", align_corners=False)
+
+
+def densify_xyz(xyz: torch.Tensor, index: torch.Tensor, weight: torch.Tensor, grid: int, pool: int = 1) -> torch.Tensor:
+    """Tokens (B, G, D) -> (B, D, grid, grid) float32: three tokens' weighted sum, zero in cells without a point.
+
+    index, weight: (B, grid², 3). pool > 1: average pool of that side without padding, then adaptive average
+    pool back to the grid (released code: 3). Linear in xyz and differentiable, so that a linear layer may be
+    applied to the tokens first.
+    """
+    B, G, D = xyz.shape
+    rows = index.long() + G * torch.arange(B, device=xyz.device).view(B, 1, 1)
+    summed = F.embedding_bag(
+        rows.flatten(0, 1), xyz.float().reshape(B * G, D), mode="sum", per_sample_weights=weight.float().flatten(0, 1)
+    )
+    dense = summed.view(B, grid, grid, D).permute(0, 3, 1, 2).contiguous()
+    if pool > 1:
+        dense = F.adaptive_avg_pool2d(F.avg_pool2d(dense, pool, stride=1), grid)
+    return dense
+
+
+def densify(tokens: Tokens, config: Config) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The dense maps of Sec. III-A: e_rgb (B, C, g, g), e_xyz (B, D, g, g), float32, and valid (B, 1, g, g) bool.
+
+    A cell is valid where its 3D feature vector is not exactly zero. With `xyz_pool` 1 these are the cells with
+    a point; a larger pool spreads features, and with them validity, to neighbouring cells.
+    """
+    e_rgb = densify_rgb(tokens.rgb, config.grid)
+    e_xyz = densify_xyz(tokens.xyz, tokens.index, tokens.weight, config.grid, config.xyz_pool)
+    return e_rgb, e_xyz, (e_xyz != 0).any(dim=1, keepdim=True)

@@ -8,14 +8,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from mafr.baselines.methods import MAFR, TABLE_METHODS, title
 from mafr.config import DATASETS, VARIANTS, Config
 from mafr.errors import ResultError
-from mafr.experiments.evaluation import MAP
+from mafr.experiments.plan import entries, table_of
 from mafr.experiments.results import needs_warning, stamp, stored_records
 from mafr.figures.labels import label_points
 from mafr.figures.style import GREY, VARIANT_STYLES, Picture, new_figure
 from mafr.paths import Paths
+from mafr.scoring import MAP
 from mafr.tables.published import METRIC_TITLES
 from mafr.tables.supplement import sample_seconds
 
@@ -60,16 +60,16 @@ def cost_accuracy(
 
 def method_points(config: Config, paths: Paths, dataset: str, variants: Sequence[str] = VARIANTS) -> list[Point]:
     """The methods of a data set's table that have finished and timed runs of all categories."""
-    entries = [(title(m), GREY, m, "", MAP) for m in TABLE_METHODS[DATASETS.index(dataset) + 1]]
-    entries += [(f"{title(MAFR)}, {v}", VARIANT_STYLES[v][0], MAFR, v, config.fusion) for v in variants]
     points = []
-    for label, colour, method, variant, name in entries:
-        records = stored_records(config, paths, dataset, variant or config.variant, method)
+    for entry in entries(table_of(dataset), variants):
+        records = stored_records(entry, dataset, config, paths)
         seconds = [sample_seconds(record) for record in records.values()]
         if len(records) < len(config.categories(dataset)) or None in seconds:
             continue
+        name = config.fusion if entry.variant else MAP
         means = {m: float(np.mean([r["metrics"][name][m] for r in records.values()])) for m in METRICS}
-        points.append((label, colour, float(np.mean(seconds)), means))
+        colour = VARIANT_STYLES[entry.variant][0] if entry.variant else GREY
+        points.append((entry.title, colour, float(np.mean(seconds)), means))
     return points
 
 

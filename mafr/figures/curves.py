@@ -10,8 +10,10 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from mafr.baselines.registry import MAFR
 from mafr.config import DATASET_TITLES, DATASETS, LOSS_TERMS, VARIANTS, Config
 from mafr.errors import ResultError
+from mafr.experiments.plan import Entry
 from mafr.experiments.results import Result, needs_warning, not_run, stamp, stored_records, stored_results
 from mafr.figures.style import DEFECTIVE, GOOD, GREY, VARIANT_STYLES, Picture, new_figure
 from mafr.metrics import pro_curve
@@ -27,7 +29,7 @@ def training_curves(
     config: Config, paths: Paths, datasets: Sequence[str] = DATASETS, variants: Sequence[str] = VARIANTS
 ) -> Picture:
     """Loss terms of each epoch, mean over categories, both variants; a band from the lowest to the highest."""
-    records = [r for d in datasets for v in variants for r in stored_records(config, paths, d, v).values()]
+    records = [r for d in datasets for v in variants for r in stored_records(Entry(MAFR, v), d, config, paths).values()]
     return plot_history(records, stamp(config, datasets, variants), warn=needs_warning(config))
 
 
@@ -86,7 +88,7 @@ def roc_curves(
     grid = np.linspace(0, 1, 201)
 
     def curves(dataset: str, variant: str) -> dict[str, tuple]:
-        records = stored_records(config, paths, dataset, variant)
+        records = stored_records(Entry(MAFR, variant), dataset, config, paths)
         return {c: (*_image_roc(r), r["metrics"][config.fusion]["i_auroc"]) for c, r in records.items()}
 
     title = "Image-level ROC curves (numbers: I-AUROC)"
@@ -134,7 +136,7 @@ def score_histograms(
     config: Config, paths: Paths, datasets: Sequence[str] = DATASETS, variants: Sequence[str] = VARIANTS
 ) -> Picture:
     """Image scores of good and defective test samples, a panel a category; the first of `variants`."""
-    records = {d: stored_records(config, paths, d, variants[0]) for d in datasets}
+    records = {d: stored_records(Entry(MAFR, variants[0]), d, config, paths) for d in datasets}
     caption = (
         "Image scores have no unit, and categories differ in scale. Dashed: the threshold that `mafr predict` would "
         f"use, the {config.quantile:.0%} quantile of the good validation scores. Numbers: I-AUROC."

@@ -11,10 +11,10 @@ import ipywidgets as widgets
 import numpy as np
 import plotly.graph_objects as go
 
-from mafr.baselines.methods import TABLE_METHODS, title
+from mafr.baselines.registry import MAFR, title
 from mafr.config import DATASETS, FUSIONS, Config
 from mafr.errors import ResultError
-from mafr.experiments.experiments import Run
+from mafr.experiments.plan import Entry, Run, entries, table_of
 from mafr.experiments.results import (
     Result,
     colour_range,
@@ -42,7 +42,7 @@ class Explorer:
     def __init__(self, config: Config, paths: Paths) -> None:
         """Raises ResultError if no run of the variant is finished."""
         self.config, self.paths = config, paths
-        found = {d: list(stored_records(config, paths, d, config.variant)) for d in DATASETS}
+        found = {d: list(stored_records(Entry(MAFR, config.variant), d, config, paths)) for d in DATASETS}
         self.available = {d: categories for d, categories in found.items() if categories}
         if not self.available:
             raise ResultError(
@@ -143,9 +143,9 @@ class Explorer:
     def _dataset_changed(self, *_: object) -> None:
         dataset = self.dataset.value
         categories = self.available[dataset]
-        table = TABLE_METHODS[DATASETS.index(dataset) + 1]
-        run = [m for m in table if stored_records(self.config, self.paths, dataset, self.config.variant, m)]
-        self._fill(self.method, [("mask against truth", None), *((title(m), m) for m in run)], None)
+        compared = entries(table_of(dataset), variants=())
+        run = [one for one in compared if stored_records(one, dataset, self.config, self.paths)]
+        self._fill(self.method, [("mask against truth", None), *((one.title, one.method) for one in run)], None)
         self._fill(self.category, [(c.replace("_", " "), c) for c in categories], categories[0])
         self._category_changed()
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from mafr.baselines.methods import title
-from mafr.config import DATASET_TITLES, DATASETS, Config
+from mafr.baselines.registry import MAFR, title
+from mafr.config import DATASET_TITLES, Config
 from mafr.errors import ResultError
+from mafr.experiments.plan import FIGURE_METHODS, Entry, table_of
 from mafr.experiments.results import (
     colour_range,
     compared_maps,
@@ -18,8 +19,6 @@ from mafr.figures.samples import show_depth, show_map, show_rgb, show_truth
 from mafr.figures.style import DEPTH, DEPTH_NAME, HEAT, Picture, bare, new_figure, outline, scale_bar
 from mafr.paths import Paths
 
-FIGURE_METHODS = ("cfm", "m3dm", "btf", "ast")  # whose maps Fig. 2 shows beside MAFR's
-
 
 def figure2(config: Config, paths: Paths, dataset: str = "mvtec3d", variant: str = "paper") -> Picture:
     """Fig. 2: one defective test sample a category with MAFR's maps and the compared methods' final maps.
@@ -29,13 +28,13 @@ def figure2(config: Config, paths: Paths, dataset: str = "mvtec3d", variant: str
     to the 99.9 % quantile over all test images' pixels, pixels with a 3D point only.
     Raises ResultError if none of the data set's runs is finished.
     """
-    categories = list(stored_records(config, paths, dataset, variant))
+    categories = list(stored_records(Entry(MAFR, variant), dataset, config, paths))
     if not categories:
         raise ResultError(
             f"no finished run of {DATASET_TITLES[dataset]}, {variant} variant; `mafr run --profile {config.profile} "
-            f"--table {1 + DATASETS.index(dataset)} --variant {variant}` makes them"
+            f"--table {table_of(dataset)} --variant {variant}` makes them"
         )
-    methods = [m for m in FIGURE_METHODS if stored_records(config, paths, dataset, variant, m)]
+    methods = [m for m in FIGURE_METHODS if stored_records(Entry(m), dataset, config, paths)]
     caption = (
         "Each row: the defective test sample with the median image score of its category by MAFR (lower of two), so "
         "neither the best nor the worst. The maps of a category share one scale a column, over its whole test set: "

@@ -6,8 +6,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mafr.baselines.registry import MAFR
 from mafr.config import DATASET_TITLES, DATASETS, VARIANTS, Config
 from mafr.errors import ResultError
+from mafr.experiments.plan import Entry
 from mafr.experiments.results import stored_records
 from mafr.figures.costs import cost_accuracy, method_points
 from mafr.figures.curves import pro_curves, roc_curves, score_histograms, training_curves
@@ -29,7 +31,7 @@ def write_figures(
     workers: so many local processes, a figure each; None for as many as suit the machine.
     """
     jobs: list[tuple] = [("fig1_architecture.png", architecture, config.with_variant(variants[0]))]
-    found = {(d, v) for d in DATASETS for v in variants if stored_records(config, paths, d, v)}
+    found = {(d, v) for d in DATASETS for v in variants if stored_records(Entry(MAFR, v), d, config, paths)}
     if not found:
         _write(jobs, paths, workers)
         raise ResultError(

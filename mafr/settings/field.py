@@ -9,7 +9,6 @@ decides     what depends on it, one of
               features  what the stored features are, the data aside
               head      which parts the head has and in which order; its widths show in a checkpoint itself
               result    all else that may change a number
-              cell      the same, but every wanted run names it: which variant, seed and loss terms it is for
               report    what is told of a run's maps, or in how many threads they are made
               runs      which runs are made; one of them does not depend on it
               place     where and by what they are computed; their records say where it was
@@ -32,7 +31,7 @@ from mafr.errors import ConfigError
 
 ALL = ("all",)
 MAFR = ("mafr",)
-DECIDES = ("data", "features", "head", "result", "cell", "report", "runs", "place")
+DECIDES = ("data", "features", "head", "result", "report", "runs", "place")
 
 
 class Rule(NamedTuple):

@@ -41,8 +41,8 @@ class RunSettings:
     """Which run it is."""
 
     profile: str = setting("demo", choices=PROFILES)
-    variant: str = setting("paper", choices=VARIANTS, of=MAFR, decides="cell")
-    seed: int = setting(115, NOT_NEGATIVE, decides="cell")  # the released code's training seed
+    variant: str = setting("paper", choices=VARIANTS, of=MAFR)
+    seed: int = setting(115, NOT_NEGATIVE)  # the released code's training seed
 
 
 @section(POSITIVE, decides="data")
@@ -104,7 +104,7 @@ class HeadSettings:
 class LossSettings:
     """MAFR's loss (eqs. 3-6)."""
 
-    loss_terms: tuple[str, ...] = setting(LOSS_TERMS, decides="cell")
+    loss_terms: tuple[str, ...] = LOSS_TERMS
     weight_sim: float = 1.0
     weight_smooth: float = 1.0
     weight_census: float = 1.0

@@ -2,53 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from mafr.baselines.methods import MAFR, baseline_settings
 from mafr.config import DATASET_TITLES, UNTRAINED, Config
 from mafr.data.acquire.counts import PUBLISHED
-from mafr.experiments.selection import Selection, Wanted, expected_settings
+from mafr.tables.found import Found
 
 
-def stamp(selection: Selection, config: Config, wanted: Sequence[Wanted]) -> list[str]:
+def stamp(found: Found, config: Config) -> list[str]:
     """Notes that say where a table's measured values come from: profile, variants, data, seeds, counts, digest."""
-    variants = list(dict.fromkeys(one.variant for one in wanted if one.method == MAFR))
-    datasets = list(dict.fromkeys(one.dataset for one in wanted))
+    variants = list(dict.fromkeys(run.variant for run in found.runs if run.variant))
+    datasets = list(dict.fromkeys(run.dataset for run in found.runs))
     data = " and ".join(data_title(config, dataset) for dataset in datasets)
-    digests = ", ".join(f"{v} {expected_settings(config, v).digest()[:12]}" for v in variants)
+    digests = ", ".join(f"{v} {config.with_variant(v).digest()[:12]}" for v in variants)
     notes = [
         f"Measured: profile {config.profile}; variant {' and '.join(variants)}; data: {data}; "
-        f"seed {', '.join(map(str, selection.seeds))}; backbones {config.rgb_backbone} and {config.point_backbone}; "
+        f"seed {', '.join(map(str, found.seeds))}; backbones {config.rgb_backbone} and {config.point_backbone}; "
         f"settings digest {digests}."
     ]
-    if others := other_counts(config, selection):
+    if others := other_counts(config, found):
         notes.insert(0, f"NOT the published data set: {', '.join(others)} with other numbers of samples.")
     if config.random_weights:
         notes.insert(0, f"{UNTRAINED}.")
     for dataset in datasets:
-        notes.append(_counts(config, selection, [one for one in wanted if one.dataset == dataset], dataset))
-    if any(one.method != MAFR for one in wanted):
+        notes.append(_counts(config, found, dataset))
+    if not all(run.variant for run in found.runs):
         notes.append("Run here: the compared methods in our own code on the same data, features and metrics.")
-    if len(selection.seeds) > 1:
-        notes.append(f"Measured values: mean ± standard deviation over {len(selection.seeds)} seeds.")
-    if selection.left_out:
-        left = ", ".join(map(str, selection.left_out))
+    if len(found.seeds) > 1:
+        notes.append(f"Measured values: mean ± standard deviation over {len(found.seeds)} seeds.")
+    if found.left_out:
+        left = ", ".join(map(str, found.left_out))
         notes.append(f"Left out, as some runs are missing: seed {left}.")
     return notes
 
 
-def other_counts(config: Config, selection: Selection) -> list[str]:
+def other_counts(config: Config, found: Found) -> list[str]:
     """Real categories of published names that hold other numbers of samples: a part of the data set, or other data."""
-    found: dict[str, None] = {}
-    for record in (record for runs in selection.runs.values() for record in runs.values()):
-        published, counts = PUBLISHED[record["dataset"]].get(record["category"]), record["counts"]
+    others: dict[str, None] = {}
+    for run in found.runs:
+        published = PUBLISHED[run.dataset].get(run.category)
         if config.generated or published is None:
             continue
-        test = counts["test_good"], counts["test_defective"]
-        whole = record["shots"] is not None or counts["train"] == published.train
-        if test != (published.good, published.anomalous) or not whole:
-            found[record["category"]] = None
-    return list(found)
+        for seed in found.seeds:
+            counts = found.record(run, seed)["counts"]
+            test = counts["test_good"], counts["test_defective"]
+            whole = run.shots is not None or counts["train"] == published.train
+            if test != (published.good, published.anomalous) or not whole:
+                others[run.category] = None
+    return list(others)
 
 
 def data_title(config: Config, dataset: str) -> str:
@@ -57,14 +56,14 @@ def data_title(config: Config, dataset: str) -> str:
     return f"generated stand-in for {title}" if config.generated else title
 
 
-def _counts(config: Config, selection: Selection, wanted: Sequence[Wanted], dataset: str) -> str:
+def _counts(config: Config, found: Found, dataset: str) -> str:
     """Samples a category; few-shot runs aside, whose training samples are the shots."""
     counts: dict[str, str] = {}
-    for one in wanted:
-        if one.shots is None or one.category not in counts:
-            c = selection.record(one)["counts"]
-            train = c["train"] if one.shots is None else "the shots"
-            counts[one.category] = f"{train} / {c['test_good']} / {c['test_defective']}"
+    for run in (run for run in found.runs if run.dataset == dataset):
+        if run.shots is None or run.category not in counts:
+            c = found.record(run)["counts"]
+            train = c["train"] if run.shots is None else "the shots"
+            counts[run.category] = f"{train} / {c['test_good']} / {c['test_defective']}"
     what = f"{config.dataset_title(dataset)}, samples a category (train / test good / test defective)"
     if len(set(counts.values())) == 1:
         listed = next(iter(counts.values()))
@@ -90,10 +89,10 @@ def banner(config: Config, published: bool = True) -> str:
     return ""
 
 
-def row_stamp(config: Config, variant: str, selection: Selection) -> dict[str, str]:
+def row_stamp(config: Config, variant: str, found: Found) -> dict[str, str]:
     """The cells of `mafr.tables.layout.STAMP_COLUMNS` for a measured row; variant "": of a compared method."""
     data = "measured on real data"
-    if other_counts(config, selection):
+    if other_counts(config, found):
         data = "measured on data that is NOT the published data set (other numbers of samples)"
     if config.generated:
         data = f"measured on generated data with {backbones(config)}; NOT comparable with published rows"
@@ -103,8 +102,8 @@ def row_stamp(config: Config, variant: str, selection: Selection) -> dict[str, s
         "data": data,
         "profile": config.profile,
         "variant": variant or "n/a",
-        "seeds": " ".join(map(str, selection.seeds)),
-        "config": (expected_settings(config, variant) if variant else baseline_settings(config)).digest()[:12],
+        "seeds": " ".join(map(str, found.seeds)),
+        "config": config.with_variant(variant or "paper").digest()[:12],
     }
 
 

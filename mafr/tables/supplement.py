@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from mafr.baselines.methods import MAFR, METHODS, TABLE_METHODS, title
+from mafr.baselines.registry import METHODS
 from mafr.config import DATASETS, VARIANTS, Config
-from mafr.experiments.selection import Selection, Wanted, metric_of, select
+from mafr.experiments.plan import Entry, Run, entries, table_of
 from mafr.metrics import metric_names
+from mafr.tables.found import Found, Records, find, map_name, number
 from mafr.tables.layout import Column, Row, Table
 from mafr.tables.stamp import banner, row_stamp, stamp
 
@@ -29,7 +30,7 @@ _WHOLE = ("count", "seed", "test_good", "test_defective", "parameters")
 
 
 def table_s1(
-    records: Sequence[Mapping],
+    records: Records,
     config: Config,
     variants: Sequence[str] = VARIANTS,
     datasets: Sequence[str] = DATASETS,
@@ -37,151 +38,140 @@ def table_s1(
 ) -> Table:
     """Table S1: I-AUROC by category and seed with its 95 % bootstrap interval (stratified, percentile).
 
-    records: metrics.json contents. Raises ResultError for missing runs, listing them and the command.
+    records: each run with its record. Raises ResultError for missing runs, listing them and the command.
     """
-    wanted, selection = _select(records, config, variants, datasets, methods)
+    found = _find(records, config, variants, datasets, methods)
     columns = _columns(("seed", "test_good", "test_defective", "i_auroc", "i_auroc_low", "i_auroc_high"))
     rows = []
-    for one in wanted:
-        for seed in selection.seeds:
-            record = selection.record(one, seed)
-            values = {
-                name: metric_of(record, one.map_name(config.fusion), name) for name in ("i_auroc", *_INTERVAL)
-            }
+    for run in found.runs:
+        for seed in found.seeds:
+            record = found.record(run, seed)
+            chosen = map_name(run, config.fusion)
+            values = {name: number(run, record, chosen, name) for name in ("i_auroc", *_INTERVAL)}
             values |= {"seed": seed} | {name: record["counts"][name] for name in ("test_good", "test_defective")}
-            rows.append(Row(_labels(one, config), "measured", values, row_stamp(config, one.variant, selection)))
-    draws = sorted({selection.record(one, seed)["config"]["bootstrap"] for one in wanted for seed in selection.seeds})
-    text = " or ".join(f"{number:,}" for number in draws)
+            rows.append(Row(_labels(run, config), "measured", values, row_stamp(config, run.variant, found)))
+    draws = sorted({found.record(run, seed)["config"]["bootstrap"] for run in found.runs for seed in found.seeds})
+    text = " or ".join(f"{count:,}" for count in draws)
     notes = [f"95 % percentile bootstrap, {text} resamples within the good and the anomalous test samples."]
     heading = "I-AUROC with confidence intervals"
-    return _table("S1", heading, LABELS, columns, rows, notes, config, selection, wanted)
+    return _table("S1", heading, LABELS, columns, rows, notes, config, found)
 
 
 def table_s2(
-    records: Sequence[Mapping],
+    records: Records,
     config: Config,
     variants: Sequence[str] = VARIANTS,
     datasets: Sequence[str] = DATASETS,
     methods: Iterable[str] = METHODS,
 ) -> Table:
     """Table S2: every metric by category, AUPRO exact and with 99 thresholds; arguments as `table_s1`."""
-    wanted, selection = _select(records, config, variants, datasets, methods)
+    found = _find(records, config, variants, datasets, methods)
     rows = []
-    for group in _groups(wanted):
-        cells = {one: {m: selection.values(one, config.fusion, m) for m in METRICS} for one in group}
-        rows += [_row(_labels(one, config), cells[one], config, one, selection) for one in group]
-        rows.append(_mean_row(group, list(cells.values()), config, selection))
+    for group in _groups(found.runs):
+        cells = {run: {m: found.values(run, config.fusion, m) for m in METRICS} for run in group}
+        rows += [_row(_labels(run, config), cells[run], config, run, found) for run in group]
+        rows.append(_mean_row(group, list(cells.values()), config, found))
     notes = [f"Fusion operator of MAFR: {config.fusion}. Exact: every score is a threshold; 99: the released code's."]
     heading = "Every metric by category"
-    return _table("S2", heading, LABELS, _columns(METRICS), rows, notes, config, selection, wanted)
+    return _table("S2", heading, LABELS, _columns(METRICS), rows, notes, config, found)
 
 
 def table_s3(
-    records: Sequence[Mapping],
+    records: Records,
     config: Config,
     variants: Sequence[str] = VARIANTS,
     datasets: Sequence[str] = DATASETS,
     methods: Iterable[str] = METHODS,
 ) -> Table:
     """Table S3: every metric by defect type, its samples against all good ones; arguments as `table_s1`."""
-    wanted, selection = _select(records, config, variants, datasets, methods)
+    found = _find(records, config, variants, datasets, methods)
     names = ("count", *METRICS)
     rows = []
-    for one in wanted:
-        fusion = one.map_name(config.fusion)
-        for defect in sorted(selection.record(one)["metrics"][fusion]["by_defect"]):
+    for run in found.runs:
+        chosen = map_name(run, config.fusion)
+        for defect in sorted(found.record(run)["metrics"][chosen]["by_defect"]):
             cells = {
-                name: np.array(
-                    [metric_of(selection.record(one, s), fusion, name, defect) for s in selection.seeds]
-                )
+                name: np.array([number(run, found.record(run, s), chosen, name, defect) for s in found.seeds])
                 for name in names
             }
-            labels = (config.dataset_title(one.dataset), one.category, defect, _method(one))
-            rows.append(_row(labels, cells, config, one, selection))
+            labels = (config.dataset_title(run.dataset), run.category, defect, run.entry.title)
+            rows.append(_row(labels, cells, config, run, found))
     notes = [f"Fusion operator of MAFR: {config.fusion}. Each defect type's samples are compared with all good ones."]
     heads = ("Data set", "Category", "Defect", "Method")
     heading = "Every metric by defect type"
-    return _table("S3", heading, heads, _columns(names), rows, notes, config, selection, wanted)
+    return _table("S3", heading, heads, _columns(names), rows, notes, config, found)
 
 
 def table_cost(
-    records: Sequence[Mapping],
+    records: Records,
     config: Config,
     variants: Sequence[str] = VARIANTS,
     datasets: Sequence[str] = DATASETS,
     methods: Iterable[str] = METHODS,
 ) -> Table:
     """Seconds and sizes by category, apart from the others as they differ from run to run; as `table_s1`."""
-    wanted, selection = _select(records, config, variants, datasets, methods)
-    costs = {one: [_cost(selection.record(one, seed)) for seed in selection.seeds] for one in wanted}
-    present = {name: None for runs in costs.values() for run in runs for name in run}
+    found = _find(records, config, variants, datasets, methods)
+    costs = {run: [_cost(found.record(run, seed)) for seed in found.seeds] for run in found.runs}
+    present = {name: None for seeds in costs.values() for cost in seeds for name in cost}
     names = [*(n for n in COST_HEADINGS if n in present), *(n for n in present if n not in COST_HEADINGS)]
     rows = []
-    for group in _groups(wanted):
+    for group in _groups(found.runs):
         cells = {}
-        for one in group:
-            shared = [n for n in names if all(n in run for run in costs[one])]
-            cells[one] = {n: np.array([run[n] for run in costs[one]]) for n in shared}
-        rows += [_row(_labels(one, config), cells[one], config, one, selection) for one in group]
-        rows.append(_mean_row(group, list(cells.values()), config, selection))
+        for run in group:
+            shared = [n for n in names if all(n in cost for cost in costs[run])]
+            cells[run] = {n: np.array([cost[n] for cost in costs[run]]) for n in shared}
+        rows += [_row(_labels(run, config), cells[run], config, run, found) for run in group]
+        rows.append(_mean_row(group, list(cells.values()), config, found))
     notes = [
         "Times and sizes depend on the machine and its load: they do not repeat. Sample to map: from the processed "
         "sample in memory: the features that the method reads, inference and final map. Seconds that are not said to "
         "be of a sample are of the whole category."
     ]
     heading = "Cost by category, all training samples"
-    return _table("cost", heading, LABELS, _columns(names), rows, notes, config, selection, wanted)
+    return _table("cost", heading, LABELS, _columns(names), rows, notes, config, found)
 
 
-def _select(
-    records: Sequence[Mapping],
-    config: Config,
-    variants: Sequence[str],
-    datasets: Sequence[str],
-    methods: Iterable[str],
-) -> tuple[list[Wanted], Selection]:
-    chosen, wanted = set(methods), []
-    for dataset in datasets:
-        categories = config.categories(dataset)
-        compared = [m for m in TABLE_METHODS[DATASETS.index(dataset) + 1] if m in chosen]
-        wanted += [Wanted(dataset, category, method=m) for m in compared for category in categories]
-        wanted += [Wanted(dataset, category, v, config.loss_terms) for v in variants for category in categories]
-    tables = [str(DATASETS.index(dataset) + 1) for dataset in datasets]
-    return wanted, select(records, config, wanted, tables)
+def _find(
+    records: Records, config: Config, variants: Sequence[str], datasets: Sequence[str], methods: Iterable[str]
+) -> Found:
+    """The records of the full runs of Tables I and II."""
+    tables = [table_of(dataset) for dataset in datasets]
+    wanted = [
+        run
+        for table, dataset in zip(tables, datasets, strict=True)
+        for entry in entries(table, variants, methods)
+        for run in entry.runs(dataset, config)
+    ]
+    return find(records, config, wanted, tables)
 
 
-def _groups(wanted: Sequence[Wanted]) -> list[list[Wanted]]:
-    """The categories of each data set and method."""
-    groups: dict[tuple[str, str], list[Wanted]] = {}
-    for one in wanted:
-        groups.setdefault((one.dataset, _method(one)), []).append(one)
+def _groups(wanted: Sequence[Run]) -> list[list[Run]]:
+    """The categories of each data set and entry."""
+    groups: dict[tuple[str, Entry], list[Run]] = {}
+    for run in wanted:
+        groups.setdefault((run.dataset, run.entry), []).append(run)
     return list(groups.values())
 
 
-def _labels(one: Wanted, config: Config) -> tuple[str, str, str]:
-    return (config.dataset_title(one.dataset), one.category, _method(one))
-
-
-def _method(one: Wanted) -> str:
-    """The method as S1, S2 and the cost table call it."""
-    return f"{title(one.method)}, {one.variant}" if one.method == MAFR else title(one.method)
+def _labels(run: Run, config: Config) -> tuple[str, str, str]:
+    return (config.dataset_title(run.dataset), run.category, run.entry.title)
 
 
 def _row(
-    labels: tuple[str, ...], cells: Mapping[str, np.ndarray], config: Config, one: Wanted, selection: Selection
+    labels: tuple[str, ...], cells: Mapping[str, np.ndarray], config: Config, run: Run, found: Found
 ) -> Row:
     values = {name: float(seeds.mean()) for name, seeds in cells.items()}
     spread = {name: float(seeds.std(ddof=1)) for name, seeds in cells.items() if len(seeds) > 1 and name not in _WHOLE}
-    return Row(labels, "measured", values, row_stamp(config, one.variant, selection), spread)
+    return Row(labels, "measured", values, row_stamp(config, run.variant, found), spread)
 
 
 def _mean_row(
-    group: Sequence[Wanted], cells: Sequence[Mapping[str, np.ndarray]], config: Config, selection: Selection
+    group: Sequence[Run], cells: Sequence[Mapping[str, np.ndarray]], config: Config, found: Found
 ) -> Row:
     shared = [name for name in cells[0] if all(name in row for row in cells)]
     means = {name: np.mean([row[name] for row in cells], axis=0) for name in shared}
     dataset, _, method = _labels(group[0], config)
-    return _row((dataset, "mean", method), means, config, group[0], selection)
+    return _row((dataset, "mean", method), means, config, group[0], found)
 
 
 def _cost(record: Mapping) -> dict[str, float]:
@@ -235,8 +225,7 @@ def _table(
     rows: Sequence[Row],
     notes: Sequence[str],
     config: Config,
-    selection: Selection,
-    wanted: Sequence[Wanted],
+    found: Found,
 ) -> Table:
-    notes = [*stamp(selection, config, wanted), *notes]
+    notes = [*stamp(found, config), *notes]
     return Table.of(number, heading, heads, columns, rows, banner=banner(config, published=False), notes=notes)

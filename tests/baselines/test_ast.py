@@ -11,11 +11,11 @@ import timm
 import torch
 
 from mafr.baselines.ast import AST, depth_map, distance, student_network
-from mafr.baselines.base import SampleSplit
 from mafr.config import Config
 from mafr.data.samples import Sample
 from mafr.errors import ConfigError, DataError, MafrError, WeightsError
 from mafr.features.extract import FeatureExtractor
+from mafr.features.sources.splits import SampleSplit
 from mafr.features.timm_maps import EFFICIENTNET_B5, EfficientNetB5, timm_network
 from mafr.features.weights import files as weight_files
 from mafr.scoring import smooth
@@ -209,6 +209,8 @@ def test_the_inputs_are_pooled_tokens_beside_unshuffled_depth(trained, training)
 def test_depth_is_taken_along_the_viewing_axis_whatever_the_clouds_axes(config, extractor, training):
     """Eyecandies' clouds come with swapped axes: the depth map must be the same."""
     class Swapped:
+        labels = training.labels
+
         def __len__(self):
             return len(training)
 

@@ -15,15 +15,15 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cdist
 
 from mafr.baselines import btf
-from mafr.baselines.base import SampleSplit
 from mafr.baselines.btf import BTF, pool
 from mafr.baselines.parts import fpfh
-from mafr.baselines.registry import baseline_class
+from mafr.baselines.registry import method_class
 from mafr.config import Config
 from mafr.data.samples import Sample
 from mafr.errors import DataError, MafrError, WeightsError
 from mafr.features import timm_maps
 from mafr.features.extract import FeatureExtractor
+from mafr.features.sources.splits import SampleSplit
 from mafr.features.wide_resnet import WIDE_RESNET, WideResNet
 
 SMOKE = Config.preset("smoke")
@@ -63,7 +63,7 @@ def trained(extractor: FeatureExtractor) -> BTF:
 
 
 def test_it_is_a_method_of_its_name():
-    assert baseline_class("btf") is BTF and BTF.title == "BTF"
+    assert method_class("btf") is BTF and BTF.title == "BTF"
 
 
 @pytest.mark.parametrize("defect", ["dent", "striped"])

@@ -18,17 +18,18 @@ from torch import nn
 
 from mafr import training
 from mafr.baselines import cfm
-from mafr.baselines.base import SampleSplit
 from mafr.baselines.cfm import CFM, CFMMedium, epochs_for
 from mafr.baselines.parts import crossmodal
-from mafr.baselines.registry import baseline_class
+from mafr.baselines.registry import method_class
 from mafr.config import FEATURE_SETTINGS, Config
 from mafr.data.samples import Sample
 from mafr.errors import ConfigError, MafrError, WeightsError
 from mafr.features.encoders import point_encoder, point_shape
-from mafr.features.extract import FeatureExtractor, Tokens, densify
+from mafr.features.extract import FeatureExtractor, Tokens
+from mafr.features.interpolation import densify
 from mafr.features.pointmae import PUBLISHED, SMALL, PointMAE, pruned
 from mafr.features.rgb import DinoViTB8, lite0_network, rgb_backbone, rgb_dim
+from mafr.features.sources.splits import SampleSplit
 
 SMOKE = Config.preset("smoke")
 TOKENS = {"grid": 28, "groups": 40, "group_size": 8}  # what test_restore's tokens are made for
@@ -39,6 +40,11 @@ class GivenTokens:
     """A split of which only the tokens are there."""
 
     all: list[Tokens]
+    live = False
+
+    @property
+    def labels(self) -> list[int]:
+        return [0] * len(self)
 
     def __len__(self) -> int:
         return len(self.all)
@@ -263,7 +269,7 @@ def part_of(seed: int, defect: bool = False) -> Sample:
 def trained(request: pytest.FixtureRequest) -> tuple[CFM, list[Sample], Config]:
     """The method of that name trained on eight good parts; the good and the defective ones to be told apart."""
     config = dataclasses.replace(SMOKE, min_steps=100)
-    kind = baseline_class(request.param)
+    kind = method_class(request.param)
     extractor = FeatureExtractor.from_config(kind.feature_config(config))
     method = kind(config, extractor).fit([part_of(seed) for seed in range(8)], show=False)
     return method, [part_of(100 + k) for k in range(5)], [part_of(200 + k, defect=True) for k in range(5)]

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from support import domes
 from torch import nn
 
-from mafr.baselines.base import SampleSplit
 from mafr.baselines.depth import DepthAE, DepthGAN, DepthImages, DepthMethod, DepthVM
 from mafr.baselines.parts.autoencoder import ConvAutoencoder
 from mafr.baselines.parts.gan import (
@@ -23,9 +22,10 @@ from mafr.baselines.parts.gan import (
 )
 from mafr.baselines.parts.inputs import distance, turn_images
 from mafr.baselines.parts.mvtec_benchmark import Sizes, VariationModel, random_angles
-from mafr.baselines.registry import baseline_class
+from mafr.baselines.registry import method_class
 from mafr.config import Config
 from mafr.errors import ConfigError, WeightsError
+from mafr.features.sources.splits import SampleSplit
 from mafr.scoring import smooth
 
 METHODS = (DepthGAN, DepthAE, DepthVM)
@@ -257,7 +257,7 @@ def test_repeats_and_loads(kind: type[DepthMethod], tmp_path) -> None:
 
 
 def test_names_and_wrong_files(tmp_path) -> None:
-    assert [baseline_class(name) for name in ("depthgan", "depthae", "depthvm")] == list(METHODS)
+    assert [method_class(name) for name in ("depthgan", "depthae", "depthvm")] == list(METHODS)
     detector = DepthVM(domes.config()).fit_split(SampleSplit(domes.domes(3), None), [2])  # a single sample
     assert np.isfinite(detector.predict(domes.dome(7)).psi).all()
     detector.save(tmp_path)

@@ -6,14 +6,14 @@ import torch
 from support import domes
 from torch import nn
 
-from mafr.baselines.base import SampleSplit
 from mafr.baselines.parts.autoencoder import CandyAutoencoder, batches, recorded, steps_for
 from mafr.baselines.parts.inputs import DepthRange, normals, shrink, turn_images
-from mafr.baselines.registry import baseline_class
+from mafr.baselines.registry import method_class
 from mafr.baselines.rgbd import RGBD, CandyMethod, RGBcDn, augment, jitter
 from mafr.data.camera import View
 from mafr.data.samples import Sample
 from mafr.errors import ConfigError, DataError, MafrError
+from mafr.features.sources.splits import SampleSplit
 
 TINY = {"rgbd_side": 64, "rgbd_width": 8, "rgbd_latent": 32}
 METHODS = (RGBD, RGBcDn)
@@ -231,8 +231,8 @@ def test_repeats_and_loads(kind: type[CandyMethod], tmp_path) -> None:
 
 
 def test_names_and_a_single_sample() -> None:
-    assert baseline_class("rgbd") is RGBD
-    assert baseline_class("rgbcdn") is RGBcDn
+    assert method_class("rgbd") is RGBD
+    assert method_class("rgbcdn") is RGBcDn
     detector = RGBcDn(domes.config(min_steps=2, rgbd_epochs=1)).fit_split(SampleSplit(domes.domes(3), None), [1])
     assert np.isfinite(detector.predict(domes.dome(4)).psi).all()
     assert detector.extractor is None

@@ -5,15 +5,15 @@ import pytest
 import torch
 from support import domes
 
-from mafr.baselines.base import SampleSplit
 from mafr.baselines.parts.autoencoder import ConvAutoencoder, weighted_mse
 from mafr.baselines.parts.gan import Contractor, Generator
 from mafr.baselines.parts.inputs import Frame, turn_points
 from mafr.baselines.parts.mvtec_benchmark import Sizes, random_angles
-from mafr.baselines.registry import baseline_class
+from mafr.baselines.registry import method_class
 from mafr.baselines.voxel import VoxelAE, VoxelGAN, VoxelGrids, VoxelMethod, VoxelVM
 from mafr.config import Config
 from mafr.errors import DataError
+from mafr.features.sources.splits import SampleSplit
 from mafr.scoring import smooth
 
 METHODS = (VoxelGAN, VoxelAE, VoxelVM)
@@ -197,6 +197,6 @@ def test_repeats_and_loads(kind: type[VoxelMethod], tmp_path) -> None:
 
 
 def test_names_and_a_single_sample() -> None:
-    assert [baseline_class(name) for name in ("voxelgan", "voxelae", "voxelvm")] == list(METHODS)
+    assert [method_class(name) for name in ("voxelgan", "voxelae", "voxelvm")] == list(METHODS)
     detector = VoxelVM(domes.config()).fit_split(SampleSplit(domes.domes(3), None), [2])
     assert np.isfinite(detector.predict(domes.dome(7)).psi).all()

@@ -16,8 +16,9 @@ from mafr.bench.plain_features import plain_distances, plain_farthest_points, pl
 from mafr.config import Config
 from mafr.data.samples import Sample
 from mafr.errors import ConfigError, DataError
-from mafr.features.extract import FeatureExtractor, densify, densify_rgb, densify_xyz
+from mafr.features.extract import FeatureExtractor
 from mafr.features.geometry import farthest_point_sample, interpolation_weights, nearest_neighbours
+from mafr.features.interpolation import densify, densify_rgb, densify_xyz
 from mafr.features.pointmae import PointMAE
 from mafr.features.precision import HalfLinear, in_bfloat16
 from mafr.features.sources.store import build_store

@@ -12,8 +12,8 @@ from PIL import Image
 
 from mafr.cli import main
 from mafr.config import Config
-from mafr.experiments import experiments
-from mafr.experiments.experiments import Run
+from mafr.experiments.plan import Run
+from mafr.experiments.store import read_record
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_fit_predict_and_threshold(at_smoke, tmp_path, capsys):
     assert main(["fit", "--profile", "smoke", "--category", "bagel", "--out", str(folder)]) == 0
     capsys.readouterr()
     raw = paths.raw("mvtec3d") / "bagel" / "test"
-    record = experiments.read_record(Run("mvtec3d", "bagel", config), paths)
+    record = read_record(Run("mvtec3d", "bagel", config), paths)
     scores = dict(zip(record["samples"]["ids"], record["scores"]["product"], strict=True))
     name, expected = next((k, v) for k, v in scores.items() if not k.startswith("test/good"))
     defect, number = name.split("/")[1:]
@@ -200,7 +200,7 @@ def test_a_compared_method_is_fitted_and_predicts_as_its_run(at_smoke, tmp_path,
     config, paths = at_smoke
     folder = tmp_path / "detector"
     assert main(["fit", "--profile", "smoke", "--category", "bagel", "--method", "depthvm", "--out", str(folder)]) == 0
-    record = experiments.read_record(Run("mvtec3d", "bagel", config, method="depthvm"), paths)
+    record = read_record(Run("mvtec3d", "bagel", config, method="depthvm"), paths)
     scores = dict(zip(record["samples"]["ids"], record["scores"]["map"], strict=True))
     name, expected = next((k, v) for k, v in scores.items() if not k.startswith("test/good"))
     defect, number = name.split("/")[1:]

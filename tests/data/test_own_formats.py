@@ -19,8 +19,8 @@ from mafr.data import load_pair, mvtec3d, open_dataset, preprocess
 from mafr.data.formats.clouds import decode_camera, decode_cloud, decode_depth_image
 from mafr.data.formats.images import decode_xyz
 from mafr.errors import DataError
-from mafr.experiments import experiments
-from mafr.experiments.experiments import Run
+from mafr.experiments.plan import Run
+from mafr.experiments.store import read_record
 
 CAMERA = {"fx": 333.0, "fy": 331.0, "cx": 30.2, "cy": 19.7, "depth_scale": 1e-5, "width": 60, "height": 40}
 
@@ -454,7 +454,7 @@ def test_predict_takes_every_form(smoke, monkeypatch, tmp_path, capsys):
     assert score(tmp_path / "a.ply") == expected
     # Quantised to 10 micrometres, and the generator's camera is not quite the ideal one.
     assert score(tmp_path / "depth.png", "--intrinsics", tmp_path / "camera.json") == pytest.approx(expected, rel=0.2)
-    assert experiments.read_record(Run("mvtec3d", "bagel", config), paths)
+    assert read_record(Run("mvtec3d", "bagel", config), paths)
 
 
 # ---------------------------------------------- time and memory at real size
@@ -508,7 +508,7 @@ def test_a_sample_of_real_size_takes_seconds_and_little_memory(side, suffix, tmp
     points = big_scene(side, side)
     (base / "xyz").mkdir()
     (base / f"xyz/000{suffix}").write_bytes(tiff(points) if suffix == ".tiff" else ply(points))
-    arguments = [sys.executable, "-c", _TIMED, str(Path(rawdata.__file__).parent), str(tmp_path / "bagel")]
+    arguments = [sys.executable, "-c", _TIMED, str(Path(rawdata.__file__).parents[1]), str(tmp_path / "bagel")]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True)
     seconds, gigabytes, kept = map(float, done.stdout.split())
     print(f"{side}x{side} {suffix}: {seconds:.2f} s, peak {gigabytes:.2f} GB, {kept:.0f} points kept")

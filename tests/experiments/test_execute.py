@@ -15,26 +15,21 @@ import pytest
 import torch
 
 from mafr.baselines.btf import BTF
-from mafr.baselines.methods import BASELINES, METHODS, concerns
-from mafr.config import FUSIONS, Config
+from mafr.baselines.registry import BASELINES, METHODS
+from mafr.config import FUSIONS, Config, concerns
 from mafr.data import few_shot
 from mafr.device import keep_freed_memory, release_freed_memory
 from mafr.errors import ConfigError, DataError, MafrError
-from mafr.experiments import experiments, outcomes
-from mafr.experiments.evaluation import all_metrics, fused_maps, map_metrics
-from mafr.experiments.experiments import (
-    Run,
-    all_runs,
-    execute,
-    load_maps,
-    load_residuals,
-    read_record,
-    run_all,
-    table_runs,
-)
-from mafr.experiments.outcomes import baseline_outcome
+from mafr.experiments import execute as execution
+from mafr.experiments import store as run_store
+from mafr.experiments.evaluation import all_metrics, map_metrics
+from mafr.experiments.execute import execute, outcome, run_all
+from mafr.experiments.plan import Run, all_runs, table_runs
 from mafr.experiments.provenance import peak_megabytes
+from mafr.experiments.store import load_maps, load_residuals, read_record
+from mafr.features.sources import splits
 from mafr.features.sources.splits import extract_features, load_features, load_split
+from mafr.scoring import ResidualMaps
 
 
 def test_the_grid_of_the_paper():
@@ -137,12 +132,12 @@ def test_times_of_full_runs_hold_what_few_shot_runs_may_find_computed(smoke, tmp
             return super().score(split, k)
 
     category = config.categories("mvtec3d")[0]
-    splits = {name: load_split(paths, "mvtec3d", category, name, config) for name in ("train", "test", "validation")}
-    tested = len(splits["test"])
-    baseline_outcome(Watched(config), splits, [0, 1], keep=True)
+    parts = {name: load_split(paths, "mvtec3d", category, name, config) for name in ("train", "test", "validation")}
+    tested = len(parts["test"])
+    outcome(Watched(config), parts, [0, 1], None, whole=True)
     assert set(used[: 1 + tested]) == {None}
     used.clear()
-    baseline_outcome(Watched(config), splits, [0, 1], keep=False)
+    outcome(Watched(config), parts, [0, 1], None, whole=False)
     assert None not in used
 
 
@@ -193,7 +188,7 @@ def test_the_peak_of_memory_is_the_process_s_own():
 def test_a_run_begins_without_the_memory_that_the_one_before_has_freed(smoke, monkeypatch):
     config, paths = smoke
     released = []
-    monkeypatch.setattr(experiments, "release_freed_memory", lambda: released.append(True))
+    monkeypatch.setattr(execution, "release_freed_memory", lambda: released.append(True))
     execute(Run("mvtec3d", "bagel", replace(config, seed=8), 2), paths)
     assert released == [True]
     if not hasattr(ctypes.CDLL(None), "malloc_trim"):
@@ -221,18 +216,20 @@ def test_stored_residuals_give_the_stored_metrics(smoke):
     everything = range(len(store))
     mask = torch.from_numpy(store.mask(everything))[:, None]
     labels = np.asarray(store.labels)
-    metrics, _ = all_metrics(psi_rgb, psi_xyz, valid, mask, store.gt(everything), labels, store.defects, config)
+    answer = ResidualMaps(psi_rgb, psi_xyz, valid, mask, config)
+    metrics, _ = all_metrics(answer, store.gt(everything), labels, store.defects)
     assert metrics == read_record(run, paths)["metrics"]
-    maps = fused_maps(psi_rgb, psi_xyz, valid, mask, config, "product")
+    maps = answer.maps("product")
     assert maps.shape == (len(store), 1, config.image_size, config.image_size)
     with pytest.raises(MafrError, match="good and anomalous"):
-        all_metrics(psi_rgb, psi_xyz, valid, mask, store.gt(everything), 0 * labels, store.defects, config)
+        all_metrics(answer, store.gt(everything), 0 * labels, store.defects)
 
 
 def test_finished_runs_are_read_and_changed_ones_repeated(smoke, monkeypatch):
     config, paths = smoke
     trained = []
-    monkeypatch.setattr(outcomes, "Detector", lambda c: trained.append(c) or pytest.fail("trained again"))
+    again = lambda config: trained.append(config) or pytest.fail("trained again")  # noqa: E731
+    monkeypatch.setattr(execution, "method_class", lambda name: again)
     assert execute(Run("mvtec3d", "bagel", config), paths)["profile"] == "smoke"
     assert not trained
     with pytest.raises(pytest.fail.Exception):
@@ -243,8 +240,8 @@ def test_finished_runs_of_one_category_are_found_with_one_look_at_the_data(smoke
     config, paths = smoke
     runs = [run for run in table_runs(5, config) if run.category == "bagel"]
     runs += [replace(run, config=replace(run.config, seed=3), shots=2) for run in runs]
-    first, looks, look = run_all(runs, paths), [], experiments._splits
-    monkeypatch.setattr(experiments, "_splits", lambda run, paths: looks.append(run) or look(run, paths))
+    first, looks, look = run_all(runs, paths), [], run_store.run_splits
+    monkeypatch.setattr(run_store, "run_splits", lambda run, paths: looks.append(run) or look(run, paths))
     assert run_all(runs, paths) == first
     assert len(runs) > 1 and len(looks) == 1
 
@@ -256,7 +253,7 @@ def test_repeated_runs_are_equal_whatever_the_workers(smoke, tmp_path):
     for run in runs:
         (run.folder(paths) / "metrics.json").unlink()
     second = run_all(runs, paths, workers=2)
-    for a, b in zip(first, second, strict=True):
+    for a, b in zip(first.values(), second.values(), strict=True):
         for name in ("metrics", "scores", "history", "threshold", "run_digest", "data_fingerprint"):
             assert a[name] == b[name]
 
@@ -302,7 +299,7 @@ def test_anomalous_training_samples_are_refused(smoke, monkeypatch):
             store.labels[1] = 1
         return store
 
-    monkeypatch.setattr(experiments, "load_features", mislabelled)
+    monkeypatch.setattr(splits, "load_features", mislabelled)
     with pytest.raises(DataError, match=r"train/good/\d+ is an anomalous sample"):
         execute(Run("mvtec3d", "bagel", replace(config, seed=6)), paths)
 

@@ -99,6 +99,13 @@ def test_prose_names_its_subject_and_the_difference(name):
     assert re.search(r"[Ww]hat the paper says|[Tt]he paper", text)
 
 
+@pytest.mark.parametrize("name", sorted(SUBJECTS))
+def test_the_executed_copy_shows_this_source(name):
+    copy = nbformat.read(NOTEBOOKS / "executed" / f"{name}.ipynb", as_version=nbformat.NO_CONVERT)
+    shown = [cell.source for cell in copy.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    assert shown == [cell.source for cell in source(name).cells], f"execute {name} again: `mafr notebooks`"
+
+
 def test_executed_notebooks_hold_nothing_that_changes_with_the_execution():
     """Two executions that differ in paths, times, widget ids and in where the kernel cut the texts."""
 

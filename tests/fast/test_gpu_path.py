@@ -14,7 +14,7 @@ from support.samples import CPU, FakeFeatures, config_of, make_sample, model_of,
 from mafr import training
 from mafr.baselines.parts.crossmodal import ROWS
 from mafr.baselines.parts.flow import Flow, likelihood_loss, pad_edges
-from mafr.baselines.registry import baseline_class
+from mafr.baselines.registry import method_class
 from mafr.config import Config
 from mafr.detector import Detector
 from mafr.device import Place, compiling, computing, gpu_products, kernel, loadable, native_bfloat16
@@ -262,7 +262,7 @@ def test_a_training_on_a_gpu_repeats_and_keeps_its_samples_there(monkeypatch):
 def test_every_kind_of_method_runs_on_a_gpu(method):
     config = replace(Config.preset("smoke"), device="cuda", epochs=1, min_steps=2)
     samples = [replace(make_sample(seed), label=0) for seed in range(3)]
-    detector = Detector(config) if method == "mafr" else baseline_class(method)(config)
+    detector = Detector(config) if method == "mafr" else method_class(method)(config)
     assert detector.fit(samples, show=False).predict(samples[0]).psi.shape == (112, 112)
 
 

@@ -13,7 +13,7 @@ from mafr.fast import restorer as restore
 from mafr.fast.layers import Dropout
 from mafr.fast.pixels import Canvas
 from mafr.fast.restorer import Restorer, open_scene
-from mafr.features.extract import densify
+from mafr.features.interpolation import densify
 from mafr.losses import CompositeLoss
 from mafr.model import CBAM, ChannelAttention
 from mafr.scoring import residual_map
@@ -81,12 +81,12 @@ def test_parts_and_recomputation_change_nothing(variant, monkeypatch):
 
 def test_dropout_has_its_rate_and_its_mask_in_the_backward_pass():
     drop = Dropout(0.1, (1, 2))
-    dropped = drop.mask(0, 0, 2000, 500, torch.device("cpu"))
+    dropped = drop.mask((0, 0), 0, 2000, 500, torch.device("cpu"))
     kept = ~dropped
     assert kept.float().mean().item() == pytest.approx(0.9, abs=0.002)
     assert drop.scale * (1 - drop.dropped / 65536) == pytest.approx(1.0)
-    assert not torch.equal(dropped, drop.mask(1, 0, 2000, 500, torch.device("cpu")))
-    assert torch.equal(dropped, Dropout(0.1, (1, 2)).mask(0, 0, 2000, 500, torch.device("cpu")))
+    assert not torch.equal(dropped, drop.mask((0, 1), 0, 2000, 500, torch.device("cpu")))
+    assert torch.equal(dropped, Dropout(0.1, (1, 2)).mask((0, 0), 0, 2000, 500, torch.device("cpu")))
     norm = torch.nn.LayerNorm(500)
     h = torch.randn(2000, 500, requires_grad=True)
     for order in ("gelu-norm", "norm-gelu"):
@@ -105,9 +105,9 @@ def test_dropout_has_its_rate_and_its_mask_in_the_backward_pass():
 def test_factors_drop_what_the_mask_drops_to_the_bit(order):
     drop, shape, cpu = Dropout(0.1, (3, 4)), (300, 37), torch.device("cpu")
     h = torch.randn(shape, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    mask, factors = drop.mask(7, 0, *shape, cpu), drop.draw(7, 0, *shape, cpu)
+    mask, factors = drop.mask((0, 7), 0, *shape, cpu), drop.draw((0, 7), 0, *shape, cpu)
     assert (mask.dtype, factors.dtype) == (torch.bool, torch.float32)
-    assert drop.draw(7, 0, 2**10, 2**9, cpu).dtype == torch.bool  # of many values
+    assert drop.draw((0, 7), 0, 2**10, 2**9, cpu).dtype == torch.bool  # of many values
     results = []
     for dropped in (mask, factors):
         norm = torch.nn.LayerNorm(shape[1])
@@ -173,7 +173,7 @@ def test_a_step_drops_what_the_plain_model_drops_given_the_same_masks(variant, m
     config = config_of(variant, dropout=0.1)
     tokens, model, drop = tokens_of(config), model_of(config).train(), Dropout(0.1, (5,))
     hidden = len(model.decoder_rgb.layers) + 1
-    layers = iter([0, 1, *(100 + k for k in range(hidden)), *(200 + k for k in range(hidden))])
+    layers = iter([(0, 0), (0, 1), *((block, k) for block in (1, 2) for k in range(hidden))])
 
     def masked(x, probability, training):
         assert training and probability == config.dropout

@@ -28,11 +28,9 @@ from mafr.features.extract import (
     FeatureExtractor,
     Tokens,
     cell_weights,
-    densify,
-    densify_rgb,
-    densify_xyz,
 )
 from mafr.features.geometry import group_points
+from mafr.features.interpolation import densify, densify_rgb, densify_xyz
 from mafr.features.rgb import RANDOM, lite0_network, rgb_backbone
 from mafr.features.sources.live import LiveFeatures
 from mafr.features.sources.store import build_store, open_store

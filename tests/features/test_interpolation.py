@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mafr.features.extract import densify_rgb, densify_xyz
-from mafr.features.interpolation import Rows, rgb_rows, xyz_rows
+from mafr.features.interpolation import Rows, densify_rgb, densify_xyz, rgb_rows, xyz_rows
 
 GRID, GROUPS = 21, 40
 

@@ -20,6 +20,7 @@ from support.samples import has_warning_colour
 from support.server import Server
 from torch import nn
 
+from mafr.baselines.registry import weight_files as weight_files_of
 from mafr.cli import main
 from mafr.config import UNTRAINED, Config
 from mafr.data.acquire import fetch as fetching
@@ -215,7 +216,7 @@ def test_missing_files_are_downloaded(
         DINO: link, file: tmp_path / "weights" / "pointmae_pretrain.pth"
     }  # fmt: skip
     blob.write_bytes(b"damaged")
-    dino, points, *others = weight_status(FULL, tmp_path / "weights")
+    dino, points, *others = weight_status(FULL, tmp_path / "weights", weight_files_of(FULL))
     assert [status.title for status in others] == ["WideResNet-50-2", "EfficientNet-B5"]
     assert not dino.is_right and points.is_right
     assert "WRONG" in weights_report(FULL, tmp_path / "weights")

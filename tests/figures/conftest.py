@@ -3,7 +3,8 @@
 import pytest
 from support import fake_results
 
-from mafr.experiments.results import full_runs, load_result
+from mafr.experiments.plan import Entry
+from mafr.experiments.results import load_result
 
 
 @pytest.fixture(scope="module")
@@ -20,4 +21,4 @@ def stored(patched, tmp_path_factory):
 @pytest.fixture(scope="module")
 def result(stored):
     config, paths = stored
-    return load_result(full_runs(config, "mvtec3d", "paper")[0], paths)
+    return load_result(Entry("mafr", "paper").runs("mvtec3d", config)[0], paths)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from mafr.experiments.experiments import Run, read_record
+from mafr.experiments.plan import Run
+from mafr.experiments.store import read_record
 from mafr.figures.costs import cost_accuracy, method_points
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mafr.baselines.base import Baseline
 from mafr.config import Config
 from mafr.data.samples import Sample
+from mafr.detector import Method
 
 SIDE = 64
 FOCAL = 120.0  # pixels
@@ -49,7 +49,7 @@ def domes(count: int, first: int = 0) -> list[Sample]:
     return [dome(first + k) for k in range(count)]
 
 
-def check_solves(detector: Baseline, defects: Sequence[str]) -> None:
+def check_solves(detector: Method, defects: Sequence[str]) -> None:
     """Every defective part scores above all good ones, and its map is highest at the defect."""
     good = [detector.predict(sample) for sample in domes(6, first=100)]
     for defect in defects:
@@ -63,7 +63,7 @@ def check_solves(detector: Baseline, defects: Sequence[str]) -> None:
             assert np.abs(place - peak).max(axis=1).min() <= 4, (defect, peak)
 
 
-def check_repeats(kind: type[Baseline], settings: Config, folder: Path) -> None:
+def check_repeats(kind: type[Method], settings: Config, folder: Path) -> None:
     """The same seed gives the same bits, another seed or other samples do not; what is loaded predicts the same."""
     samples, probe = domes(5), dome(100)
     first = kind(settings).fit(samples, show=False)

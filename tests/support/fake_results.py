@@ -15,10 +15,11 @@ import mafr.experiments.results
 from mafr.config import FUSIONS, Config
 from mafr.data.layout import SPLITS
 from mafr.data.samples import Sample
-from mafr.experiments.evaluation import MAP, all_metrics, map_metrics
-from mafr.experiments.experiments import Run, data_fingerprint
-from mafr.experiments.outcomes import MAPS
+from mafr.experiments.evaluation import all_metrics, map_metrics
+from mafr.experiments.plan import Run
+from mafr.experiments.store import MAPS, data_fingerprint
 from mafr.paths import Paths, write_json
+from mafr.scoring import MAP, ResidualMaps
 
 SIDE, GOOD, BAD = 56, 3, 5
 COMPARED = {"mvtec3d": ("cfm", "btf"), "eyecandies": ("cfm",)}
@@ -161,7 +162,7 @@ def _write_run(run: Run, paths: Paths) -> None:
                         for _ in range(2))  # fmt: skip
     labels = np.array([s.label for s in samples])
     defects = [s.defect for s in samples]
-    metrics, scores = all_metrics(psi_rgb, psi_xyz, valid, mask, gt, labels, defects, config)
+    metrics, scores = all_metrics(ResidualMaps(psi_rgb, psi_xyz, valid, mask, config), gt, labels, defects)
     assert set(scores) == set(FUSIONS)
     folder = run.folder(paths)
     folder.mkdir(parents=True)

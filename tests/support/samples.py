@@ -115,6 +115,15 @@ class FakeFeatures:
     def __len__(self) -> int:
         return len(self.rgb)
 
+    live = False
+
+    @property
+    def labels(self) -> np.ndarray:
+        return np.zeros(len(self), dtype=np.int64)
+
+    def extract(self, indices) -> None:
+        """They are ready."""
+
     def tokens(self, indices):
         """One token a cell: the features of a cell are its token's."""
         k, cells = list(indices), self.valid[0].numel()

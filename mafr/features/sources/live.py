@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from mafr.config import Config
-from mafr.data.samples import Sample
-from mafr.features.extract import FeatureExtractor, Tokens, densify
+from mafr.data.samples import Sample, labels_of
+from mafr.features.extract import FeatureExtractor, Tokens
+from mafr.features.interpolation import densify
 
 
 class LiveFeatures:
@@ -42,9 +43,14 @@ class LiveFeatures:
         return list(self.samples.ids)
 
     @property
+    def category(self) -> str:
+        """The data set's."""
+        return self.samples.category
+
+    @property
     def labels(self) -> np.ndarray:
         """(n,) int64, 1 anomalous."""
-        return np.asarray(self.samples.labels, dtype=np.int64)
+        return labels_of(self.samples)
 
     @property
     def defects(self) -> list[str]:
@@ -64,7 +70,7 @@ class LiveFeatures:
         return Tokens.cat(parts)
 
     def dense(self, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Dense features of the next draw, see `mafr.features.extract.densify`."""
+        """Dense features of the next draw, see `mafr.features.interpolation.densify`."""
         return densify(self.tokens(indices), self.config)
 
     def gt(self, indices: Sequence[int]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The stored features of the data sets: where they lie, made once, read by every run."""
+"""Samples together with their features: from the store that `extract_features` fills, or extracted when asked for."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,14 +17,15 @@ import torch
 from mafr.config import Config
 from mafr.data import FolderDataset, open_dataset
 from mafr.data.layout import SPLITS
-from mafr.data.samples import Sample
+from mafr.data.samples import Sample, labels_of, name_of
 from mafr.device import computing, native_bfloat16
-from mafr.errors import ConfigError, DataError
+from mafr.errors import ConfigError, DataError, MafrError
 from mafr.features.extract import PARTS, FeatureExtractor, Tokens
 from mafr.features.sources.live import LiveFeatures
+from mafr.features.sources.scratch import ScratchTokens
 from mafr.features.sources.store import FeatureStore, build_store, open_store
 from mafr.features.weights.files import provide_files
-from mafr.parallel.progress import Workers, map_parallel
+from mafr.parallel.progress import Workers, bar, map_parallel
 from mafr.paths import Paths, write_json
 
 _TIMING = "timing.json"
@@ -50,20 +52,65 @@ def load_features(paths: Paths, dataset: str, category: str, split: str, config:
     return store
 
 
+class Split(Protocol):
+    """Samples with their features, as every method sees them; both are read when asked for.
+
+    live: whether each access to tokens is a new draw (`extractor_mode` "train"), and `seek` chooses its number.
+    """
+
+    live: bool
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(N,) 1 anomalous."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def name(self, k: int) -> str:
+        """Category and id of a sample, for messages."""
+        ...
+
+    def sample(self, k: int) -> Sample: ...
+
+    def mask(self, k: int) -> np.ndarray:
+        """(S, S) bool, true where a sample has a 3D point; quicker than to read the whole sample."""
+        ...
+
+    def tokens(self, indices: Sequence[int]) -> Tokens: ...
+
+    def extract(self, indices: Sequence[int]) -> None:
+        """Have the tokens of some samples ready, with a progress bar where they must be extracted first."""
+        ...
+
+    def seek(self, draw: int) -> None: ...
+
+
 @dataclass(frozen=True)
 class StoredSplit:
-    """A split's samples and their stored features, as the compared methods see them; N samples.
+    """A split's samples with the features of a store, or drawn anew at each access; N samples.
 
     store: labels, masks and, of methods that use them, tokens. cache: a folder for what a method computes of the
     samples alone, whatever it is trained on.
     """
 
-    samples: FolderDataset
-    store: FeatureStore
+    samples: Sequence[Sample]
+    store: FeatureStore | LiveFeatures
     cache: Path | None = None
+
+    @property
+    def live(self) -> bool:
+        return self.store.live
+
+    @property
+    def labels(self) -> np.ndarray:
+        return np.asarray(self.store.labels)
 
     def __len__(self) -> int:
         return len(self.store)
+
+    def name(self, k: int) -> str:
+        return name_of(self.samples[k])
 
     def sample(self, k: int) -> Sample:
         return self.samples[k]
@@ -74,14 +121,70 @@ class StoredSplit:
     def tokens(self, indices: Sequence[int]) -> Tokens:
         return self.store.tokens(indices)
 
+    def extract(self, indices: Sequence[int]) -> None:
+        """Stored tokens are ready, drawn ones never."""
+
+    def seek(self, draw: int) -> None:
+        if self.live:
+            self.store.seek(draw)
+
+
+class SampleSplit:
+    """Samples whose tokens are extracted when first asked for, and kept on the disk meanwhile."""
+
+    live = False
+
+    def __init__(self, samples: Sequence[Sample], extractor: FeatureExtractor | None) -> None:
+        """extractor: None for methods that use no tokens."""
+        self.samples, self.extractor = samples, extractor
+        self._kept = ScratchTokens()
+
+    @property
+    def labels(self) -> np.ndarray:
+        return labels_of(self.samples)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def name(self, k: int) -> str:
+        return name_of(self.samples[k])
+
+    def sample(self, k: int) -> Sample:
+        return self.samples[k]
+
+    def mask(self, k: int) -> np.ndarray:
+        return self.samples[k].valid[0]
+
+    def tokens(self, indices: Sequence[int]) -> Tokens:
+        if self.extractor is None:
+            raise MafrError("this method was built without a feature extractor")
+        for k in indices:
+            if k not in self._kept:
+                self._kept.put(k, self.extractor.extract(self.samples[k]))
+        return Tokens.cat([self._kept.get(k) for k in indices])
+
+    def extract(self, indices: Sequence[int]) -> None:
+        for k in bar(indices, what="extracting features"):
+            self.tokens([k])
+
+    def seek(self, draw: int) -> None:
+        """There is one draw only."""
+
+
+def split_of(samples: Sequence[Sample], config: Config, extractor: FeatureExtractor | None) -> Split:
+    """Samples that are in no store, with features as `config.extractor_mode` wants them.
+
+    extractor: None for methods that use no tokens.
+    """
+    if config.extractor_mode == "train" and extractor is not None:
+        return StoredSplit(samples, LiveFeatures(samples, config, extractor))
+    return SampleSplit(samples, extractor)
+
 
 def load_split(paths: Paths, dataset: str, category: str, split: str, config: Config) -> StoredSplit:
-    """Samples and stored features of a split. Raises DataError, naming the command, if they are not stored."""
+    """Samples and features of a split, see `load_features`, whose errors it raises."""
     samples, folder = _open(paths, config, dataset, category, split)
-    store = load_features(paths, dataset, category, split, config)
-    if not isinstance(store, FeatureStore):
-        raise ConfigError("the compared methods are for extractor_mode 'eval'; leave them out with --methods mafr")
-    return StoredSplit(samples, store, folder)
+    return StoredSplit(samples, load_features(paths, dataset, category, split, config), folder)
 
 
 def extract_features(

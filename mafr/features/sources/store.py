@@ -20,7 +20,8 @@ from mafr.config import FEATURE_SETTINGS, Config
 from mafr.data.samples import Sample
 from mafr.errors import ConfigError, DataError
 from mafr.features.encoders import known_weights
-from mafr.features.extract import FEATURE_VERSION, TOKEN_NAMES, FeatureExtractor, Prepared, Tokens, densify
+from mafr.features.extract import FEATURE_VERSION, TOKEN_NAMES, FeatureExtractor, Prepared, Tokens
+from mafr.features.interpolation import densify
 from mafr.parallel.progress import bar, default_workers
 from mafr.paths import leftovers, process_temporary, write_json
 
@@ -50,6 +51,8 @@ class FeatureStore:
         size: bytes of the arrays on disk.
     """
 
+    live = False  # the same at every access
+
     def __init__(self, folder: Path, config: Config) -> None:
         """Raises OSError, ValueError or KeyError for a folder that is no whole store; see `open_store`."""
         self.folder, self.config = Path(folder), config
@@ -75,7 +78,7 @@ class FeatureStore:
         return Tokens(*(torch.from_numpy(self._arrays[name][chosen]) for name in TOKEN_NAMES))
 
     def dense(self, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Dense features of some samples, see `mafr.features.extract.densify`."""
+        """Dense features of some samples, see `mafr.features.interpolation.densify`."""
         return densify(self.tokens(indices), self.config)
 
     def gt(self, indices: Sequence[int]) -> np.ndarray:

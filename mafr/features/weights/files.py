@@ -6,7 +6,7 @@ import pickle
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mafr.baselines.methods import METHODS
 from mafr.config import Config
 from mafr.data.acquire.fetch import fetch, file_sha256
 from mafr.errors import MafrError, WeightsError
@@ -87,15 +86,6 @@ def needed_files(config: Config) -> tuple[WeightFile, ...]:
         return ()
     named = {DINO: config.rgb_backbone == "dino_vitb8", POINTMAE: config.point_backbone == "pointmae"}
     return tuple(file for file, wanted in named.items() if wanted)
-
-
-def method_files(config: Config, methods: Iterable[str] = METHODS) -> tuple[WeightFile, ...]:
-    """The files of backbones of their own that some compared methods need."""
-    if config.random_weights:
-        return ()
-    own = {"btf": config.btf_backbone == "wide_resnet50_2", "ast": config.ast_backbone == "efficientnet_b5"}
-    files = {"btf": WIDE_RESNET, "ast": EFFICIENTNET_B5}
-    return tuple(files[method] for method in own if own[method] and method in set(methods))
 
 
 def weights_folder(config: Config, folder: Path | None = None) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,6 @@ from mafr.features.weights.files import (
     WeightFile,
     expected_sha256,
     find_file,
-    method_files,
     missing_text,
     needed_files,
     weights_folder,
@@ -53,9 +53,9 @@ class Status:
         return "\n".join([*lines, f"  SHA-256 {self.sha256}, {known}"])
 
 
-def weight_status(config: Config, folder: Path | None = None) -> list[Status]:
-    """The weight files of a configuration, image features first; those that come with the package too;
-    last those of compared methods."""
+def weight_status(config: Config, folder: Path | None = None, others: Sequence[WeightFile] = ()) -> list[Status]:
+    """The weight files of a configuration, image features first; those that come with the package too; last `others`,
+    which compared methods need."""
     if config.random_weights:
         return []
     folder = weights_folder(config, folder)
@@ -65,17 +65,17 @@ def weight_status(config: Config, folder: Path | None = None) -> list[Status]:
     return [
         _downloaded(image, folder) if image else _lite0(),
         _downloaded(points, folder) if points else _small_pointmae(),
-        *(_downloaded(file, folder) for file in method_files(config)),
+        *(_downloaded(file, folder) for file in others),
     ]
 
 
-def weights_report(config: Config, folder: Path | None = None) -> str:
+def weights_report(config: Config, folder: Path | None = None, others: Sequence[WeightFile] = ()) -> str:
     """`weight_status` in words, with what to do about files that are missing."""
     if config.random_weights:
         return f"no weight files: {UNTRAINED}"
     folder = weights_folder(config, folder)
-    parts = [status.text() for status in weight_status(config, folder)]
-    wanted = (*needed_files(config), *method_files(config))
+    parts = [status.text() for status in weight_status(config, folder, others)]
+    wanted = (*needed_files(config), *others)
     missing = [file for file in wanted if find_file(file, folder) is None]
     if missing:
         parts.append(

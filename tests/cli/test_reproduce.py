@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 from support.places import CHECKOUT
 
+from mafr.cli.reproduce import make_figures, reproduce
 from mafr.config import VARIANTS
 from mafr.errors import ConfigError, ResultError
-from mafr.experiments.experiments import all_runs, read_records
 from mafr.experiments.notebooks import run_notebooks
-from mafr.experiments.reproduce import make_figures, reproduce
+from mafr.experiments.plan import all_runs
+from mafr.experiments.store import read_records
 from mafr.tables.paper import write_tables
 from mafr.tables.readme import BEGIN, END, results_block, update_readme
 
@@ -23,8 +24,7 @@ def test_the_second_time_nothing_is_computed_and_the_tables_are_the_same(smoke, 
     config, paths = smoke
     before = contents(paths.tables)
     assert {f"table{k}.{kind}" for k in range(1, 6) for kind in ("csv", "md", "tex")} <= set(before)
-    monkeypatch.setattr("mafr.experiments.outcomes.Detector", lambda config: pytest.fail("trained again"))
-    monkeypatch.setattr("mafr.baselines.base.Baseline.fit_split", lambda *a: pytest.fail("trained again"))
+    monkeypatch.setattr("mafr.detector.Method.fit_split", lambda *a: pytest.fail("trained again"))
     monkeypatch.setattr("mafr.features.sources.splits.build_store", lambda *a: pytest.fail("extracted again"))
     reproduce(config, paths, workers=1, stages=("data", "features", "runs", "tables"))
     assert contents(paths.tables) == before

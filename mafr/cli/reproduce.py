@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from mafr.baselines.methods import MAFR, METHODS, TABLE_METHODS, check_methods
-from mafr.config import DATASETS, VARIANTS, Config
+from mafr.baselines.registry import MAFR, METHODS, check_methods
+from mafr.config import VARIANTS, Config
 from mafr.experiments.notebooks import TABLE_NOTEBOOKS, is_preset, run_notebooks
+from mafr.experiments.plan import TABLES, all_runs, compared_methods, table_datasets
 from mafr.experiments.prepare import extract_all, prepare_data
 from mafr.parallel.dask import Cluster
 from mafr.parallel.progress import Workers
@@ -28,7 +29,7 @@ def make_tables(
     methods: Iterable[str] = METHODS,
 ) -> list[Path]:
     """Write the tables that the stored runs allow, each as csv, md and tex."""
-    from mafr.experiments.experiments import all_runs, read_records
+    from mafr.experiments.store import read_records
     from mafr.tables.paper import write_tables
     from mafr.tables.readme import update_readme
 
@@ -37,7 +38,7 @@ def make_tables(
     written = write_tables(read_records(runs, paths), config, paths.tables, tables, variants, methods)
     readme = paths.root / "README.md"
     # The README shows the embedded default and nothing else.
-    whole = set(tables) == {1, 2, 3, 4, 5} and tuple(variants) == VARIANTS and seeds == 1
+    whole = set(tables) == set(TABLES) and tuple(variants) == VARIANTS and seeds == 1
     whole = whole and set(methods) == set(METHODS)
     if whole and config == Config.preset() and not paths.variation and readme.exists():
         update_readme(readme, paths.tables)
@@ -55,9 +56,9 @@ def reproduce(
     config: Config,
     paths: Paths,
     workers: int | None = 1,
-    variants: Sequence[str] = ("paper", "released"),
+    variants: Sequence[str] = VARIANTS,
     seeds: int = 1,
-    tables: Sequence[int] = (1, 2, 3, 4, 5),
+    tables: Sequence[int] = TABLES,
     stages: Sequence[str] = STAGES,
     cluster: Cluster | None = None,
     methods: Sequence[str] = METHODS,
@@ -68,10 +69,9 @@ def reproduce(
     workers: local processes, None for as many as suit the machine. Data, features and runs go to the `cluster`
     where there is one; the notebooks are executed here.
     """
-    from mafr.experiments.experiments import all_runs, run_all
+    from mafr.experiments.execute import run_all
 
-    # Table II alone needs no MVTec 3D-AD, and the other way round.
-    datasets = [d for d, needed in zip(DATASETS, (set(tables) - {2}, set(tables) & {2}), strict=True) if needed]
+    datasets = table_datasets(tables)
     notebooks = None if set(tables) == set(TABLE_NOTEBOOKS) else [TABLE_NOTEBOOKS[k] for k in tables]
     crew: Workers = cluster or workers
     work: dict[str, Callable[[], object]] = {
@@ -83,7 +83,7 @@ def reproduce(
         "notebooks": lambda: run_notebooks(config, paths, workers, notebooks),
     }
     methods = check_methods((MAFR, *methods))
-    compared = [m for m in methods if any(m in TABLE_METHODS.get(table, ()) for table in tables)]
+    compared = compared_methods(tables, methods)
     if "notebooks" in stages and (not is_preset(config, paths) or methods != METHODS):
         left_out = "with --set, --methods or --random-weights they are left out"
         print(f"mafr: the notebooks show a profile as it is; {left_out}", file=sys.stderr)

@@ -1,0 +1,195 @@
+"""Runs made: trained, scored and stored, one by one or side by side."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from mafr.baselines.registry import feature_config, method_class
+from mafr.config import UNTRAINED
+from mafr.data import few_shot
+from mafr.data.samples import Sample
+from mafr.detector import Method, score_threshold
+from mafr.device import Place, computing, release_freed_memory
+from mafr.errors import DataError, MafrError
+from mafr.experiments.evaluation import all_metrics
+from mafr.experiments.plan import Run
+from mafr.experiments.provenance import git_commit, gpu_peak_megabytes, peak_megabytes, reset_peak, software_versions
+from mafr.experiments.store import data_fingerprint, finished, run_splits, save_answer
+from mafr.features.extract import PARTS
+from mafr.features.sources.splits import StoredSplit, extraction_seconds, gpu_count
+from mafr.parallel.progress import Workers, map_parallel
+from mafr.paths import PACKAGE, Paths, write_json
+from mafr.scoring import Answer
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The results of one run.
+
+    method: fitted, with its threshold from the good validation samples. answer: of the test set. metrics, scores: by
+    fusion operator, or under `mafr.scoring.MAP` alone for a method that has one map. seconds: train_s; inference_s, of
+    the test set from tokens or loaded samples to residual maps, or to final maps where a method has no other; map_s,
+    final maps of these; score_s, metrics; query_s, the part of inference_s that went into searches in memory banks.
+    """
+
+    method: Method
+    answer: Answer
+    metrics: dict[str, dict]
+    scores: dict[str, list[float]]
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class TimedSplit(StoredSplit):
+    """A split that keeps the seconds in which its samples were read from the disk, which no method is charged for."""
+
+    reading: list[float] = field(default_factory=list)
+
+    def sample(self, k: int) -> Sample:
+        start = time.perf_counter()
+        sample = super().sample(k)
+        self.reading.append(time.perf_counter() - start)
+        return sample
+
+
+def outcome(
+    method: Method, splits: Mapping[str, StoredSplit], shots: Sequence[int], checkpoint: Path | None, whole: bool
+) -> Outcome:
+    """A method trained on some training samples and scored on the test set.
+
+    checkpoint: where it may keep what it has learned on the way. whole: trained on all samples, so that the cost
+    table will show its times.
+    """
+    config, train, test, validation = method.config, splits["train"], splits["test"], splits["validation"]
+    if whole:  # the times must hold all that a new sample costs
+        train, test = replace(train, cache=None), replace(test, cache=None)
+    test, store = TimedSplit(test.samples, test.store, test.cache), test.store
+    with computing(config):
+        start = time.perf_counter()
+        method.fit_split(train, list(shots), checkpoint)
+        trained, searched = time.perf_counter(), sum(method.searches())
+        answer = method.answer(test, range(len(test)))
+        inferred, searched = time.perf_counter(), sum(method.searches()) - searched
+        several = len(answer.operators) > 1
+        if several:
+            answer.final(answer.main)  # timed apart: below all operators' maps are made
+        mapped = time.perf_counter()
+        everything = range(len(test))
+        metrics, scores = all_metrics(answer, store.gt(everything), test.labels, store.defects)
+        method.threshold = _threshold(method, validation)
+    seconds = {
+        "train_s": trained - start,
+        "inference_s": inferred - trained - sum(test.reading),
+        "map_s": mapped - inferred if several else 0.0,
+        "score_s": time.perf_counter() - mapped,
+    }
+    return Outcome(method, answer, metrics, scores, seconds | ({"query_s": searched} if method.searches() else {}))
+
+
+def _threshold(method: Method, validation: StoredSplit) -> float:
+    """The quantile of the scores of the good validation samples, the default threshold of `mafr predict`."""
+    good = np.flatnonzero(validation.labels == 0).tolist()
+    if not good:
+        category = validation.store.category
+        raise DataError(f"{category}: the validation folder holds no good sample to take the threshold from")
+    answer = method.answer(validation, good)
+    return score_threshold(answer.final(answer.main)[1].tolist(), method.config.quantile)
+
+
+def execute(run: Run, paths: Paths) -> dict:
+    """Train, score and store one run; a finished one on the same data is returned as it is."""
+    if (record := finished(run, paths)) is not None:
+        return record
+    splits = run_splits(run, paths)
+    fingerprint = data_fingerprint({name: split.store for name, split in splits.items()})
+    folder, total = run.folder(paths), len(splits["train"])
+    shots = range(total) if run.shots is None else few_shot(run.shots, total, run.config.seed)
+    checkpoint = folder / f"checkpoint-{fingerprint[:12]}.pt"
+    release_freed_memory()  # of this process's run before
+    reset_peak()
+    made = outcome(method_class(run.method)(run.config), splits, shots, checkpoint, whole=run.shots is None)
+
+    # A worker that was thought dead may have been slow only: one execution's files are not mixed with another's.
+    if (record := finished(run, paths)) is not None:
+        return record
+    if made.method.kept_with_runs:
+        made.method.save(folder / "detector")
+    if made.method.kept_with_runs or run.shots is None:
+        save_answer(made.answer, folder)
+    counts = {"train": len(shots), "validation": len(splits["validation"])}
+    record = _record(run, paths, made, splits["test"], counts, fingerprint)
+    write_json(folder / "metrics.json", record)
+    checkpoint.unlink(missing_ok=True)
+    return record
+
+
+def _record(
+    run: Run, paths: Paths, made: Outcome, test: StoredSplit, counts: Mapping[str, int], fingerprint: str
+) -> dict:
+    """What a run's `metrics.json` holds. counts: of the samples that it learned from; fingerprint: of the data."""
+    config, method, defective = run.config, made.method, int(test.labels.sum())
+    extracted = extraction_seconds(paths, run.dataset, run.category, feature_config(run.method, config))
+    return {
+        **({"warning": UNTRAINED} if config.random_weights else {}),
+        "dataset": run.dataset,
+        "category": run.category,
+        "method": run.method,
+        "profile": config.profile,
+        "variant": config.variant,
+        "loss_terms": list(config.loss_terms),
+        "shots": run.shots,
+        "seed": config.seed,
+        "generated": config.generated,
+        "counts": {**counts, "test_good": len(test) - defective, "test_defective": defective},
+        "metrics": made.metrics,
+        "threshold": method.threshold,
+        "samples": {
+            "ids": list(test.store.ids),
+            "labels": test.labels.tolist(),
+            "defects": list(test.store.defects),
+        },
+        "scores": made.scores,
+        "history": method.history,
+        "timings": made.seconds | {f"extract_{p}_s": extracted[p] if p in method.reads else 0.0 for p in PARTS},
+        "memory": {"peak_mb": peak_megabytes(), **gpu_peak_megabytes(), "model_mb": method.nbytes() / 1e6},
+        "parameters": sum(tensor.numel() for tensor in method.state().values()),
+        "place": Place.of(config).describe() | ({"compiled": True} if config.compiled else {}),
+        "versions": software_versions(),
+        "git_commit": git_commit(PACKAGE),
+        "data_fingerprint": fingerprint,
+        "config_digest": config.digest(),
+        "run_digest": run.digest,
+        "config": config.as_dict(),
+    }
+
+
+def run_all(runs: Sequence[Run], paths: Paths, workers: Workers = 1) -> dict[Run, dict]:
+    """Execute `runs`; each with its record, in the same order.
+
+    workers: so many local processes (None: one a GPU, without GPUs one a processor), or a `mafr.parallel.dask.Cluster`.
+    Finished runs are read, not repeated; that of a worker that died is done again, from its last checkpoint. With
+    `Config.threads` 1 results do not depend on the workers.
+    """
+    # Reading needs no processes of its own.
+    known: dict[tuple, str] = {}
+    records = {run: finished(run, paths, known) for run in runs}
+    missing = [run for run, record in records.items() if record is None]
+    # The longest first, so that no worker is left alone with one at the end.
+    missing.sort(key=lambda run: -(run.shots or 10**9))
+    gpus = max((gpu_count(run.config) for run in missing), default=0)
+    made = map_parallel(execute_job, [(run, paths) for run in missing], workers, "runs", gpus)
+    return records | dict(zip(missing, made, strict=True))
+
+
+def execute_job(job: tuple[Run, Paths]) -> dict:
+    """`execute` for one worker; a MafrError names the run."""
+    run, paths = job
+    try:
+        return execute(run, paths)
+    except MafrError as error:
+        raise type(error)(f"{run}: {error}") from error

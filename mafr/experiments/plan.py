@@ -1,0 +1,197 @@
+"""Which runs there are, and which of them a table, a figure, the cost table and the explorer need.
+
+A run is (data set, category, method, settings, shots); its record is found by its digest, see `mafr.experiments.store`.
+Runs are independent, and one serves many cells: Tables III to V reuse Table I's full runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from mafr.baselines.registry import MAFR, METHODS, check_methods, has_variants, method_settings, title
+from mafr.config import DATASETS, VARIANTS, Config, deciding_settings
+from mafr.errors import ConfigError
+from mafr.paths import Paths
+
+RESULTS_VERSION = 3  # raised whenever a change of the code changes numbers; finished runs are then repeated
+TABLES = (1, 2, 3, 4, 5)
+# The compared methods of each table, in the paper's order.
+TABLE_METHODS = {
+    1: ("depthgan", "depthae", "depthvm", "voxelgan", "voxelae", "voxelvm", "btf", "ast", "m3dm", "cfm"),
+    2: ("rgbd", "rgbcdn", "ast", "m3dm", "cfm", "cfm_m"),
+    3: ("btf", "ast", "m3dm", "cfm"),
+}
+LOSS_ABLATION = (("sim",), ("census",), ("smooth",), ("sim", "smooth", "census"))  # rows of Table IV
+FIGURE_METHODS = ("cfm", "m3dm", "btf", "ast")  # whose maps Fig. 2 shows beside MAFR's
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One training and its scoring; equal to another if the same digest names both. `shots` None: all samples."""
+
+    dataset: str
+    category: str
+    config: Config
+    shots: int | None = None
+    method: str = MAFR
+
+    def __eq__(self, other: object) -> bool:
+        return self.digest == other.digest if isinstance(other, Run) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of all that decides the result, the data aside."""
+        settings = deciding_settings(self.config, self.method, self.dataset)
+        identity = [self.dataset, self.category, self.method, self.shots, RESULTS_VERSION, settings]
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+    def folder(self, paths: Paths) -> Path:
+        """`runs/<profile>/<dataset>/<category>/<method>-<short hash>`."""
+        return paths.runs(self.dataset) / self.category / f"{self.method}-{self.digest[:12]}"
+
+    def seeded(self, seed: int) -> Run:
+        """The same run with another seed."""
+        return self if seed == self.config.seed else replace(self, config=replace(self.config, seed=seed))
+
+    @property
+    def variant(self) -> str:
+        """MAFR's variant, "" for a method that has none."""
+        return self.config.variant if has_variants(self.method) else ""
+
+    @property
+    def entry(self) -> Entry:
+        """What its rows are called."""
+        return Entry(self.method, self.variant)
+
+    def __str__(self) -> str:
+        shots = "all samples" if self.shots is None else f"{self.shots} shots"
+        of_mafr = f", {self.variant}, loss {'+'.join(self.config.loss_terms)}" if self.variant else ""
+        return f"{self.dataset}/{self.category}, {title(self.method)}{of_mafr}, {shots}"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What has rows of its own in the tables of methods: a compared method, or MAFR in one of its variants."""
+
+    method: str
+    variant: str = ""
+
+    @property
+    def title(self) -> str:
+        """As the supplementary tables and figures call it."""
+        return f"{title(self.method)}, {self.variant}" if self.variant else title(self.method)
+
+    def runs(self, dataset: str, config: Config, shots: int | None = None) -> list[Run]:
+        """Its runs on a data set, a category each, in the paper's order."""
+        settings = method_settings(self.method, config, self.variant)
+        return [Run(dataset, category, settings, shots, self.method) for category in config.categories(dataset)]
+
+
+def table_of(dataset: str) -> int:
+    """The number of the table that a data set's full runs make."""
+    return DATASETS.index(dataset) + 1
+
+
+def dataset_of(table: int) -> str:
+    """The data set of a table. Raises ConfigError for a table that does not exist."""
+    if table not in TABLES:
+        raise ConfigError(f"unknown table {table}; the tables are {', '.join(map(str, TABLES))}")
+    return "eyecandies" if table == table_of("eyecandies") else "mvtec3d"
+
+
+def entries(
+    table: int, variants: Sequence[str] = VARIANTS, methods: Iterable[str] = METHODS
+) -> list[Entry]:
+    """The measured rows of a table: of the compared `methods` that it has, then MAFR's, one for each of `variants`.
+
+    Raises ConfigError for a method that does not exist.
+    """
+    chosen = check_methods(methods)
+    compared = [Entry(method) for method in TABLE_METHODS.get(table, ()) if method in chosen]
+    return [*compared, *(Entry(MAFR, variant) for variant in variants)]
+
+
+def loss_runs(config: Config, variant: str) -> dict[tuple[str, ...], list[Run]]:
+    """The runs of Table IV by loss terms, those of a row together."""
+    settings = {terms: replace(config.with_variant(variant), loss_terms=terms) for terms in LOSS_ABLATION}
+    return {terms: Entry(MAFR, variant).runs("mvtec3d", chosen) for terms, chosen in settings.items()}
+
+
+def table_runs(
+    table: int,
+    config: Config,
+    variants: Sequence[str] = VARIANTS,
+    methods: Iterable[str] = METHODS,
+) -> list[Run]:
+    """The runs that a table of the paper needs: those of MAFR, and of the compared methods that it names.
+
+    Tables III-V use the first of `variants`. methods: only these; names of methods that a table lacks are passed
+    over. Raises ConfigError for a table or a method that does not exist.
+    """
+    dataset, chosen = dataset_of(table), check_methods(methods)
+    rows = entries(table, variants if table in (1, 2) else variants[:1], chosen)
+    own, compared = ([row for row in rows if bool(row.variant) == kind] for kind in (True, False))
+    if compared and config.extractor_mode == "train":
+        raise ConfigError("the compared methods are for extractor_mode 'eval'; leave them out with --methods mafr")
+    shots = (*config.shots, None) if table == 3 else (None,)
+    ablated = loss_runs(config, variants[0]).values() if table == 4 else [
+        row.runs(dataset, config, n) for row in own for n in shots
+    ]
+    own_runs = [run for group in ablated for run in group if run.method in chosen]
+    return own_runs + [run for row in compared for n in shots for run in row.runs(dataset, config, n)]
+
+
+def all_runs(
+    config: Config,
+    tables: Iterable[int] = TABLES,
+    variants: Sequence[str] = VARIANTS,
+    seeds: int = 1,
+    methods: Iterable[str] = METHODS,
+) -> list[Run]:
+    """The runs of several tables and `seeds` consecutive seeds, each run once."""
+    runs = [
+        run
+        for k in range(seeds)
+        for table in tables
+        for run in table_runs(table, replace(config, seed=config.seed + k), variants, methods)
+    ]
+    return list(dict.fromkeys(runs))
+
+
+def category_runs(
+    dataset: str,
+    category: str,
+    config: Config,
+    variants: Sequence[str],
+    shots: int | None = None,
+    seeds: int = 1,
+    methods: Iterable[str] = (MAFR,),
+) -> list[Run]:
+    """The runs of one category, as `mafr run --category` makes them."""
+    rows = [Entry(m, v) for m in check_methods(methods) for v in (variants if has_variants(m) else ("",))]
+    return [
+        Run(dataset, category, method_settings(row.method, replace(config, seed=config.seed + k), row.variant), shots,
+            row.method)
+        for row in rows
+        for k in range(seeds)
+    ]  # fmt: skip
+
+
+def table_datasets(tables: Iterable[int]) -> list[str]:
+    """The data sets that tables need: Table II alone needs no MVTec 3D-AD, and the other way round."""
+    needed = {dataset_of(table) for table in tables}
+    return [dataset for dataset in DATASETS if dataset in needed]
+
+
+def compared_methods(tables: Iterable[int], methods: Iterable[str] = METHODS) -> list[str]:
+    """The compared methods among `methods` that tables name, in the usual order."""
+    named = {method for table in tables for method in TABLE_METHODS.get(table, ())}
+    return [method for method in check_methods(methods) if method in named]

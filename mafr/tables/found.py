@@ -1,0 +1,111 @@
+"""The stored records that a table needs, with each of its seeds; what is missing, and how to make it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mafr.baselines.registry import METHODS, feature_config, has_variants
+from mafr.config import Config
+from mafr.errors import ResultError
+from mafr.experiments.plan import Run
+from mafr.scoring import MAP
+
+Records = Mapping[Run, Mapping]  # metrics.json contents
+_LISTED = 12  # missing runs that an error names one by one
+
+
+@dataclass(frozen=True)
+class Found:
+    """The records of one table: those of every one of `runs` with every one of `seeds`.
+
+    seeds: those that are complete. left_out: seeds that some wanted runs lack.
+    """
+
+    runs: tuple[Run, ...]
+    records: Records
+    seeds: tuple[int, ...]
+    left_out: tuple[int, ...]
+
+    def record(self, run: Run, seed: int | None = None) -> Mapping:
+        """The record of a run; of the first seed unless one is named."""
+        return self.records[run.seeded(self.seeds[0] if seed is None else seed)]
+
+    def values(self, run: Run, fusion: str, metric: str) -> np.ndarray:
+        """A metric of a run, one value a seed: (seeds,). Raises ResultError if a record lacks it.
+
+        fusion: whose map, for MAFR; a compared method has one.
+        """
+        return np.array([number(run, self.record(run, seed), map_name(run, fusion), metric) for seed in self.seeds])
+
+    def mean_over(self, runs: Iterable[Run], fusion: str, metric: str) -> np.ndarray:
+        """The mean over runs (categories), one value a seed: (seeds,)."""
+        return np.mean([self.values(run, fusion, metric) for run in runs], axis=0)
+
+
+def map_name(run: Run, fusion: str) -> str:
+    """Which metrics of a run's record are meant: those of a fusion operator, or of the only map."""
+    return fusion if has_variants(run.method) else MAP
+
+
+def number(run: Run, record: Mapping, name: str, metric: str, defect: str | None = None) -> float:
+    """One number of a run's record. Raises ResultError, naming the run, if it is missing or no number."""
+    try:
+        cells = record["metrics"][name]
+        value = (cells if defect is None else cells["by_defect"][defect])[metric]
+    except KeyError as error:
+        raise ResultError(f"the record of {run} lacks {error} among its {name} metrics") from None
+    if not isinstance(value, int | float) or math.isnan(value):
+        raise ResultError(f"the record of {run} has {value!r} for {name} {metric}, not a number")
+    return float(value)
+
+
+def find(records: Records, config: Config, wanted: Sequence[Run], tables: Sequence[int]) -> Found:
+    """The wanted runs' records, for every seed that is complete among `records`.
+
+    tables: the numbers of the paper's tables whose runs these are, for the command in the error.
+    Raises ResultError, listing what is missing and the command that makes it.
+    """
+    seeds = sorted({config.seed} | {run.config.seed for run in records})
+    had = {seed: [run for run in wanted if run.seeded(seed) in records] for seed in seeds}
+    complete = tuple(seed for seed in seeds if len(had[seed]) == len(wanted))
+    if not complete:
+        # The seed that is nearest to complete, so that the list is what is really left to do.
+        best = max([config.seed, *seeds], key=lambda seed: len(had[seed]))
+        raise ResultError(_missing_text([run for run in wanted if run not in had[best]], best, config, tables))
+    _check_data([run.seeded(seed) for seed in complete for run in wanted], records)
+    return Found(tuple(wanted), records, complete, tuple(seed for seed in seeds if seed not in complete and had[seed]))
+
+
+def _check_data(runs: Sequence[Run], records: Records) -> None:
+    """Raises ResultError if runs of one category were made on different features, as when data changed between."""
+    seen: dict[tuple, Run] = {}
+    for run in runs:
+        key = (run.dataset, run.category, feature_config(run.method, run.config).feature_digest())
+        other = seen.setdefault(key, run)
+        if records[other].get("data_fingerprint") != records[run].get("data_fingerprint"):
+            raise ResultError(
+                f"the runs of {other}, seed {other.config.seed}, and of {run}, seed {run.config.seed}, were made on "
+                "different data; make both again with `mafr run`"
+            )
+
+
+def _missing_text(missing: Sequence[Run], seed: int, config: Config, tables: Sequence[int]) -> str:
+    shown = [f"  {run}, seed {seed}" for run in missing[:_LISTED]]
+    if len(missing) > _LISTED:
+        shown.append(f"  and {len(missing) - _LISTED} more")
+    command = f"mafr run --table {','.join(map(str, tables))} --profile {config.profile}"
+    methods = {run.method for run in missing}
+    if {run.variant for run in missing} == {"released"}:
+        command += " --variant released"
+    if not any(has_variants(method) for method in methods):
+        command += f" --methods {','.join(m for m in METHODS if m in methods)}"
+    if config.random_weights:
+        command += " --random-weights"
+    if seed != config.seed:
+        command += f" --set seed={seed}"
+    count = f"{len(missing)} runs are" if len(missing) > 1 else "1 run is"
+    return f"{count} missing:\n" + "\n".join(shown) + f"\nMake with `{command}`."
