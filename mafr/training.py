@@ -1,4 +1,4 @@
-"""Training the head on the stored features of good samples (Sec. IV-A).
+"""Training the head on the stored features of good samples (Sec. IV-A), and the samples of a training, opened ahead.
 
 The head is `mafr.model.MAFR` and its loss that of `mafr.losses`, computed by `mafr.fast`.
 """
@@ -61,7 +61,8 @@ def fit(
     Adam, `samples_a_step` samples a step, shuffled anew each epoch. Weights, order and dropout follow from
     `config.seed` alone.
     With `checkpoint`, the state is written there about every half minute, and a training that finds one
-    goes on from it to exactly the same result. Raises MafrError if a loss is not finite.
+    goes on from it to exactly the same result. Stands alone too: it sets threads and seed itself. Raises MafrError if a
+    loss is not finite.
     """
     if not len(indices):
         raise MafrError("training needs at least one sample")

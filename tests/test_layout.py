@@ -19,7 +19,7 @@ LEVELS = (
     {"data", "model", "losses", "metrics", "scoring"},
     {"features"},
     {"fast"},
-    {"training", "released"},
+    {"training", "released", "method"},
     {"detector"},
     {"baselines"},
     {"experiments"},

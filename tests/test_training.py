@@ -10,8 +10,9 @@ from support.samples import FakeFeatures, small, state
 
 from mafr import training
 from mafr.config import Config
-from mafr.detector import Detector, score_threshold
+from mafr.detector import Detector
 from mafr.errors import MafrError, WeightsError
+from mafr.method import score_threshold
 
 
 @pytest.mark.parametrize("variant", ["paper", "released"])

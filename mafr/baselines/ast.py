@@ -50,13 +50,13 @@ from mafr.baselines.parts.flow import Flow, likelihood_loss, positional_encoding
 from mafr.config import Config
 from mafr.data.camera import View
 from mafr.data.samples import Sample
-from mafr.detector import Method, Prediction
 from mafr.device import computing, send
 from mafr.errors import ConfigError, DataError, MafrError
 from mafr.features.extract import FeatureExtractor, Tokens
 from mafr.features.sources.splits import Split
 from mafr.features.timm_maps import B5_DIM, B5_STRIDE, EfficientNetB5
 from mafr.features.weights.files import EFFICIENTNET_B5, WeightFile
+from mafr.method import Method, Prediction
 from mafr.parallel.progress import bar
 from mafr.paths import Paths
 from mafr.scoring import smooth
@@ -125,7 +125,6 @@ class AST(Method):
     """Asymmetric student-teacher networks, see the module's text."""
 
     name = "ast"
-    title = "AST"
 
     @classmethod
     def weight_files(cls, config: Config) -> tuple[WeightFile, ...]:

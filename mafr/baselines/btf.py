@@ -34,13 +34,13 @@ from mafr.baselines.parts.fpfh import DIM, VERSION, organised_fpfh
 from mafr.baselines.parts.memory_bank import MemoryBank
 from mafr.config import Config
 from mafr.data.samples import Sample
-from mafr.detector import Method, Prediction
 from mafr.device import computing
 from mafr.errors import DataError
 from mafr.features.extract import FeatureExtractor
 from mafr.features.sources.splits import Split
 from mafr.features.weights.files import WIDE_RESNET, WeightFile
 from mafr.features.wide_resnet import WideResNet
+from mafr.method import Method, Prediction
 from mafr.parallel.progress import bar
 from mafr.paths import Paths, write_atomically
 from mafr.scoring import smooth
@@ -53,7 +53,6 @@ class BTF(Method):
     """BTF from samples to scores, with the interface of `mafr.Detector`."""
 
     name: ClassVar[str] = "btf"
-    title: ClassVar[str] = "BTF"
 
     def __init__(self, config: Config, extractor: FeatureExtractor | None = None) -> None:
         """Raises ConfigError for a device or precision that this machine does not have."""

@@ -39,8 +39,8 @@ import torch
 from torch import Tensor, nn
 
 from mafr.baselines.parts.crossmodal import ROWS, Mapping, Modality, backward, distances
+from mafr.baselines.registry import title
 from mafr.config import Config
-from mafr.detector import Method, Prediction
 from mafr.device import computing, keep_freed_memory
 from mafr.errors import ConfigError, MafrError
 from mafr.fast.restorer import Scene, open_scene
@@ -48,6 +48,7 @@ from mafr.features.encoders import point_shape
 from mafr.features.extract import FeatureExtractor
 from mafr.features.rgb import rgb_depth, rgb_dim
 from mafr.features.sources.splits import Split
+from mafr.method import Method, Prediction
 from mafr.parallel.progress import bar
 from mafr.scoring import at_pixels, fuse, image_score, smooth
 from mafr.training import Scenes, shuffled
@@ -60,14 +61,14 @@ class CFM(Method):
     """Crossmodal feature mapping, CVPR 2024."""
 
     name = "cfm"
-    title = "CFM"
 
     def __init__(self, config: Config, extractor: FeatureExtractor | None = None) -> None:
         """Raises ConfigError where the extractor was built for other features than the method's."""
         super().__init__(config, extractor)
         self.features = self.feature_config(config)
         if extractor is not None and extractor.config.feature_digest() != self.features.feature_digest():
-            raise ConfigError(f"{self.title} needs an extractor of other features; build it for feature_config(config)")
+            name = title(self.name)
+            raise ConfigError(f"{name} needs an extractor of other features; build it for feature_config(config)")
         self.maps = nn.ModuleDict()
 
     def train(self, split: Split, indices: Sequence[int], show: bool) -> None:
@@ -133,7 +134,7 @@ class CFM(Method):
         tokens = split.tokens([k])
         found, wanted = (tokens.rgb.shape[1], tokens.xyz.shape[2]), (self.features.rgb_dim, self.features.xyz_dim)
         if found != wanted:
-            raise ConfigError(f"{self.title} takes features of {wanted} channels, 2D and 3D; these have {found}")
+            raise ConfigError(f"{title(self.name)} takes features of {wanted} channels, 2D and 3D; these have {found}")
         return open_scene(tokens, self.features, self.place, both=False)
 
     def new_maps(self) -> nn.ModuleDict:
@@ -152,7 +153,6 @@ class CFMMedium(CFM):
     """CFM on the first two thirds of the blocks of both backbones."""
 
     name = "cfm_m"
-    title = "CFM-M"
 
     @classmethod
     def feature_config(cls, config: Config) -> Config:

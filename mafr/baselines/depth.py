@@ -38,9 +38,9 @@ from torch import Tensor
 from mafr.baselines.parts.inputs import DepthRange, distance, shrink, turn_images
 from mafr.baselines.parts.mvtec_benchmark import AutoencoderModel, GanModel, Sizes, VariationModel, random_angles
 from mafr.data.samples import Sample
-from mafr.detector import Method, Prediction
 from mafr.device import send
 from mafr.features.sources.splits import Split
+from mafr.method import Method, Prediction
 from mafr.parallel.progress import bar
 from mafr.scoring import image_score, smooth, upsample
 
@@ -121,7 +121,6 @@ class DepthGAN(DepthMethod):
     """f-AnoGAN on depth images with colour."""
 
     name = "depthgan"
-    title = "DepthGAN"
     model_type = GanModel
 
 
@@ -129,7 +128,6 @@ class DepthAE(DepthMethod):
     """A convolutional autoencoder on depth images with colour."""
 
     name = "depthae"
-    title = "DepthAE"
     model_type = AutoencoderModel
 
 
@@ -137,5 +135,4 @@ class DepthVM(DepthMethod):
     """A variation model on depth images with colour: mean and standard deviation of every pixel."""
 
     name = "depthvm"
-    title = "DepthVM"
     model_type = VariationModel

@@ -46,11 +46,11 @@ from torch import Tensor
 from mafr.baselines.parts.fusion_contrast import FeatureFusion, train_fusion
 from mafr.baselines.parts.memory_bank import MemoryBank
 from mafr.config import Config
-from mafr.detector import Method, Prediction
 from mafr.errors import DataError
 from mafr.features.extract import FeatureExtractor, Tokens
 from mafr.features.interpolation import densify_xyz
 from mafr.features.sources.splits import Split
+from mafr.method import Method, Prediction
 from mafr.parallel.progress import bar
 from mafr.scoring import smooth, upsample
 
@@ -140,7 +140,6 @@ class M3DM(Method):
     """Three memory banks with learned feature fusion and learned decision fusion."""
 
     name = "m3dm"
-    title = "M3DM"
 
     def __init__(self, config: Config, extractor: FeatureExtractor | None = None) -> None:
         super().__init__(config, extractor)

@@ -1,6 +1,6 @@
 """Every method by name: its title, its class, and what is asked of it by name. Classes are loaded when first needed.
 
-To add a method, write its class, a `mafr.detector.Method`, and a line here; to have it in a table, name it in
+To add a method, write its class, a `mafr.method.Method`, and a line here; to have it in a table, name it in
 `mafr.experiments.plan`.
 """
 
@@ -16,8 +16,8 @@ from mafr.config import Config
 from mafr.errors import ConfigError
 
 if TYPE_CHECKING:
-    from mafr.detector import Method
     from mafr.features.weights.files import WeightFile
+    from mafr.method import Method
 
 MAFR = "mafr"
 
@@ -100,7 +100,7 @@ def weight_files(config: Config, methods: Iterable[str] = METHODS) -> tuple[Weig
 
 def load_detector(folder: str | Path) -> Method:
     """A saved detector of any method. Raises WeightsError if a file is missing, damaged or of another version."""
-    from mafr.detector import read_record
+    from mafr.method import read_record
 
     record = read_record(Path(folder))
     name = record.get("method", MAFR)

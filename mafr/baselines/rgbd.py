@@ -39,9 +39,9 @@ from mafr.baselines.parts.autoencoder import CandyAutoencoder, batches, descend,
 from mafr.baselines.parts.inputs import DepthRange, normals, shrink, turn_images
 from mafr.data.camera import View
 from mafr.data.samples import Sample
-from mafr.detector import Method, Prediction
 from mafr.device import send
 from mafr.features.sources.splits import Split
+from mafr.method import Method, Prediction
 from mafr.parallel.progress import bar
 from mafr.scoring import image_score, smooth, upsample
 
@@ -162,7 +162,6 @@ class RGBD(CandyMethod):
     """Colour and depth over the camera's whole range."""
 
     name = "rgbd"
-    title = "RGB-D"
     clamped = False
 
 
@@ -170,5 +169,4 @@ class RGBcDn(CandyMethod):
     """Colour, depth clamped to the part's range, and surface normals."""
 
     name = "rgbcdn"
-    title = "RGB-cD-n"
     clamped = True

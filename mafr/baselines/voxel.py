@@ -40,9 +40,9 @@ from mafr.baselines.parts.inputs import Frame, turn_points
 from mafr.baselines.parts.mvtec_benchmark import AutoencoderModel, GanModel, Sizes, VariationModel, random_angles
 from mafr.data.camera import View
 from mafr.data.samples import Sample
-from mafr.detector import Method, Prediction
 from mafr.device import send
 from mafr.features.sources.splits import Split
+from mafr.method import Method, Prediction
 from mafr.parallel.progress import bar
 from mafr.scoring import image_score, smooth
 
@@ -131,7 +131,6 @@ class VoxelGAN(VoxelMethod):
     """f-AnoGAN on voxel grids with colour."""
 
     name = "voxelgan"
-    title = "VoxelGAN"
     model_type = GanModel
 
 
@@ -139,7 +138,6 @@ class VoxelAE(VoxelMethod):
     """A convolutional autoencoder on voxel grids with colour."""
 
     name = "voxelae"
-    title = "VoxelAE"
     model_type = AutoencoderModel
 
 
@@ -147,5 +145,4 @@ class VoxelVM(VoxelMethod):
     """A variation model on voxel grids with colour: mean and standard deviation of every voxel."""
 
     name = "voxelvm"
-    title = "VoxelVM"
     model_type = VariationModel

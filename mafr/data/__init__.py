@@ -1,9 +1,8 @@
 """Data sets: generated, MVTec 3D-AD, Eyecandies, and parts of one's own."""
 
 from mafr.data.acquire.counts import check_counts
-from mafr.data.acquire.folders import acquire
 from mafr.data.folder import FolderDataset, load_pair, open_dataset
 from mafr.data.preprocess import preprocess
 from mafr.data.samples import Sample, few_shot
 
-__all__ = ["FolderDataset", "Sample", "acquire", "check_counts", "few_shot", "load_pair", "open_dataset", "preprocess"]
+__all__ = ["FolderDataset", "Sample", "check_counts", "few_shot", "load_pair", "open_dataset", "preprocess"]

@@ -19,7 +19,8 @@ def all_metrics(
     """({operator: metrics}, {operator: image scores}) of one category's test set.
 
     gt is (N, S, S) bool, labels (N,) 0 or 1, defects the N folder names. Metrics by defect type compare its samples
-    with all good ones; the pixel metrics among them are given for the answer's main operator only.
+    with all good ones; the pixel metrics among them are given for the answer's main operator only. Raises MafrError
+    for a test set of one class.
     """
     metrics, scores = {}, {}
     for how in answer.operators:

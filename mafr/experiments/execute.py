@@ -13,7 +13,6 @@ from mafr.baselines.registry import feature_config, method_class
 from mafr.config import UNTRAINED
 from mafr.data import few_shot
 from mafr.data.samples import Sample
-from mafr.detector import Method, score_threshold
 from mafr.device import Place, computing, release_freed_memory
 from mafr.errors import DataError, MafrError
 from mafr.experiments.evaluation import all_metrics
@@ -22,6 +21,7 @@ from mafr.experiments.provenance import git_commit, gpu_peak_megabytes, peak_meg
 from mafr.experiments.store import data_fingerprint, finished, run_splits, save_answer
 from mafr.features.extract import PARTS
 from mafr.features.sources.splits import StoredSplit, extraction_seconds, gpu_count
+from mafr.method import Method, score_threshold
 from mafr.parallel.progress import Workers, map_parallel
 from mafr.paths import PACKAGE, Paths, write_json
 from mafr.scoring import Answer
@@ -169,7 +169,7 @@ def _record(
 
 
 def run_all(runs: Sequence[Run], paths: Paths, workers: Workers = 1) -> dict[Run, dict]:
-    """Execute `runs`; each with its record, in the same order.
+    """Execute `runs`; each with its record, in the same order, equal runs once.
 
     workers: so many local processes (None: one a GPU, without GPUs one a processor), or a `mafr.parallel.dask.Cluster`.
     Finished runs are read, not repeated; that of a worker that died is done again, from its last checkpoint. With

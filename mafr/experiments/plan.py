@@ -32,7 +32,11 @@ FIGURE_METHODS = ("cfm", "m3dm", "btf", "ast")  # whose maps Fig. 2 shows beside
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One training and its scoring; equal to another if the same digest names both. `shots` None: all samples."""
+    """One training and its scoring. `shots` None: all samples.
+
+    Equal to another if the same digest names both: runs that differ only in where they are computed, or in which
+    categories or numbers of shots there are beside them, are one run with one record.
+    """
 
     dataset: str
     category: str
@@ -139,8 +143,7 @@ def table_runs(
     dataset, chosen = dataset_of(table), check_methods(methods)
     rows = entries(table, variants if table in (1, 2) else variants[:1], chosen)
     own, compared = ([row for row in rows if bool(row.variant) == kind] for kind in (True, False))
-    if compared and config.extractor_mode == "train":
-        raise ConfigError("the compared methods are for extractor_mode 'eval'; leave them out with --methods mafr")
+    _check_mode(config, compared)
     shots = (*config.shots, None) if table == 3 else (None,)
     ablated = loss_runs(config, variants[0]).values() if table == 4 else [
         row.runs(dataset, config, n) for row in own for n in shots
@@ -177,12 +180,18 @@ def category_runs(
 ) -> list[Run]:
     """The runs of one category, as `mafr run --category` makes them."""
     rows = [Entry(m, v) for m in check_methods(methods) for v in (variants if has_variants(m) else ("",))]
+    _check_mode(config, [row for row in rows if not row.variant])
     return [
         Run(dataset, category, method_settings(row.method, replace(config, seed=config.seed + k), row.variant), shots,
             row.method)
         for row in rows
         for k in range(seeds)
     ]  # fmt: skip
+
+
+def _check_mode(config: Config, compared: Sequence[Entry]) -> None:
+    if compared and config.extractor_mode == "train":
+        raise ConfigError("the compared methods are for extractor_mode 'eval'; leave them out with --methods mafr")
 
 
 def table_datasets(tables: Iterable[int]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from mafr.baselines.registry import METHODS, method_settings
+from mafr.baselines.registry import METHODS, feature_config, method_settings, weight_files
 from mafr.config import DATASET_TITLES, DATASETS, Config
 from mafr.errors import MafrError
 from mafr.experiments.plan import compared_methods, table_of
@@ -40,7 +40,6 @@ def extract_all(
     methods: Iterable[str] = METHODS,
 ) -> None:
     """Extract and store the features of every category, for MAFR and for the compared `methods`."""
-    from mafr.baselines.registry import feature_config, weight_files
     from mafr.features.sources.splits import extract_features
     from mafr.features.weights.files import needed_files, provide_files
 

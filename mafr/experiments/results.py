@@ -20,7 +20,7 @@ from mafr.experiments.store import data_fingerprint, load_maps, load_residuals, 
 from mafr.features.sources.splits import load_features
 from mafr.features.sources.store import FeatureStore
 from mafr.paths import Paths
-from mafr.scoring import ResidualMaps, fuse, image_score, smooth
+from mafr.scoring import ResidualMaps, at_pixels, fuse, image_score, score_mask, smooth
 
 SATURATION = 0.999  # of a category's test pixels: where colour scales end
 
@@ -72,7 +72,7 @@ class Result:
     @cached_property
     def mask(self) -> np.ndarray:
         """(N, S, S) bool, the pixels that are scored, see `mafr.scoring.score_mask`."""
-        return self.answer.pixels[2][:, 0].numpy()
+        return score_mask(self.valid, self.answer.mask)[:, 0].numpy()
 
     @cached_property
     def gt(self) -> np.ndarray:
@@ -86,8 +86,10 @@ class Result:
 
     def residuals(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """The residual maps of some samples at full size, zero without a 3D point: two (n, S, S)."""
-        psi_rgb, psi_xyz, _ = (part[list(indices), 0].numpy() for part in self.answer.pixels)
-        return psi_rgb, psi_xyz
+        chosen, answer = list(indices), self.answer
+        parts = (part[chosen] for part in (answer.psi_rgb, answer.psi_xyz, answer.valid, answer.mask))
+        psi_rgb, psi_xyz, _ = at_pixels(*parts, self.config.image_size)
+        return psi_rgb[:, 0].numpy(), psi_xyz[:, 0].numpy()
 
     @cached_property
     def residual_ranges(self) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -100,7 +102,8 @@ class Result:
 
         blur: "gaussian", "box" or None for no blur; sigma in pixels. Raises ValueError for others.
         """
-        maps = fuse(*self.answer.pixels[:2], how)
+        psi_rgb, psi_xyz = (torch.from_numpy(psi)[:, None] for psi in self.residuals(range(len(self.ids))))
+        maps = fuse(psi_rgb, psi_xyz, how)
         if blur is not None:
             maps = smooth(maps, blur, sigma)
         return maps[:, 0].numpy(), image_score(maps, self.config.image_score).numpy().astype(np.float64)

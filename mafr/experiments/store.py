@@ -18,6 +18,7 @@ from mafr.baselines.registry import feature_config
 from mafr.data.layout import SPLITS
 from mafr.errors import DataError
 from mafr.experiments.plan import Run
+from mafr.features.sources.live import LiveFeatures
 from mafr.features.sources.splits import StoredSplit, load_split
 from mafr.features.sources.store import FeatureStore
 from mafr.paths import Paths, temporary_beside
@@ -46,7 +47,7 @@ def read_records(runs: Iterable[Run], paths: Paths) -> dict[Run, dict]:
     return {run: record for run, record in found if record is not None}
 
 
-def data_fingerprint(stores: Mapping[str, FeatureStore]) -> str:
+def data_fingerprint(stores: Mapping[str, FeatureStore | LiveFeatures]) -> str:
     """SHA-256 (hex) of the features of the three splits, and so of the data behind them."""
     return hashlib.sha256("".join(stores[s].fingerprint for s in SPLITS).encode()).hexdigest()
 

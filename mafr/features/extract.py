@@ -27,7 +27,7 @@ NEIGHBOURS = 3  # group centres that a point's features are interpolated from
 
 @dataclass(frozen=True)
 class Tokens:
-    """What is stored of B samples. Dense maps are a fixed sparse linear function of it, see `densify`.
+    """What is stored of B samples. Dense maps are a fixed sparse linear function of it, see `interpolation.densify`.
 
     Attributes:
         rgb: (B, C, h, w) float16, the image's tokens.

@@ -26,7 +26,7 @@ from mafr.figures.style import (
 )
 
 if TYPE_CHECKING:
-    from mafr.detector import Prediction
+    from mafr.method import Prediction
 
 # ------------------------------------------------------------------ images
 

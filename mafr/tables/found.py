@@ -22,24 +22,29 @@ _LISTED = 12  # missing runs that an error names one by one
 class Found:
     """The records of one table: those of every one of `runs` with every one of `seeds`.
 
-    seeds: those that are complete. left_out: seeds that some wanted runs lack.
+    by_seed: the records of each seed that is complete. left_out: seeds that some wanted runs lack.
     """
 
     runs: tuple[Run, ...]
-    records: Records
-    seeds: tuple[int, ...]
+    by_seed: Mapping[int, Records]
     left_out: tuple[int, ...]
 
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Those that are complete."""
+        return tuple(self.by_seed)
+
     def record(self, run: Run, seed: int | None = None) -> Mapping:
-        """The record of a run; of the first seed unless one is named."""
-        return self.records[run.seeded(self.seeds[0] if seed is None else seed)]
+        """The record of one of `runs`; with the first seed unless one is named."""
+        return self.by_seed[self.seeds[0] if seed is None else seed][run]
 
     def values(self, run: Run, fusion: str, metric: str) -> np.ndarray:
         """A metric of a run, one value a seed: (seeds,). Raises ResultError if a record lacks it.
 
         fusion: whose map, for MAFR; a compared method has one.
         """
-        return np.array([number(run, self.record(run, seed), map_name(run, fusion), metric) for seed in self.seeds])
+        name = map_name(run, fusion)
+        return np.array([number(run, self.record(run, seed), name, metric) for seed in self.seeds])
 
     def mean_over(self, runs: Iterable[Run], fusion: str, metric: str) -> np.ndarray:
         """The mean over runs (categories), one value a seed: (seeds,)."""
@@ -53,13 +58,14 @@ def map_name(run: Run, fusion: str) -> str:
 
 def number(run: Run, record: Mapping, name: str, metric: str, defect: str | None = None) -> float:
     """One number of a run's record. Raises ResultError, naming the run, if it is missing or no number."""
+    which = f"{run}, seed {record['seed']},"
     try:
         cells = record["metrics"][name]
         value = (cells if defect is None else cells["by_defect"][defect])[metric]
     except KeyError as error:
-        raise ResultError(f"the record of {run} lacks {error} among its {name} metrics") from None
+        raise ResultError(f"the record of {which} lacks {error} among its {name} metrics") from None
     if not isinstance(value, int | float) or math.isnan(value):
-        raise ResultError(f"the record of {run} has {value!r} for {name} {metric}, not a number")
+        raise ResultError(f"the record of {which} has {value!r} for {name} {metric}, not a number")
     return float(value)
 
 
@@ -70,27 +76,33 @@ def find(records: Records, config: Config, wanted: Sequence[Run], tables: Sequen
     Raises ResultError, listing what is missing and the command that makes it.
     """
     seeds = sorted({config.seed} | {run.config.seed for run in records})
-    had = {seed: [run for run in wanted if run.seeded(seed) in records] for seed in seeds}
-    complete = tuple(seed for seed in seeds if len(had[seed]) == len(wanted))
+    had: dict[int, dict[Run, Mapping]] = {seed: {} for seed in seeds}
+    for seed in seeds:
+        for run in wanted:
+            if (record := records.get(run.seeded(seed))) is not None:
+                had[seed][run] = record
+    complete = {seed: had[seed] for seed in seeds if len(had[seed]) == len(set(wanted))}
     if not complete:
         # The seed that is nearest to complete, so that the list is what is really left to do.
         best = max([config.seed, *seeds], key=lambda seed: len(had[seed]))
         raise ResultError(_missing_text([run for run in wanted if run not in had[best]], best, config, tables))
-    _check_data([run.seeded(seed) for seed in complete for run in wanted], records)
-    return Found(tuple(wanted), records, complete, tuple(seed for seed in seeds if seed not in complete and had[seed]))
+    _check_data(complete)
+    return Found(tuple(wanted), complete, tuple(seed for seed in seeds if seed not in complete and had[seed]))
 
 
-def _check_data(runs: Sequence[Run], records: Records) -> None:
+def _check_data(by_seed: Mapping[int, Records]) -> None:
     """Raises ResultError if runs of one category were made on different features, as when data changed between."""
-    seen: dict[tuple, Run] = {}
-    for run in runs:
-        key = (run.dataset, run.category, feature_config(run.method, run.config).feature_digest())
-        other = seen.setdefault(key, run)
-        if records[other].get("data_fingerprint") != records[run].get("data_fingerprint"):
-            raise ResultError(
-                f"the runs of {other}, seed {other.config.seed}, and of {run}, seed {run.config.seed}, were made on "
-                "different data; make both again with `mafr run`"
-            )
+    seen: dict[tuple, tuple[str, str | None]] = {}
+    for seed, records in by_seed.items():
+        for run, record in records.items():
+            key = (run.dataset, run.category, feature_config(run.method, run.config).feature_digest())
+            made_on = record.get("data_fingerprint")
+            other, others_data = seen.setdefault(key, (f"{run}, seed {seed}", made_on))
+            if made_on != others_data:
+                raise ResultError(
+                    f"the runs of {other}, and of {run}, seed {seed}, were made on different data; make both again "
+                    "with `mafr run`"
+                )
 
 
 def _missing_text(missing: Sequence[Run], seed: int, config: Config, tables: Sequence[int]) -> str:

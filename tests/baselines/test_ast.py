@@ -209,7 +209,7 @@ def test_the_inputs_are_pooled_tokens_beside_unshuffled_depth(trained, training)
 def test_depth_is_taken_along_the_viewing_axis_whatever_the_clouds_axes(config, extractor, training):
     """Eyecandies' clouds come with swapped axes: the depth map must be the same."""
     class Swapped:
-        labels = training.labels
+        labels, name = training.labels, training.name
 
         def __len__(self):
             return len(training)

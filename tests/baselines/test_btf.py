@@ -17,7 +17,7 @@ from scipy.spatial.distance import cdist
 from mafr.baselines import btf
 from mafr.baselines.btf import BTF, pool
 from mafr.baselines.parts import fpfh
-from mafr.baselines.registry import method_class
+from mafr.baselines.registry import method_class, title
 from mafr.config import Config
 from mafr.data.samples import Sample
 from mafr.errors import DataError, MafrError, WeightsError
@@ -63,7 +63,7 @@ def trained(extractor: FeatureExtractor) -> BTF:
 
 
 def test_it_is_a_method_of_its_name():
-    assert method_class("btf") is BTF and BTF.title == "BTF"
+    assert method_class("btf") is BTF and title("btf") == "BTF"
 
 
 @pytest.mark.parametrize("defect", ["dent", "striped"])

@@ -32,7 +32,7 @@ from mafr.features.rgb import DinoViTB8, lite0_network, rgb_backbone, rgb_dim
 from mafr.features.sources.splits import SampleSplit
 
 SMOKE = Config.preset("smoke")
-TOKENS = {"grid": 28, "groups": 40, "group_size": 8}  # what test_restore's tokens are made for
+TOKENS = {"grid": 28, "groups": 40, "group_size": 8}  # what `tokens_of` is made for
 
 
 @dataclasses.dataclass
@@ -45,6 +45,9 @@ class GivenTokens:
     @property
     def labels(self) -> list[int]:
         return [0] * len(self)
+
+    def name(self, k: int) -> str:
+        return str(k)
 
     def __len__(self) -> int:
         return len(self.all)

@@ -24,7 +24,7 @@ def test_the_second_time_nothing_is_computed_and_the_tables_are_the_same(smoke, 
     config, paths = smoke
     before = contents(paths.tables)
     assert {f"table{k}.{kind}" for k in range(1, 6) for kind in ("csv", "md", "tex")} <= set(before)
-    monkeypatch.setattr("mafr.detector.Method.fit_split", lambda *a: pytest.fail("trained again"))
+    monkeypatch.setattr("mafr.method.Method.fit_split", lambda *a: pytest.fail("trained again"))
     monkeypatch.setattr("mafr.features.sources.splits.build_store", lambda *a: pytest.fail("extracted again"))
     reproduce(config, paths, workers=1, stages=("data", "features", "runs", "tables"))
     assert contents(paths.tables) == before

@@ -15,16 +15,17 @@ import pytest
 import torch
 
 from mafr.baselines.btf import BTF
-from mafr.baselines.registry import BASELINES, METHODS
+from mafr.baselines.registry import BASELINES, METHODS, method_class
 from mafr.config import FUSIONS, Config, concerns
-from mafr.data import few_shot
+from mafr.data import few_shot, open_dataset
+from mafr.detector import Detector
 from mafr.device import keep_freed_memory, release_freed_memory
 from mafr.errors import ConfigError, DataError, MafrError
 from mafr.experiments import execute as execution
 from mafr.experiments import store as run_store
 from mafr.experiments.evaluation import all_metrics, map_metrics
 from mafr.experiments.execute import execute, outcome, run_all
-from mafr.experiments.plan import Run, all_runs, table_runs
+from mafr.experiments.plan import Run, all_runs, category_runs, table_runs
 from mafr.experiments.provenance import peak_megabytes
 from mafr.experiments.store import load_maps, load_residuals, read_record
 from mafr.features.sources import splits
@@ -115,6 +116,25 @@ def test_compared_methods_give_the_same_results_again(smoke, tmp_path, method):
     second = execute(run, replace(paths, root=linked(paths, tmp_path)))
     for name in ("metrics", "scores", "history", "threshold"):
         assert second[name] == first[name]
+
+
+def test_features_that_are_drawn_anew_go_all_the_way_and_repeat(smoke, tmp_path):
+    config, paths = smoke
+    config = replace(config, extractor_mode="train", epochs=1, min_steps=0)
+    run, records = Run("mvtec3d", "bagel", config, 2), []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        records.append(execute(run, replace(paths, root=linked(paths, tmp_path / name))))
+    for name in ("metrics", "scores", "history", "threshold"):
+        assert records[0][name] == records[1][name]
+    train, good = ([*open_dataset("mvtec3d", paths.processed("mvtec3d"), "bagel", split, config)][:2]
+                   for split in ("train", "validation"))  # fmt: skip
+    detector = Detector(config).fit(train, show=False)
+    assert detector.calibrate(good) > 0 and detector.predict(good[0]).score == detector.predict(good[0]).score
+    with pytest.raises(ConfigError, match="extractor_mode 'eval'"):
+        method_class("cfm")(config).fit(train)
+    with pytest.raises(ConfigError, match="extractor_mode 'eval'"):
+        category_runs("mvtec3d", "bagel", config, ["paper"], methods=["cfm"])
 
 
 def test_times_of_full_runs_hold_what_few_shot_runs_may_find_computed(smoke, tmp_path):

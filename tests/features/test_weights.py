@@ -219,7 +219,7 @@ def test_missing_files_are_downloaded(
     dino, points, *others = weight_status(FULL, tmp_path / "weights", weight_files_of(FULL))
     assert [status.title for status in others] == ["WideResNet-50-2", "EfficientNet-B5"]
     assert not dino.is_right and points.is_right
-    assert "WRONG" in weights_report(FULL, tmp_path / "weights")
+    assert "WRONG" in weights_report(FULL, tmp_path / "weights", weight_files_of(FULL))
     with pytest.raises(WeightsError, match="instead of"):
         rgb_backbone(FULL, tmp_path / "weights")
 
@@ -236,8 +236,8 @@ def test_local_files_come_first(no_hub: None, tmp_path: Path) -> None:
 
 
 def test_the_packages_own_weights_are_shown_too(tmp_path: Path) -> None:
-    assert all(status.is_right for status in weight_status(Config(), tmp_path))
-    assert weights_report(Config(), tmp_path).count("as published") == 2
+    assert all(status.is_right for status in weight_status(Config(), tmp_path, ()))
+    assert weights_report(Config(), tmp_path, ()).count("as published") == 2
 
 
 def test_an_unreachable_hub_is_not_waited_for() -> None:
@@ -360,7 +360,7 @@ def test_random_weights_need_no_file(no_hub: None, tmp_path: Path) -> None:
     assert provide_files(full, tmp_path) == {}
     assert point_encoder(full, tmp_path)[1] == RANDOM
     assert config.feature_digest() != Config.preset("smoke").feature_digest()
-    assert UNTRAINED in weights_report(full, tmp_path)
+    assert UNTRAINED in weights_report(full, tmp_path, ())
 
 
 def test_every_output_says_so(

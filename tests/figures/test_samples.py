@@ -7,9 +7,9 @@ import pytest
 from support import fake_results
 from support.fake_results import words
 
-from mafr.detector import Prediction
 from mafr.figures.samples import plot_contact_sheet, plot_heatmap, plot_maps, plot_sample, relief, save_heatmap
 from mafr.figures.style import Picture, png_bytes
+from mafr.method import Prediction
 
 
 def test_relief_removes_a_tilt_and_keeps_a_bump(result):

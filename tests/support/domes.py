@@ -9,7 +9,7 @@ import numpy as np
 
 from mafr.config import Config
 from mafr.data.samples import Sample
-from mafr.detector import Method
+from mafr.method import Method
 
 SIDE = 64
 FOCAL = 120.0  # pixels

@@ -121,6 +121,9 @@ class FakeFeatures:
     def labels(self) -> np.ndarray:
         return np.zeros(len(self), dtype=np.int64)
 
+    def name(self, k: int) -> str:
+        return str(k)
+
     def extract(self, indices) -> None:
         """They are ready."""
 

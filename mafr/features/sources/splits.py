@@ -110,6 +110,9 @@ class StoredSplit:
         return len(self.store)
 
     def name(self, k: int) -> str:
+        if isinstance(self.samples, FolderDataset):
+            entry = self.samples.entries[k]
+            return f"{entry.rgb.parents[3]}: {entry.id}"
         return name_of(self.samples[k])
 
     def sample(self, k: int) -> Sample:
@@ -156,16 +159,19 @@ class SampleSplit:
         return self.samples[k].valid[0]
 
     def tokens(self, indices: Sequence[int]) -> Tokens:
-        if self.extractor is None:
-            raise MafrError("this method was built without a feature extractor")
         for k in indices:
-            if k not in self._kept:
-                self._kept.put(k, self.extractor.extract(self.samples[k]))
+            self._extract(k)
         return Tokens.cat([self._kept.get(k) for k in indices])
 
     def extract(self, indices: Sequence[int]) -> None:
-        for k in bar(indices, what="extracting features"):
-            self.tokens([k])
+        for k in bar(indices, what="extracting features") if len(indices) > 1 else indices:
+            self._extract(k)
+
+    def _extract(self, k: int) -> None:
+        if self.extractor is None:
+            raise MafrError("this method was built without a feature extractor")
+        if k not in self._kept:
+            self._kept.put(k, self.extractor.extract(self.samples[k]))
 
     def seek(self, draw: int) -> None:
         """There is one draw only."""

@@ -53,7 +53,7 @@ class Status:
         return "\n".join([*lines, f"  SHA-256 {self.sha256}, {known}"])
 
 
-def weight_status(config: Config, folder: Path | None = None, others: Sequence[WeightFile] = ()) -> list[Status]:
+def weight_status(config: Config, folder: Path | None, others: Sequence[WeightFile]) -> list[Status]:
     """The weight files of a configuration, image features first; those that come with the package too; last `others`,
     which compared methods need."""
     if config.random_weights:
@@ -69,7 +69,7 @@ def weight_status(config: Config, folder: Path | None = None, others: Sequence[W
     ]
 
 
-def weights_report(config: Config, folder: Path | None = None, others: Sequence[WeightFile] = ()) -> str:
+def weights_report(config: Config, folder: Path | None, others: Sequence[WeightFile]) -> str:
     """`weight_status` in words, with what to do about files that are missing."""
     if config.random_weights:
         return f"no weight files: {UNTRAINED}"

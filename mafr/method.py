@@ -1,0 +1,278 @@
+"""`Method`: what can be fitted, asked, calibrated, saved and loaded; MAFR and every compared method are one."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, Self
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from mafr.config import Config, differences
+from mafr.data.samples import Sample, labels_of, name_of
+from mafr.device import Place, computing, loadable, own_randomness
+from mafr.errors import ConfigError, DataError, MafrError, WeightsError
+from mafr.features.extract import PARTS, FeatureExtractor
+from mafr.features.sources.splits import Split, split_of
+from mafr.features.weights.files import WeightFile
+from mafr.parallel.progress import bar
+from mafr.paths import Paths, write_atomically, write_json
+from mafr.scoring import Answer, FinalMaps
+
+FORMAT = 1  # of what `Method.save` writes
+WEIGHTS, RECORD = "model.safetensors", "detector.json"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a method says of one sample.
+
+    psi_rgb, psi_xyz: (S, S) float32 residual maps, eq. 7, zero where there is no 3D point.
+    psi: (S, S) float32, fused, masked and blurred, eq. 8. score: the image score; higher is more anomalous.
+    """
+
+    psi_rgb: np.ndarray
+    psi_xyz: np.ndarray
+    psi: np.ndarray
+    score: float
+
+    @classmethod
+    def of(cls, psi_rgb: Tensor | None, psi_xyz: Tensor | None, psi: Tensor, score: float) -> Prediction:
+        """From maps (…, S, S); a part that a method does not have is its whole map."""
+        maps = [psi if part is None else part for part in (psi_rgb, psi_xyz, psi)]
+        arrays = [np.asarray(part.detach().float().cpu()).reshape(part.shape[-2:]) for part in maps]
+        return cls(*arrays, float(score))
+
+
+class Method(ABC):
+    """A method from samples to scores. Subclasses fill in `train`, `score`, `state` and `restore`.
+
+    `threshold` is None until `calibrate`, or the image score above which a sample is not OK. history: mean losses of
+    each epoch.
+    """
+
+    name: ClassVar[str]  # in the run store, on the command line and in saved detectors
+    reads: tuple[str, ...] = PARTS  # which of the stored backbones' tokens the method looks at
+    draws_features: ClassVar[bool] = False  # whether it knows `extractor_mode` "train"
+    kept_with_runs: ClassVar[bool] = False  # whether a run stores the detector beside its record
+
+    def __init__(self, config: Config, extractor: FeatureExtractor | None = None) -> None:
+        self.config = config
+        self.threshold: float | None = None
+        self.history: list[dict[str, float]] = []
+        self.trained = False
+        self.checkpoint: Path | None = None  # where `train` may keep what it has learned on the way
+        self._extractor = extractor
+
+    @cached_property
+    def place(self) -> Place:
+        """Where it computes. Raises ConfigError for a device or precision that this machine does not have."""
+        return Place.of(self.config)
+
+    @classmethod
+    def feature_config(cls, config: Config) -> Config:
+        """The settings of the stored features that the method uses; these very settings, unless it prunes backbones."""
+        return config
+
+    @classmethod
+    def weight_files(cls, config: Config) -> tuple[WeightFile, ...]:
+        """The downloaded files of a backbone of the method's own, beside those of the stored features."""
+        return ()
+
+    @property
+    def extractor(self) -> FeatureExtractor | None:
+        """The frozen backbones, loaded when first needed; None for methods that need none."""
+        if self._extractor is None and self.reads:
+            weights = Paths.resolve(self.config.profile).weights
+            self._extractor = FeatureExtractor.from_config(self.feature_config(self.config), weights)
+        return self._extractor
+
+    def searches(self) -> list[float]:
+        """Seconds of each search in a memory bank so far; none for a method without one."""
+        return []
+
+    # ---- what a method is
+
+    @abstractmethod
+    def train(self, split: Split, indices: Sequence[int], show: bool) -> None:
+        """Learn from the good samples `indices` of `split`; all randomness from `config.seed`."""
+
+    @abstractmethod
+    def score(self, split: Split, k: int) -> Prediction:
+        """Maps and image score of sample k; psi_rgb and psi_xyz are the parts that the method has, else `psi`."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """All that `restore` needs: what is written to disk, and whose size the cost table gives."""
+
+    @abstractmethod
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """The inverse of `state`. Raises KeyError or RuntimeError for a state that does not fit."""
+
+    # ---- what all share
+
+    @property
+    def _exact(self) -> Config:
+        # Methods that may use TF32 say so themselves, in blocks of their own inside.
+        return replace(self.config, precision="float32") if self.config.precision == "tf32" else self.config
+
+    def fit(self, samples: Sequence[Sample], show: bool = True) -> Self:
+        """Train on good samples only. Raises DataError if one is labelled anomalous."""
+        self._check_training(labels_of(samples), lambda k: name_of(samples[k]))  # before backbones are loaded
+        return self.fit_split(split_of(samples, self.config, self.extractor), show=show)
+
+    def fit_split(
+        self, split: Split, indices: Sequence[int] | None = None, checkpoint: Path | None = None, show: bool = False
+    ) -> Self:
+        """Train on samples with stored features, or on some `indices` of them.
+
+        checkpoint: where a method that trains for long keeps what it has learned, and goes on from. Raises DataError
+        if a sample of the split is labelled anomalous.
+        """
+        chosen = list(range(len(split)) if indices is None else indices)
+        self._check_training(split.labels if chosen else [], split.name)
+        self.checkpoint = checkpoint
+        self.prepare(split, chosen)
+        with computing(self._exact), own_randomness(self.place):
+            torch.manual_seed(self.config.seed)
+            self.train(split, chosen, show)
+        self.trained = True
+        return self
+
+    def predict(self, sample: Sample) -> Prediction:
+        """Maps and score of one sample."""
+        return self.score_split(split_of([sample], self.config, self.extractor), [0])[0]
+
+    def score_split(self, split: Split, indices: Sequence[int]) -> list[Prediction]:
+        """Maps and scores of some samples. Raises MafrError before the method is trained."""
+        self._check_trained("call fit, or load a saved one")
+        self.prepare(split, indices)
+        with computing(self._exact), torch.inference_mode():
+            return [self.score(split, k) for k in indices]
+
+    def answer(self, split: Split, indices: Sequence[int]) -> Answer:
+        """What the method says of some samples, before a fusion operator is chosen where it has several."""
+        found = self.score_split(split, indices)
+        maps = torch.from_numpy(np.stack([one.psi for one in found]))[:, None]
+        own = replace(self.config, map_scaling="none")  # scaling the maps by metric is the released MAFR's
+        return FinalMaps(maps, np.array([one.score for one in found]), own)
+
+    def calibrate(self, samples: Sequence[Sample]) -> float:
+        """Set and return the threshold: the `config.quantile` of the scores of good validation samples."""
+        scores = [self.predict(s).score for s in bar(samples, what="calibrating") if not s.label]
+        if not scores:
+            raise MafrError("calibration needs at least one good validation sample")
+        self.threshold = score_threshold(scores, self.config.quantile)
+        return self.threshold
+
+    def nbytes(self) -> int:
+        """Size of what is stored of the method itself, in bytes; the frozen backbones do not count."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.state().values())
+
+    def prepare(self, split: Split, indices: Sequence[int]) -> None:  # noqa: B027
+        """What is done before `train` and `score` with as many threads as torch likes; nothing, unless overridden."""
+
+    def _check_training(self, labels: Sequence[int], name: Callable[[int], str]) -> None:
+        """Refuse samples that cannot be trained on; `name` says which sample it is."""
+        if not len(labels):
+            raise MafrError("training needs at least one sample")
+        if self.config.extractor_mode == "train" and not self.draws_features:
+            raise ConfigError("the compared methods are for extractor_mode 'eval'; leave them out with --methods mafr")
+        if (odd := np.flatnonzero(labels)).size:
+            raise DataError(
+                f"{name(odd[0])} is an anomalous sample; train on good samples only, the others belong to the test "
+                "folder"
+            )
+
+    def _check_trained(self, advice: str) -> None:
+        if not self.trained:
+            raise MafrError(f"this detector is not trained yet; {advice}")
+
+    # ---- on the disk
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `model.safetensors` and `detector.json` into `folder`; returns it."""
+        self._check_trained("nothing to save")
+        folder = Path(folder)
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state().items()}
+        write_atomically(folder / WEIGHTS, safetensors.torch.save(state))
+        record = {"format": FORMAT, "method": self.name, "threshold": self.threshold, "history": self.history}
+        write_json(folder / RECORD, record | {"config": self.config.as_dict()})
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path, config: Config | None = None) -> Self:
+        """Read a saved detector of this method.
+
+        Raises WeightsError if a file is missing, damaged, another method's, or not of `config`, which, if given, must
+        agree in everything that decides the features and the model.
+        """
+        return cls.from_record(Path(folder), read_record(Path(folder)), config)
+
+    @classmethod
+    def from_record(cls, folder: Path, record: Mapping, config: Config | None = None) -> Self:
+        """`load` with the folder's record at hand."""
+        try:
+            if record.get("method", cls.name) != cls.name:
+                raise WeightsError(f"{folder / RECORD} holds a {record['method']} detector; {cls.name} expected")
+            saved = Config.from_dict(record["config"])
+            threshold, history = record["threshold"], list(record["history"])
+        except (KeyError, TypeError, ConfigError) as error:
+            path = folder / RECORD
+            raise WeightsError(f"{path} lacks what this version needs ({error}); save the detector again") from error
+        if config is not None and (odd := differences(saved, config, cls.name)):
+            raise WeightsError(f"{folder} holds a detector of another configuration: {'; '.join(odd)}")
+        detector = cls(loadable(saved))
+        detector.threshold, detector.history = threshold, history
+        state = _read_state(folder / WEIGHTS)
+        try:
+            with torch.random.fork_rng(devices=[]):  # networks are drawn before they are filled
+                detector.restore(state)
+        except (ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise WeightsError(
+                f"{folder} holds no whole {cls.name} detector: {WEIGHTS} does not fit its own {RECORD} ({error}); "
+                "save it again"
+            ) from error
+        detector.trained = True
+        return detector
+
+
+def score_threshold(scores: Sequence[float], quantile: float) -> float:
+    """The `quantile` of good validation scores, linear between them."""
+    return float(np.quantile(np.asarray(scores, dtype=np.float64), quantile))
+
+
+def read_record(folder: Path) -> dict:
+    """The `detector.json` of a detector of any method. Raises WeightsError where there is none of this version."""
+    path = folder / RECORD
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise WeightsError(
+            f"{path} is missing; a saved detector is a folder with {RECORD} and {WEIGHTS}, written by `mafr fit` or "
+            "Detector.save"
+        ) from None
+    except (ValueError, OSError) as error:
+        raise WeightsError(f"{path} cannot be read as a saved detector ({error}); save it again") from error
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise WeightsError(f"{path} is no detector of format {FORMAT}; it was written by another version of mafr")
+    return record
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load(path.read_bytes())
+    except FileNotFoundError:
+        raise WeightsError(f"{path} is missing; save the detector again") from None
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror}); save the detector again") from error
+    except SafetensorError as error:
+        raise WeightsError(f"{path} is not a whole safetensors file ({error}); save the detector again") from error
