@@ -32,6 +32,7 @@ def smoke(tmp_path_factory) -> tuple[Config, Paths]:
     (root / "notebooks").mkdir()
     for notebook in sorted((CHECKOUT / "notebooks").glob("*.ipynb")):
         shutil.copy2(notebook, root / "notebooks")
+    shutil.copytree(CHECKOUT / "tables" / "bench", root / "tables" / "bench")  # notebook 12 reads it
     config, paths = Config.preset("smoke"), Paths.resolve("smoke", root=root)
     reproduce(config, paths, stages=("data", "features", "runs", "tables", "figures"))
     return config, paths

@@ -10,6 +10,7 @@ import multiprocessing
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import date
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -173,5 +174,10 @@ def report(machine: dict, rows: Sequence[Row]) -> str:
 
 
 def as_json(machine: dict, rows: Sequence[Row]) -> dict:
-    """The same for a file."""
-    return {"machine": machine, "rows": [asdict(row) | {"ratio": row.ratio} for row in rows]}
+    """The same for a file, with the date; notebook 12 shows such files."""
+    cells = [{**asdict(row), "ratio": row.ratio, "difference": _number(row.difference)} for row in rows]
+    return {"kind": "speed", "date": date.today().isoformat(), "machine": machine, "rows": cells}
+
+
+def _number(value: float) -> float | None:
+    return value if value == value else None  # JSON has no NaN

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from datetime import date
 
 import numpy as np
 
@@ -104,8 +105,30 @@ def _difference(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
     return {name: a[name] - b[name] for name in a}
 
 
+def summary(effects: Sequence[Effect]) -> list[dict]:
+    """Means per variant, and the largest absolute differences, of what bfloat16 changes."""
+    names, variants = ("i_auroc", *PIXEL_METRICS), list(dict.fromkeys(effect.variant for effect in effects))
+    rows = []
+    for what, where in {"scored": "scoring", "trained": "training and scoring"}.items():
+        changes = [(effect.variant, getattr(effect, what)) for effect in effects if getattr(effect, what)]
+        groups = {("mean", v): [change for variant, change in changes if variant == v] for v in variants}
+        groups["largest", "/".join(variants)] = [{n: abs(change[n]) for n in names} for _, change in changes]
+        for (statistic, variant), group in groups.items():
+            if group:
+                merge = np.mean if statistic == "mean" else np.max
+                cells = {name: float(merge([change[name] for change in group])) for name in names}
+                rows.append({"bfloat16_in": where, "variant": variant, "statistic": statistic, **cells})
+    return rows
+
+
+def as_json(effects: Sequence[Effect]) -> dict:
+    """The effects for a file, with the date; notebook 12 shows such files."""
+    head = {"kind": "precision", "date": date.today().isoformat(), "emulated": not native_bfloat16("cpu")}
+    return {**head, "summary": summary(effects), "rows": [asdict(effect) for effect in effects]}
+
+
 def report(effects: Sequence[Effect]) -> str:
-    """The effects as a table to print, with the largest and the mean at the end."""
+    """The effects as a table to print, with the means and the largest at the end."""
     names = ("i_auroc", *PIXEL_METRICS)
     how = "" if native_bfloat16("cpu") else " (emulated: this processor has none)"
     title = f"bfloat16{how} minus float32: same weights, scored in bfloat16"
@@ -118,9 +141,7 @@ def report(effects: Sequence[Effect]) -> str:
         if effect.trained:
             cells += ["", *(f"{effect.trained[name]:+9.5f}" for name in names)]
         lines.append(f"{effect.category:18} {effect.variant:9} {effect.pairs:+6.1f} " + " ".join(cells))
-    for what in ("scored", "trained") if effects[0].trained else ("scored",):
-        values = np.array([[getattr(effect, what)[name] for name in names] for effect in effects])
-        mean, most = values.mean(axis=0), np.abs(values).max(axis=0)
-        lines.append(f"{what}: mean " + " ".join(f"{name} {m:+.5f}" for name, m in zip(names, mean, strict=True)))
-        lines.append(f"{what}: largest " + " ".join(f"{name} {m:.5f}" for name, m in zip(names, most, strict=True)))
+    for row in summary(effects):
+        cells = " ".join(f"{name} {row[name]:+.5f}" for name in names)
+        lines.append(f"{row['statistic']} of {row['variant']}, bfloat16 in {row['bfloat16_in']}: {cells}")
     return "\n".join(lines)

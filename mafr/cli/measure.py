@@ -19,7 +19,7 @@ def add_bench(commands: Commands) -> None:
                      "from tokens,sample to map,metrics")  # fmt: skip
     sub.add_argument("--repeats", type=int, default=2, metavar="N", help="repetitions; the best counts (default: 2)")
     sub.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one")
-    sub.add_argument("--out", metavar="FILE", help="the same as json")
+    sub.add_argument("--out", metavar="FILE", help="the same as json, such as tables/bench/NAME.json for notebook 12")
 
 
 def time_paths(arguments: argparse.Namespace) -> None:
@@ -43,12 +43,17 @@ def time_paths(arguments: argparse.Namespace) -> None:
 def add_precision(commands: Commands) -> None:
     sub = add_command(commands, "precision", compare_precision, "measure what bfloat16 changes in the results of "
                       "Table I", variant="both")  # fmt: skip
-    sub.add_argument("--train", action="store_true", help="also train in bfloat16, once a run")
+    sub.add_argument("--train", action="store_true", help="also train in bfloat16, once per run")
+    sub.add_argument("--out", metavar="FILE", help="the same as json, such as tables/bench/NAME.json for notebook 12")
 
 
 def compare_precision(arguments: argparse.Namespace) -> None:
     """What bfloat16 changes in Table I's metrics."""
-    from mafr.bench.precision import precision_effect, report
+    from mafr.bench.precision import as_json, precision_effect, report
+    from mafr.paths import write_json
 
     config, paths = read_settings(arguments)
-    print(report(precision_effect(config, paths, chosen_variants(arguments), arguments.train, arguments.workers)))
+    effects = precision_effect(config, paths, chosen_variants(arguments), arguments.train, arguments.workers)
+    print(report(effects))
+    if arguments.out:
+        write_json(Path(arguments.out), as_json(effects))

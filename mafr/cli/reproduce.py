@@ -31,18 +31,10 @@ def make_tables(
     """Write the tables that the stored runs allow, each as csv, md and tex."""
     from mafr.experiments.store import read_records
     from mafr.tables.paper import write_tables
-    from mafr.tables.readme import update_readme
 
     methods = tuple(methods)
     runs = all_runs(config, tables, variants, seeds, methods)
-    written = write_tables(read_records(runs, paths), config, paths.tables, tables, variants, methods)
-    readme = paths.root / "README.md"
-    # The README shows the embedded default and nothing else.
-    whole = set(tables) == set(TABLES) and tuple(variants) == VARIANTS and seeds == 1
-    whole = whole and set(methods) == set(METHODS)
-    if whole and config == Config.preset() and not paths.variation and readme.exists():
-        update_readme(readme, paths.tables)
-    return written
+    return write_tables(read_records(runs, paths), config, paths.tables, tables, variants, methods)
 
 
 def make_figures(config: Config, paths: Paths, variants: Sequence[str], workers: int | None = 1) -> list[Path]:
@@ -67,9 +59,10 @@ def reproduce(
 
     methods: the compared ones beside MAFR. With fewer than all, the notebooks, which show all, are left out.
     workers: local processes, None for as many as suit the machine. Data, features and runs go to the `cluster`
-    where there is one; the notebooks are executed here.
+    where there is one; the notebooks are executed here. Says on stderr how far the tables are from committed ones.
     """
     from mafr.experiments.execute import run_all
+    from mafr.tables.committed import committed_difference
 
     datasets = table_datasets(tables)
     notebooks = None if set(tables) == set(TABLE_NOTEBOOKS) else [TABLE_NOTEBOOKS[k] for k in tables]
@@ -98,6 +91,8 @@ def reproduce(
         seconds[stage] = time.perf_counter() - start
         print(f"   {stage}: {seconds[stage]:.0f} s", file=sys.stderr, flush=True)
     _keep_timings(paths, seconds)
+    if "tables" in stages and (line := committed_difference(paths.tables, paths.root)):
+        print(line, file=sys.stderr)
     return seconds
 
 

@@ -17,7 +17,7 @@ from mafr.cli.options import (
     numbers,
     read_settings,
 )
-from mafr.config import DATASETS, UNTRAINED
+from mafr.config import DATASETS, UNTRAINED, VARIANTS, Config
 from mafr.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -106,16 +106,26 @@ def add_tables(commands: Commands) -> None:
                       variant="both", methods=BESIDE)  # fmt: skip
     sub.add_argument("--seeds", type=int, default=1, metavar="N")
     sub.add_argument("--tables", type=numbers, default=(1, 2, 3, 4, 5), metavar="1,2,…", help="only these")
+    sub.add_argument("--readme", action="store_true", help="also put the results into README.md (all tables of the "
+                     "demo profile)")  # fmt: skip
 
 
 def write_tables(arguments: argparse.Namespace) -> None:
     """The tables, from the stored runs."""
     from mafr.cli.reproduce import make_tables
+    from mafr.experiments.plan import TABLES
+    from mafr.tables.readme import update_readme
 
     config, paths = read_settings(arguments)
     variants, methods = chosen_variants(arguments), chosen_methods(arguments)
+    whole = (set(arguments.tables), variants, arguments.seeds, set(methods)) == (set(TABLES), VARIANTS, 1, set(METHODS))
+    if arguments.readme and not (whole and config == Config.preset() and not paths.data_root):
+        raise ConfigError("README.md shows the demo profile as it is: --readme goes with no other option")
     for path in make_tables(config, paths, variants, arguments.seeds, arguments.tables, methods):
         print(path)
+    if arguments.readme:
+        update_readme(paths.root / "README.md", paths.tables)
+        print(paths.root / "README.md")
 
 
 def add_figures(commands: Commands) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,8 +30,9 @@ def run_notebooks(
 ) -> list[Path]:
     """Execute the notebooks by papermill into `paths.executed`; those that are up to date are kept.
 
-    A notebook is up to date while its source, the package and the stored runs are the same. Notebooks show a
-    profile as it is: raises ConfigError for changed settings.
+    A notebook is up to date while its source, the package, the stored runs and the files that it needs are the
+    same. One whose files are absent (`needed_files`) is left as committed, with a line on stderr. Returns the
+    executed copies. Notebooks show a profile as it is: raises ConfigError for changed settings.
     """
     if not is_preset(config, paths):
         raise ConfigError(
@@ -43,14 +45,36 @@ def run_notebooks(
     if not sources:
         raise MafrError(f"no notebook matches in {paths.notebooks}; run from the checkout, or set MAFR_HOME to it")
     state = _state(config, paths)
-    jobs = []
+    jobs, shown = [], []
     for source in sources:
-        stamp = hashlib.sha256(source.read_bytes() + state.encode()).hexdigest()
+        files, absent = needed_files(source, paths.root)
+        if absent:
+            print(f"mafr: {source.name} is left as committed: there is no {', '.join(absent)}", file=sys.stderr)
+            continue
+        shown.append(paths.executed / source.name)
+        seen = "".join(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}\n" for file in files)
+        stamp = hashlib.sha256(source.read_bytes() + (state + seen).encode()).hexdigest()
         if force or not _is_current(paths, source, stamp):
             jobs.append((source, paths, config.profile, stamp))
     jobs.sort(key=lambda job: -job[0].stat().st_size)  # the longest first, so that it is not alone at the end
     map_parallel(_run_notebook, jobs, workers, what="notebooks")
-    return [paths.executed / source.name for source in sources]
+    return shown
+
+
+def needed_files(source: Path, root: Path) -> tuple[list[Path], list[str]]:
+    """The files that a notebook needs beside the profile's own data: (those found, patterns without any).
+
+    Its metadata lists them, `"mafr": {"needs": [PATTERN, ...]}`: paths under `root` or absolute ones, with * and
+    environment variables.
+    """
+    metadata = json.loads(source.read_text(encoding="utf-8"))["metadata"]
+    files, absent = [], []
+    for pattern in metadata.get("mafr", {}).get("needs", []):
+        place = root / os.path.expandvars(pattern)
+        found = sorted(Path(place.anchor).glob(str(place.relative_to(place.anchor))))
+        files += found
+        absent += [] if found else [pattern]
+    return files, absent
 
 
 def is_preset(config: Config, paths: Paths) -> bool:

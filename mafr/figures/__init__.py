@@ -1,7 +1,7 @@
 """Pictures: the figures of the reproduction, and what notebooks show. What notebooks call returns matplotlib figures.
 
-`write` draws all figures into files; `fig1`, `fig2`, `curves` and `costs` hold them, `samples` the pictures of single
-samples, `style` what all share. `view` and `explorer` are the heatmap explorer.
+`write` draws all figures into files; `fig1`, `fig2`, `overview`, `curves` and `costs` hold them, `samples` the pictures
+of single samples, `style` what all share. `view` and `explorer` are the heatmap explorer.
 """
 
 from importlib import import_module

@@ -15,6 +15,7 @@ from mafr.figures.costs import cost_accuracy, method_points
 from mafr.figures.curves import pro_curves, roc_curves, score_histograms, training_curves
 from mafr.figures.fig1 import architecture
 from mafr.figures.fig2 import figure2
+from mafr.figures.overview import overview
 from mafr.figures.style import save_png
 from mafr.parallel.progress import map_parallel
 from mafr.paths import Paths
@@ -45,6 +46,8 @@ def write_figures(
     for dataset, name in zip(DATASETS, ("fig2_qualitative.png", "fig2_eyecandies.png"), strict=True):
         if (dataset, drawn[0]) in found:
             jobs.append((name, figure2, config, paths, dataset, drawn[0]))
+    if ("mvtec3d", drawn[0]) in found:
+        jobs.append(("overview.png", overview, config, paths, "mvtec3d", drawn[0]))
     for name, draw in {
         "training_curves.png": training_curves,
         "roc_curves.png": roc_curves,

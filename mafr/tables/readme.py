@@ -1,4 +1,4 @@
-"""The README's results: the measured rows of the written tables, between two markers."""
+"""The README's results: means of the measured rows of the written tables, between two markers."""
 
 from __future__ import annotations
 
@@ -10,36 +10,30 @@ from mafr.config import UNTRAINED
 from mafr.errors import ResultError
 from mafr.paths import write_atomically
 
-BEGIN, END = "<!-- results: written by `mafr tables`, not by hand -->", "<!-- end of results -->"
-_TITLES = {
-    1: "Table I: I-AUROC, MVTec 3D-AD stand-in",
-    2: "Table II: I-AUROC, Eyecandies stand-in",
-    3: "Table III: few-shot, mean over the MVTec 3D-AD stand-in's categories",
-    4: "Table IV: loss terms, same",
-    5: "Table V: anomaly maps, same",
-}
+BEGIN, END = "<!-- results: written by `mafr tables --readme`, not by hand -->", "<!-- end of results -->"
 _METRICS = {"i_auroc": "I-AUROC", "p_auroc": "P-AUROC", "aupro_30": "AUPRO@30%", "aupro_01": "AUPRO@1%"}
-_STAMP = ("kind", "data", "profile", "variant", "seeds", "config")
 
 
 def results_block(tables: Path) -> str:
-    """The measured rows of table1.csv … table5.csv as markdown.
+    """The measured means of table1.csv … table5.csv as markdown, the best of each column in bold.
 
     Raises ResultError if one is missing, or was measured with untrained backbones.
     """
-    parts = []
-    for number, title in _TITLES.items():
-        path = tables / f"table{number}.csv"
-        if not path.exists():
-            raise ResultError(f"{path} is missing; write it with `mafr tables`")
-        frame = pd.read_csv(path, keep_default_na=False)
-        frame = frame[frame["kind"] == "measured"]
-        if "data" in frame and frame["data"].str.contains(UNTRAINED, regex=False).any():
-            raise ResultError(f"{path}: {UNTRAINED}; the README takes tables of trained backbones only")
-        frame = frame.drop(columns=[c for c in _STAMP if c in frame])
-        frame = _by_shots(frame) if number == 3 else frame.rename(columns=_METRICS)
-        parts.append(f"**{title}**\n\n{_markdown(frame)}")
-    return "\n\n".join(parts)
+    one, two, three, four, five = (_measured(tables / f"table{number}.csv") for number in range(1, 6))
+    names = {"mean_x": "MVTec 3D-AD stand-in (I)", "mean_y": "Eyecandies stand-in (II)"}
+    means = one.merge(two, on="Method", how="outer", sort=False, suffixes=("_x", "_y"))
+    order = list(dict.fromkeys([*one["Method"], *two["Method"]]))
+    means = means.set_index("Method").loc[order].reset_index()
+    few = {name: name.removeprefix("i_auroc_").replace("_", " ") for name in three if name.startswith("i_auroc_")}
+    parts = {
+        "Tables I and II: mean I-AUROC over ten categories": means[["Method", *names]].rename(columns=names),
+        "Table III: mean I-AUROC with few training samples, MVTec 3D-AD stand-in": three[["Method", *few]].rename(
+            columns=few
+        ),
+        "Table IV: the loss terms, MAFR (paper), same data": four[[four.columns[0], *_METRICS]],
+        "Table V: the anomaly maps, MAFR (paper), same data": five[[five.columns[0], *_METRICS]],
+    }
+    return "\n\n".join(f"**{title}**\n\n{_markdown(frame.rename(columns=_METRICS))}" for title, frame in parts.items())
 
 
 def update_readme(readme: Path, tables: Path) -> None:
@@ -52,26 +46,20 @@ def update_readme(readme: Path, tables: Path) -> None:
     write_atomically(readme, f"{before}{begin}\n\n{results_block(tables)}\n\n{end}{after}")
 
 
-def _by_shots(frame: pd.DataFrame) -> pd.DataFrame:
-    """Table III's one wide row a method as a row a metric and a column a number of shots."""
-    rows = []
-    for row in frame.to_dict("records"):
-        for name, metric in _METRICS.items():
-            cells = {column[len(name) + 1 :]: value for column, value in row.items() if column.startswith(name)}
-            rows.append({"Method": row["Method"], "Metric": metric, **cells})
-    return pd.DataFrame(rows)
+def _measured(path: Path) -> pd.DataFrame:
+    if not path.exists():
+        raise ResultError(f"{path} is missing; write it with `mafr tables`")
+    frame = pd.read_csv(path)
+    frame = frame[frame["kind"] == "measured"].reset_index(drop=True)
+    if "data" in frame and frame["data"].str.contains(UNTRAINED, regex=False).any():
+        raise ResultError(f"{path}: {UNTRAINED}; the README takes tables of trained backbones only")
+    return frame
 
 
 def _markdown(frame: pd.DataFrame) -> str:
-    heads = [str(c).replace("_", " ") for c in frame.columns]
-    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
-    for row in frame.itertuples(index=False):
-        lines.append(f"| {' | '.join(_cell(value) for value in row)} |")
-    return "\n".join(lines)
-
-
-def _cell(value: object) -> str:
-    try:
-        return f"{float(value):.3f}"
-    except ValueError:
-        return str(value).replace("|", "\\|")
+    """A table whose first column is text and whose others are numbers, NaN where there is none."""
+    texts = frame.iloc[:, 1:].map(lambda value: "" if pd.isna(value) else f"{value:.3f}")
+    texts = texts.where(texts != texts.max(), "**" + texts + "**")  # as text: all lie between 0.000 and 1.000
+    rows = [list(frame.columns), ["---"] * len(frame.columns)]
+    rows += [[str(name), *row] for name, row in zip(frame.iloc[:, 0], texts.to_numpy(), strict=True)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -70,3 +70,5 @@ def test_a_missing_map_shows_no_difference():
     row = Row("paper", 0.25, next(iter(STAGES)), 2.0, 1.0, 10.0, 5.0, 3.0, 0.1, float("nan"))
     machine = {"device": "d", "threads": 1, "precision": "float32", "gflops": 1.0, "gflops_float32": 1.0}
     assert report(machine, [row]).splitlines()[-1].rstrip().endswith("0.100")
+    kept = as_json(machine, [row])
+    assert kept["rows"][0]["difference"] is None and kept["kind"] == "speed" and len(kept["date"]) == 10

@@ -1,10 +1,12 @@
 """What bfloat16 changes in a trained detector's results stays within the stated bounds."""
 
+import json
+
 import pytest
 import torch
 
 from mafr.bench.emulation import emulated_bfloat16
-from mafr.bench.precision import PIXEL_METRICS, precision_effect, report
+from mafr.bench.precision import PIXEL_METRICS, as_json, precision_effect, report
 from mafr.config import Config
 from mafr.device import Place, native_bfloat16
 from mafr.errors import ConfigError
@@ -21,8 +23,14 @@ def test_bfloat16_changes_hardly_anything(smoke):
         assert all(abs(effect.scored[name]) <= 0.002 for name in PIXEL_METRICS), effect
     assert any(effect.scored[name] != 0 for effect in effects for name in PIXEL_METRICS)  # it was bfloat16
     text = report(effects)
-    assert "trained: largest" in text
+    assert "largest of paper/released, bfloat16 in training and scoring" in text
     assert "bagel" in text
+    kept = as_json(effects)
+    assert [(row["statistic"], row["variant"]) for row in kept["summary"]] == 2 * [
+        ("mean", "paper"), ("mean", "released"), ("largest", "paper/released"),
+    ]  # fmt: skip
+    largest = max(abs(effect.trained["i_auroc"]) for effect in effects)
+    assert kept["summary"][-1]["i_auroc"] == largest and json.loads(json.dumps(kept)) == kept
 
 
 def _rounded(exact):

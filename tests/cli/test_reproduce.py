@@ -1,11 +1,13 @@
 """The whole reproduction: it repeats byte for byte, and the README shows what the tables hold."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support.places import CHECKOUT
 
+from mafr.cli import main
 from mafr.cli.reproduce import make_figures, reproduce
 from mafr.config import VARIANTS
 from mafr.errors import ConfigError, ResultError
@@ -52,7 +54,7 @@ def test_figures_do_not_depend_on_the_workers(smoke, tmp_path):
         made = make_figures(config, own, VARIANTS, workers)
         drawn.append({p.name: p.read_bytes() for p in made})
         assert sorted(drawn[-1]) == sorted(p.name for p in own.figures.glob("*.png"))
-    assert len(drawn[0]) == 8 and drawn[0] == drawn[1]
+    assert len(drawn[0]) == 9 and drawn[0] == drawn[1]
 
 
 def test_fewer_methods_leave_the_readme_and_the_notebooks_alone(smoke, tmp_path, capsys):
@@ -80,6 +82,25 @@ def test_the_readme_shows_the_committed_tables():
     assert block.strip() == results_block(CHECKOUT / "tables")
 
 
+def test_only_the_option_changes_the_readme(smoke, tmp_path, monkeypatch, capsys):
+    config, paths = smoke
+    own = replace(paths, root=tmp_path)
+    for name in ("data", "features", "runs"):
+        (tmp_path / name).symlink_to(paths.root / name)
+    readme = tmp_path / "README.md"
+    readme.write_text(f"{BEGIN}\nold\n{END}\n")
+    reproduce(config, own, stages=("tables",))
+    assert "old" in readme.read_text() and not capsys.readouterr().err.count("mafr: the tables")
+    monkeypatch.setenv("MAFR_HOME", str(tmp_path))
+    monkeypatch.setattr("mafr.cli.reproduce.make_tables", lambda *a: [])
+    for option in (["--profile", "smoke"], ["--tables", "1"], ["--methods", "cfm"], ["--set", "epochs=3"]):
+        assert main(["tables", "--readme", *option]) == 1
+        assert "goes with no other option" in capsys.readouterr().err
+    shutil.copytree(CHECKOUT / "tables", tmp_path / "tables", dirs_exist_ok=True)
+    assert main(["tables"]) == 0 and "old" in readme.read_text()
+    assert main(["tables", "--readme"]) == 0 and results_block(CHECKOUT / "tables") in readme.read_text()
+
+
 def test_updating_a_readme(smoke, tmp_path):
     _, paths = smoke
     readme = tmp_path / "README.md"
@@ -89,7 +110,7 @@ def test_updating_a_readme(smoke, tmp_path):
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "old" not in text
-    assert text.count("**Table ") == 5
+    assert text.count("**Table") == 4
     update_readme(readme, paths.tables)
     assert readme.read_text() == text
     readme.write_text("no markers")

@@ -10,7 +10,9 @@ import nbformat
 import pytest
 from support.places import CHECKOUT
 
-from mafr.experiments.notebooks import run_notebooks, tidied
+from mafr.config import Config
+from mafr.experiments.notebooks import needed_files, run_notebooks, tidied
+from mafr.paths import Paths
 
 NOTEBOOKS = CHECKOUT / "notebooks"
 # Each notebook and what of the paper it must speak of.
@@ -26,6 +28,7 @@ SUBJECTS = {
     "09_heatmap_explorer": ("Fig",),
     "10_paper_and_code": ("released", "Table"),
     "11_compared_methods": ("CFM-M", "BTF", "M3DM", "AST", "RGB-cD-n", "f-AnoGAN", r"\Psi"),
+    "12_full_size": ("RTX 4080", "--profile full", "mafr bench"),
 }
 TABLES = {"03": "Table I.", "04": "Table II.", "05": "Table III.", "06": "Table IV.", "07": "Table V."}
 each_notebook = pytest.mark.parametrize("name", SUBJECTS)
@@ -183,6 +186,26 @@ def test_shows_its_table_with_paper_and_ours(executed, number):
     assert f"### {TABLES[number]}" in shown
     assert "Published" in shown
     assert "Measured" in shown
+
+
+def test_a_notebook_whose_files_are_absent_is_left_as_committed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SCANS", str(tmp_path / "scans"))
+    (tmp_path / "notebooks" / "executed" / "smoke").mkdir(parents=True)
+    needing = nbformat.v4.new_notebook(metadata={"mafr": {"needs": ["tables/*.json", "$SCANS/*.md"]}})
+    nbformat.write(needing, tmp_path / "notebooks" / "13_scans.ipynb")
+    kept = tmp_path / "notebooks" / "executed" / "smoke" / "13_scans.ipynb"
+    kept.write_text("as committed")
+    paths = Paths.resolve("smoke", root=tmp_path)
+    assert needed_files(tmp_path / "notebooks" / "13_scans.ipynb", tmp_path) == ([], ["tables/*.json", "$SCANS/*.md"])
+    assert run_notebooks(Config.preset("smoke"), paths) == []
+    said = capsys.readouterr().err
+    assert "13_scans.ipynb is left as committed" in said and "$SCANS/*.md" in said and said.count("\n") == 1
+    assert kept.read_text() == "as committed"
+    for name in ("tables/a.json", "scans/README.md"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("{}")
+    files, absent = needed_files(tmp_path / "notebooks" / "13_scans.ipynb", tmp_path)
+    assert [file.name for file in files] == ["a.json", "README.md"] and not absent
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from mafr.errors import ResultError
 from mafr.figures.costs import cost_accuracy
 from mafr.figures.curves import pro_curves, roc_curves, score_histograms, training_curves
 from mafr.figures.fig2 import figure2
+from mafr.figures.overview import overview
 from mafr.figures.write import write_figures
 from mafr.paths import Paths
 
@@ -26,7 +27,7 @@ def test_all_figures_are_written_twice_to_the_same_bytes(stored):
     config, paths = stored
     first = {path: path.read_bytes() for path in write_figures(config, paths)}
     assert [p.name for p in first] == [
-        "fig1_architecture.png", "fig2_qualitative.png", "fig2_eyecandies.png", "training_curves.png",
+        "fig1_architecture.png", "fig2_qualitative.png", "fig2_eyecandies.png", "overview.png", "training_curves.png",
         "roc_curves.png", "pro_curves.png", "score_histograms.png", "cost_accuracy.png",
     ]  # fmt: skip
     assert {p: p.read_bytes() for p in write_figures(config, paths)} == first
@@ -46,7 +47,7 @@ def test_no_pyplot_figure_is_left_behind(stored):
 
 def test_every_figure_of_results_says_that_data_is_generated(stored):
     config, paths = stored
-    for draw in (figure2, training_curves, roc_curves, pro_curves, score_histograms, cost_accuracy):
+    for draw in (figure2, overview, training_curves, roc_curves, pro_curves, score_histograms, cost_accuracy):
         text = words(draw(config, paths))
         assert "GENERATED DATA" in text and "smoke profile" in text, draw
 

@@ -1,0 +1,65 @@
+"""The README's picture: three defective parts with MAFR's maps, cropped to the part."""
+
+from __future__ import annotations
+
+from matplotlib.axes import Axes
+
+from mafr.config import Config
+from mafr.data.samples import Sample
+from mafr.errors import ResultError
+from mafr.experiments.results import colour_range, needs_warning, not_run, stamp, stored_results
+from mafr.figures.samples import show_depth, show_map, show_rgb, show_truth
+from mafr.figures.style import DEPTH_NAME, Picture, bare, new_figure, outline
+from mafr.paths import Paths
+
+_MARGIN = 6  # pixels around the part
+
+
+def overview(config: Config, paths: Paths, dataset: str = "mvtec3d", variant: str = "paper") -> Picture:
+    """The categories with the lowest, the median and the highest I-AUROC: inputs, ground truth and MAFR's three maps.
+
+    Samples and colour scales as in `figure2`. Raises ResultError if none of the data set's runs is finished.
+    """
+    scores = {r.run.category: r.record["metrics"][config.fusion]["i_auroc"]
+              for r in stored_results(config, paths, dataset, variant)}  # fmt: skip
+    if not scores:
+        raise ResultError(f"no finished run of {dataset}, {variant} variant, to show")
+    ordered = sorted(scores, key=lambda category: (scores[category], category))
+    chosen = list(dict.fromkeys([ordered[0], ordered[(len(ordered) - 1) // 2], ordered[-1]]))
+    caption = (
+        "The categories where MAFR's I-AUROC is lowest, median and highest; of each the defective test sample with the "
+        "median image score. Black: median of the good images' pixels; lightest: 99.9 % of all pixels. Grey: no 3D "
+        f"point. Outline: ground truth.{not_run(config, dataset, list(scores))}"
+    )
+    names = ("RGB", DEPTH_NAME, "ground truth", "Ψ2D", "Ψ3D", "anomaly map Ψ")
+    figure = new_figure(
+        1.55 * len(names), 1.5 * len(chosen), "", stamp(config, [dataset], [variant]), caption, needs_warning(config)
+    )
+    grid = figure.subplots(len(chosen), len(names), squeeze=False)
+    rows = dict(zip(chosen, grid, strict=True))
+    for result in stored_results(config, paths, dataset, variant):
+        if result.run.category not in rows:
+            continue
+        k, row = result.median_defective(), rows[result.run.category]
+        sample = result.samples[k]
+        for axes, show in zip(row, (show_rgb, show_depth, show_truth), strict=False):
+            show(axes, sample)
+        for axes, maps in zip(row[3:], (*result.residuals(range(len(result.ids))), result.maps), strict=True):
+            show_map(axes, maps[k], result.mask[k], *colour_range(maps, result.mask, result.labels))
+            outline(axes, sample.gt[0])
+        for axes in row:
+            bare(axes)
+            _crop(axes, sample)
+        name = f"{sample.category}: {sample.defect}".replace("_", " ")
+        row[0].set_ylabel(f"{name}\nI-AUROC {scores[sample.category]:.3f}", fontsize=8)
+    for axes, name in zip(grid[0], names, strict=True):
+        axes.set_title(name, fontsize=9)
+    return figure
+
+
+def _crop(axes: Axes, sample: Sample) -> None:
+    """Show a square around the part's pixels only."""
+    rows, columns = sample.valid[0].nonzero()
+    half = max(rows.max() - rows.min(), columns.max() - columns.min()) / 2 + _MARGIN
+    row, column = (rows.max() + rows.min()) / 2, (columns.max() + columns.min()) / 2
+    axes.set(xlim=(column - half, column + half), ylim=(row + half, row - half))
