@@ -38,7 +38,8 @@ def timm_network(
     digest = RANDOM
     if path is not None:
         digest = check_file(file, path)
-        _load(network, path, file.title)
+        with reading(path, file.title):
+            network.load_state_dict(read_tensors(path, file.title))
     return network.eval().requires_grad_(False), digest
 
 
@@ -65,9 +66,3 @@ class EfficientNetB5(nn.Module):
         """rgb (B, 3, S, S) in [0, 1], brought to `side` bilinearly -> (B, 304, side / 32, side / 32)."""
         rgb = F.interpolate(rgb, (self.side, self.side), mode="bilinear", align_corners=False)
         return self.layers((rgb - self.mean) / self.std)
-
-
-def _load(network: nn.Module, path: Path, title: str) -> None:
-    weights = read_tensors(path, title)
-    with reading(path, title):
-        network.load_state_dict({name: value.float() for name, value in weights.items()})
