@@ -38,7 +38,6 @@ _TOP = ("train", "validation", "val", "test", "test_public", "test_private", "ca
 _BESIDE = ("intrinsics.json", "camera_parameters.json")  # files of a category beside its splits
 # ValueError: a zip's month 13, or a name that is not in the encoding it claims
 _BROKEN = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, OSError, ValueError)
-_COPY = 1 << 20
 _DECOMPRESSORS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}  # by a file's first bytes
 
 
@@ -96,15 +95,13 @@ def unpack(
         if not is_archive(path):
             raise DataError(f"{path}: neither a tar nor a zip archive; download it again")
     staging = _staging(archives, target)
-    done = subfolders(target)
-    only = None if categories is None else tuple(categories)
     several = len(archives) > 1  # then one bar over all: their own would overwrite each other
-    job = partial(_unpack_one, staging=staging, skip=done, only=only, silent=several)
+    job = partial(_unpack_one, staging=staging, skip=subfolders(target), only=categories, silent=several)
     staging.mkdir(parents=True, exist_ok=True)
     found = map_parallel(job, list(archives), workers, "unpacking") if several else [job(path) for path in archives]
     for name in subfolders(staging):
         # Other categories come from an interrupted call that asked for them, and may be incomplete.
-        if (only is None or name in only) and not (target / name).exists():
+        if (categories is None or name in categories) and not (target / name).exists():
             (staging / name).rename(target / name)
     for leftover in leftovers(target / f"{_STAGING}*"):  # of this call, and of calls that ended early
         shutil.rmtree(leftover, ignore_errors=True)
@@ -192,7 +189,7 @@ def _safe(name: str, path: Path, link: str = "") -> list[str]:
 
 def _place(parts: list[str], path: Path) -> tuple[str, Path] | None:
     """(category, path in it) of an entry; None for what belongs to no category, such as a readme."""
-    if "__MACOSX" in parts or parts[-1:] == [] or parts[-1].startswith("."):
+    if not parts or "__MACOSX" in parts or parts[-1].startswith("."):
         return None
     split = next((k for k, part in enumerate(parts[:-1]) if part in _TOP), None)
     if split is None:
@@ -206,14 +203,11 @@ def _place(parts: list[str], path: Path) -> tuple[str, Path] | None:
 
 
 def _write(entry: _Entry, output: Path) -> None:
-    try:
-        status = output.stat()
-        if status.st_size == entry.size and status.st_mtime == entry.time:
-            return  # from an interrupted call
-    except FileNotFoundError:
-        output.parent.mkdir(parents=True, exist_ok=True)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if output.exists() and (output.stat().st_size, output.stat().st_mtime) == (entry.size, entry.time):
+        return  # from an interrupted call
     with entry.open() as source, output.open("wb") as file:
-        shutil.copyfileobj(source, file, _COPY)
+        shutil.copyfileobj(source, file)
     if output.stat().st_size != entry.size:
         raise EOFError(f"{entry.name} is cut off")
     os.utime(output, (entry.time, entry.time))  # last: marks the file as whole
@@ -247,7 +241,7 @@ def _tar_entries(path: Path, file: IO[bytes], progress: tqdm) -> Iterator[_Entry
                 yield _Entry(item.name, "link", link=link)
             else:
                 yield _Entry(item.name, "folder" if item.isdir() else "other")
-    while stream.read(_COPY):  # to the end, where a compressed file's checksum is
+    while stream.read(1 << 20):  # to the end, where a compressed file's checksum is
         pass
 
 

@@ -46,6 +46,7 @@ PUBLISHED: dict[str, dict[str, Published]] = {
     },
     "eyecandies": {name: Published(1000, 100, 25, 25, 512, 512) for name in CATEGORIES["eyecandies"]},
 }
+_PARTS = ("train", "validation", "test (good)", "test (anomalous)")  # the first fields of `Published`
 _BYTES_PER_PIXEL = 12 + 3  # an uncompressed float32 cloud, and at most three bytes of a png
 
 
@@ -74,9 +75,13 @@ def check_counts(
     for category in there if categories is None else categories:
         if category not in PUBLISHED[dataset] or category not in there:
             continue
-        problem = _difference(dataset, raw / category)
-        if problem is None:
+        found = Counter(_parts(dataset, raw / category))
+        published = zip(_PARTS, PUBLISHED[dataset][category], strict=False)
+        wrong = [(part, count) for part, count in published if found[part] != count]
+        if not wrong:
             continue
+        part, count = wrong[0]
+        problem = f"{category}/{part} has {found[part]} samples, {count} published"
         if not allow_incomplete:
             raise DataError(
                 f"{problem}; the archive was not unpacked whole: delete {raw / category} and unpack it again, or use "
@@ -84,21 +89,6 @@ def check_counts(
             )
         print(f"mafr: {problem}; going on, as --allow-incomplete says: not the published data set", file=sys.stderr)
         return
-
-
-def _difference(dataset: str, folder: Path) -> str | None:
-    expected = PUBLISHED[dataset][folder.name]
-    found = Counter(_parts(dataset, folder))
-    wanted = {
-        "train": expected.train,
-        "validation": expected.validation,
-        "test (good)": expected.good,
-        "test (anomalous)": expected.anomalous,
-    }
-    for part, count in wanted.items():
-        if found[part] != count:
-            return f"{folder.name}/{part} has {found[part]} samples, {count} published"
-    return None
 
 
 def _parts(dataset: str, folder: Path) -> Iterator[str]:

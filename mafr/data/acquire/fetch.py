@@ -63,16 +63,14 @@ class ChecksumError(MafrError):
         self.found = found
 
 
-def fetch(
-    address: str, target: Path, checksum: str | None = None, kind: str = "SHA-256", what: str | None = None
-) -> Path:
+def fetch(address: str, target: Path, checksum: str = "", kind: str = "SHA-256", what: str = "") -> Path:
     """Download a file to `target` and return it; an existing file is kept.
 
     What arrives is kept in `<name>.part` beside the target, from where a later call continues if the server still has
     the same file. Processes that want the same file wait for each other.
 
     Args:
-        checksum: of the whole file (hex), of this `kind` ("SHA-256" or "MD5").
+        checksum: of the whole file (hex), of this `kind` ("SHA-256" or "MD5"); "" where none is known.
         what: for the progress bar; default: the target's name.
 
     Raises:
@@ -91,17 +89,17 @@ def fetch(
                 part.unlink()  # another process finished just before this one opened the part
                 continue
             partial = _Partial(file, note)
-            partial.recall(is_checked=checksum is not None)
+            partial.recall(is_checked=bool(checksum))
             try:
                 _receive(address, partial, target, what)
-            except BaseException:
-                if not partial.have:
-                    _delete(part, note)
+                file.flush()
+                if checksum and (found := _checksum(part, kind, what)) != checksum:
+                    raise ChecksumError(address, kind, found, checksum)
+            except BaseException as error:
+                if isinstance(error, ChecksumError) or not partial.have:
+                    part.unlink(missing_ok=True)
+                    note.unlink(missing_ok=True)
                 raise
-            file.flush()
-            if checksum is not None and (found := _checksum(part, kind, what)) != checksum:
-                _delete(part, note)
-                raise ChecksumError(address, kind, found, checksum)
             part.replace(target)
             note.unlink(missing_ok=True)
     return target
@@ -118,9 +116,7 @@ def file_sha256(path: Path) -> str:
 
 
 @contextmanager
-def open_address(
-    address: str, start: int = 0, tag: str = ""
-) -> Iterator[tuple[requests.Response, Iterator[bytes]]]:
+def open_address(address: str, start: int = 0, tag: str = "") -> Iterator[tuple[requests.Response, Iterator[bytes]]]:
     """The answer with a file, and its content in blocks: from byte `start` on if the server can, else from the first.
 
     Status 416 says that the file ends before `start`. Google Drive's confirmation page is passed.
@@ -151,9 +147,8 @@ def open_address(
                 behind = confirm_address(page, answer.url)
             if behind is None:
                 is_quota = "download quota" in page.lower() or "too many users" in page.lower()
-                raise FetchError(
-                    address, "its download quota is used up for today" if is_quota else "a web page, not the file"
-                )
+                reason = "its download quota is used up for today" if is_quota else "a web page, not the file"
+                raise FetchError(address, reason)
     raise FetchError(address, "a web page, not the file, even after confirming")
 
 
@@ -281,8 +276,7 @@ def _append(address: str, partial: _Partial, target: Path, progress: tqdm) -> No
 
 def _checksum(path: Path, kind: str, what: str = "") -> str:
     found = hashlib.new(kind.replace("-", ""), usedforsecurity=False)
-    bar = byte_bar(path.stat().st_size, 0, f"checking {what}", silent=not what)
-    with path.open("rb") as file, bar as progress:
+    with path.open("rb") as file, byte_bar(path.stat().st_size, 0, f"checking {what}", not what) as progress:
         while block := file.read(_BLOCK):
             found.update(block)
             progress.update(len(block))
@@ -291,8 +285,3 @@ def _checksum(path: Path, kind: str, what: str = "") -> str:
 
 def _part(target: Path) -> Path:
     return target.with_name(f"{target.name}.part")
-
-
-def _delete(part: Path, note: Path) -> None:
-    part.unlink(missing_ok=True)
-    note.unlink(missing_ok=True)

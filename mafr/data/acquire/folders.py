@@ -133,12 +133,17 @@ def download_raw(
     else:
         files = {f"{name}.tar": ([name], (_class_address(name, url),)) for name in missing}
     remotes = {name: locate(addresses, title, advice) for name, (_, addresses) in files.items()}
-    _check_download(dataset, raw, downloads, remotes, missing)
-    size = _gb(sum(remote.size or 0 for remote in remotes.values()))
+    sizes = {name: remote.size or 0 for name, remote in remotes.items()}
+    left = sum(max(size - fetched(downloads / name), 0) for name, size in sizes.items())
+    # A published class of Eyecandies is a plain tar: as large unpacked, and removed before the next one is downloaded.
+    unpacked, largest = unpacked_bytes(dataset, missing) or sum(sizes.values()), max(sizes.values())
+    staged = sum(staged_size([downloads / name], raw, missing) for name in sizes if (downloads / name).is_file())
+    check_space(downloads, title, largest if len(sizes) > 1 else left, unpacked, staged)
+    size = _gb(sum(sizes.values()))
     print(f"mafr: no {', '.join(missing)} in {raw}: downloading {title} ({size}; licence: see {page}); --archive or "
           "--source take what is on disk already", file=sys.stderr)  # fmt: skip
     downloads.mkdir(parents=True, exist_ok=True)  # from here on the next call continues with all that is missing
-    md5 = MVTEC3D_MD5 if dataset == "mvtec3d" and whole else None
+    md5 = MVTEC3D_MD5 if dataset == "mvtec3d" and whole else ""
     for name, remote in remotes.items():
         path, wanted = download(remote.address, downloads / name, name, advice, md5), files[name][0]
         try:
@@ -168,7 +173,7 @@ def locate(addresses: Sequence[str], what: str, advice: str) -> Remote:
     raise DataError(f"{what}: no address gives the file ({'; '.join(reasons)}); {advice}")
 
 
-def download(address: str, target: Path, what: str, advice: str, md5: str | None = None) -> Path:
+def download(address: str, target: Path, what: str, advice: str, md5: str = "") -> Path:
     """`fetch` for a data set: its errors become DataErrors that name `what` and end with `advice`."""
     try:
         return fetch(address, target, md5, "MD5", what)
@@ -197,19 +202,6 @@ def check_space(folder: Path, what: str, archive: float, unpacked: float, staged
             f"{place}: {what} needs {_gb(needed)} of disk ({parts}), {_gb(free)} are free; make room, choose another "
             "folder by --data-root, or fewer by --categories"
         )
-
-
-def _check_download(
-    dataset: str, raw: Path, downloads: Path, remotes: dict[str, Remote], categories: Sequence[str]
-) -> None:
-    sizes = {name: remote.size or 0 for name, remote in remotes.items()}
-    left = sum(max(size - fetched(downloads / name), 0) for name, size in sizes.items())
-    # A published class of Eyecandies is a plain tar: as large unpacked, and removed before the next one is downloaded.
-    unpacked = unpacked_bytes(dataset, categories) or sum(sizes.values())
-    whole = [downloads / name for name in sizes if (downloads / name).is_file()]
-    staged = sum(staged_size([path], raw, categories) for path in whole)
-    archive = max(sizes.values()) if len(sizes) > 1 else left
-    check_space(downloads, DATASET_TITLES[dataset], archive, unpacked, staged)
 
 
 def _class_address(category: str, url: str | None) -> str:

@@ -123,14 +123,10 @@ def provide_files(
     asked = needed if wanted is None else tuple(wanted)
     found, reasons = {}, {}
     for file in asked:
-        path = find_file(file, folder)
-        if path is None:
-            try:
-                path = _download(file, folder)
-            except (MafrError, OSError) as error:
-                reasons[file] = _first_line(error)
-                continue
-        found[file] = path
+        try:
+            found[file] = find_file(file, folder) or _download(file, folder)
+        except (MafrError, OSError) as error:
+            reasons[file] = _first_line(error)
     if reasons:
         named = needed if set(asked) <= set(needed) else asked  # a compared method's backbone stands for itself
         missing = [f for f in named if f in reasons or (f not in found and find_file(f, folder) is None)]
@@ -199,7 +195,7 @@ def _reason(error: Exception) -> str:
 
 def _download(file: WeightFile, folder: Path) -> Path:
     if not file.hub:
-        return fetch(file.address, folder / file.names[0], file.sha256 or None)
+        return fetch(file.address, folder / file.names[0], file.sha256)
     reach(huggingface_hub.hf_hub_url(file.hub, HUB_FILE))
     try:
         return Path(huggingface_hub.hf_hub_download(file.hub, HUB_FILE))
