@@ -82,14 +82,8 @@ def unpack(
     A folder around the categories is left out; where an archive begins with the splits, its own name is the
     category's. Categories in `target` stay as they are; what an interrupted call has written is not written again.
 
-    Args:
-        archives: tar or zip files, whatever their names.
-        categories: only these.
-        workers: local processes, one archive each.
-
-    Raises:
-        DataError: a file is no archive or damaged, an entry leaves its folder or is no plain file, or there is
-            no category folder.
+    categories: only these. workers: local processes, one archive each. Raises DataError where a file is no archive or
+    damaged, an entry leaves its folder or is no plain file, or there is no category folder.
     """
     for path in archives:
         if not is_archive(path):

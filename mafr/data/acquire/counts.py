@@ -61,15 +61,10 @@ def unpacked_bytes(dataset: str, categories: Sequence[str]) -> int:
 def check_counts(
     dataset: str, raw: Path, categories: Sequence[str] | None = None, allow_incomplete: bool = False
 ) -> None:
-    """Compare raw folders with the published table; categories of other names are the user's own, and not checked.
+    """Compare the raw folders `<raw>/<category>` (default: all) with the published table.
 
-    Args:
-        raw: holds `<category>/...`.
-        categories: default: all that are there.
-        allow_incomplete: say it once on stderr instead of raising.
-
-    Raises:
-        DataError: a published category has other numbers of samples.
+    Categories of other names are the user's own, and not checked. Raises DataError where a published category has
+    other numbers of samples, or, with `allow_incomplete`, says so once on stderr.
     """
     there = subfolders(raw)
     for category in there if categories is None else categories:

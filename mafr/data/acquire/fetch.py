@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -36,11 +37,11 @@ _BLOCK = 2**20
 
 
 class FetchError(OSError):
-    """An address does not give its file. reason: why, without the address."""
+    """An address does not give its file. reason: why; short: the same after the host's name."""
 
     def __init__(self, address: str, reason: str) -> None:
         super().__init__(f"{address}: {reason}")
-        self.reason = reason
+        self.reason, self.short = reason, f"{urlsplit(address).netloc or address}: {reason}"
 
 
 class PassingError(FetchError):
@@ -56,7 +57,7 @@ class BrokenError(FetchError):
 
 
 class ChecksumError(MafrError):
-    """What was downloaded is damaged or another file, and was deleted. found: its checksum (hex)."""
+    """The downloaded file was damaged or another one, and was deleted. found: its checksum (hex)."""
 
     def __init__(self, address: str, kind: str, found: str, expected: str) -> None:
         super().__init__(f"{address}: what was downloaded has {kind} {found} instead of {expected}; it was deleted")
@@ -69,14 +70,9 @@ def fetch(address: str, target: Path, checksum: str = "", kind: str = "SHA-256",
     What arrives is kept in `<name>.part` beside the target, from where a later call continues if the server still has
     the same file. Processes that want the same file wait for each other.
 
-    Args:
-        checksum: of the whole file (hex), of this `kind` ("SHA-256" or "MD5"); "" where none is known.
-        what: for the progress bar; default: the target's name.
-
-    Raises:
-        FetchError: the address does not give the file, or the disk is too small; BrokenError, a kind of it, where the
-            connection breaks again and again.
-        ChecksumError: the content is another one.
+    checksum: of the whole file (hex), of this `kind` ("SHA-256" or "MD5"); "" where none is known. what: for the
+    progress bar; default: the target's name. Raises FetchError where the address does not give the file or the disk is
+    too small, BrokenError where the connection breaks again and again, ChecksumError where the content is another one.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     part, note, what = _part(target), target.with_name(f"{target.name}.part.json"), what or target.name
@@ -126,7 +122,7 @@ def open_address(address: str, start: int = 0, tag: str = "") -> Iterator[tuple[
     headers = {"User-Agent": f"mafr/{__version__}", "Accept-Encoding": "identity"}
     if start:
         headers |= {"Range": f"bytes={start}-"} | ({"If-Range": tag} if tag else {})
-    # Only what happens after the connection is retried here: without one, another address may answer sooner.
+    # One attempt to connect, as another address may answer; Retry-After may ask for hours and is ignored.
     retries = Retry(_REQUESTS - 1, connect=0, other=0, status_forcelist=_PASSING, backoff_factor=PAUSE,
                     raise_on_status=False, respect_retry_after_header=False)  # fmt: skip
     behind: str | None = address

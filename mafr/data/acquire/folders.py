@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 from mafr.config import CATEGORIES, DATASET_TITLES
 from mafr.data.acquire.archive import is_archive, staged_size, unpack, unpacked_size
@@ -99,7 +98,7 @@ def download_raw(
     categories: Sequence[str] | None = None,
     whole: bool = True,
 ) -> None:
-    """Download and unpack the categories missing in `raw`; continues what an interrupted call has begun.
+    """Download and unpack the categories (default: all published ones) that `raw` misses; interrupted calls continue.
 
     Data put in place by hand stays as it is: without `url`, `categories` or a begun download, nothing is downloaded
     to a `raw` that holds some, and stderr names the published categories that are missing.
@@ -108,12 +107,10 @@ def download_raw(
         raw: gets `<category>/...`.
         downloads: for archives, until they are unpacked.
         url: instead of the known address; for Eyecandies with {category} in it.
-        categories: default: all published ones.
         whole: the archive must be the published one, by its checksum where that is known.
 
-    Raises:
-        DataError: a category is neither published nor there, no address answers with the archive, the disk is too
-            small, or the archive is damaged.
+    Raises DataError where a category is neither published nor there, no address answers with the archive, the disk is
+    too small, or the archive is damaged.
     """
     found, published = subfolders(raw), CATEGORIES[dataset]
     missing = [name for name in (published if categories is None else categories) if name not in found]
@@ -169,7 +166,7 @@ def locate(addresses: Sequence[str], what: str, advice: str) -> Remote:
             with open_address(address) as (answer, _):
                 return Remote(address, content_length(answer))
         except FetchError as error:
-            reasons.append(f"{_host(address)}: {error.reason}")
+            reasons.append(error.short)
     raise DataError(f"{what}: no address gives the file ({'; '.join(reasons)}); {advice}")
 
 
@@ -179,7 +176,7 @@ def download(address: str, target: Path, what: str, advice: str, md5: str = "") 
         return fetch(address, target, md5, "MD5", what)
     except FetchError as error:
         way = f", or {advice}" if isinstance(error, BrokenError) else f"; {advice}"
-        raise DataError(f"{what}: {_host(address)}: {error.reason}{way}") from None
+        raise DataError(f"{what}: {error.short}{way}") from None
     except ChecksumError as error:
         raise DataError(
             f"{what}: the MD5 of the downloaded file is {error.found}, {md5} is published: damaged on the way or not "
@@ -231,10 +228,6 @@ def _size(dataset: str, path: Path, categories: Sequence[str] | None) -> int:
         return known
     published = unpacked_bytes(dataset, categories or CATEGORIES[dataset]) or _PACKED * path.stat().st_size
     return min(published, _PACKED * path.stat().st_size)
-
-
-def _host(address: str) -> str:
-    return urlsplit(address).netloc or address
 
 
 def _gb(size: float) -> str:
