@@ -128,7 +128,7 @@ def test_expired_addresses(server):
     assert module.locate(addresses, "the set", ADVICE).address == addresses[2]
     with pytest.raises(DataError, match="no http or https address"):
         module.locate(["file:///etc/passwd"], "the set", ADVICE)
-    with pytest.raises(DataError, match="Connection refused"):
+    with pytest.raises(DataError, match=r"file \(127\.0\.0\.1:9: \[Errno \d+\] Connection refused\); use"):
         module.locate(["http://127.0.0.1:9/a"], "the set", ADVICE)
 
 
