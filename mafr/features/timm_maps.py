@@ -1,4 +1,4 @@
-"""ImageNet networks of timm, whole or in part: backbones that compared methods publish and MAFR does not use."""
+"""ImageNet networks of timm that compared methods use: WideResNet-50-2 (BTF) and EfficientNet-B5 (AST)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mafr.config import Config
-from mafr.features.rgb import RANDOM, timm_model
+from mafr.features.rgb import RANDOM, add_normalisation, timm_model
 from mafr.features.weights.files import (
     EFFICIENTNET_B5,
+    WIDE_RESNET,
     WeightFile,
     check_file,
     provide_files,
@@ -22,9 +23,7 @@ from mafr.features.weights.files import (
 B5_STRIDE, B5_DIM = 32, 304  # of layer 36, the last block of the sixth stage
 
 
-def timm_network(
-    name: str, file: WeightFile, config: Config, weights_dir: Path | None = None
-) -> tuple[nn.Module, str]:
+def timm_network(name: str, file: WeightFile, config: Config, weights_dir: Path | None = None) -> tuple[nn.Module, str]:
     """timm's network `name` with the weights in `file`, frozen and in eval mode, and their SHA-256.
 
     The file is downloaded if `weights_dir` (default: the profile's) does not hold it. With `config.random_weights`
@@ -38,8 +37,35 @@ def timm_network(
     digest = RANDOM
     if path is not None:
         digest = check_file(file, path)
-        _load(network, path, file.title)
+        with reading(path, file.title):
+            network.load_state_dict(read_tensors(path, file.title))
     return network.eval().requires_grad_(False), digest
+
+
+class WideResNet(nn.Module):
+    """The maps of layers 2 and 3 of an ImageNet WideResNet-50-2, the image backbone of BTF (PatchCore's)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        """network: timm's `wide_resnet50_2`; it is taken apart."""
+        super().__init__()
+        add_normalisation(self, network)
+        self.to_8 = nn.Sequential(
+            network.conv1, network.bn1, network.act1, network.maxpool, network.layer1, network.layer2
+        )
+        self.to_16 = network.layer3
+        self.eval()
+
+    @classmethod
+    def from_config(cls, config: Config, weights_dir: Path | None = None) -> WideResNet:
+        """With ImageNet weights, or untrained with `config.random_weights`; raises WeightsError, see `timm_network`."""
+        # What timm's `wide_resnet50_2` has stood for since early 2021, so also for the authors.
+        return cls(timm_network("wide_resnet50_2.racm_in1k", WIDE_RESNET, config, weights_dir)[0])
+
+    @torch.no_grad()
+    def forward(self, rgb: Tensor) -> tuple[Tensor, Tensor]:
+        """rgb (B, 3, S, S) in [0, 1] -> maps (B, 512, S/8, S/8) and (B, 1024, S/16, S/16)."""
+        fine = self.to_8((rgb - self.mean) / self.std)
+        return fine, self.to_16(fine)
 
 
 class EfficientNetB5(nn.Module):
@@ -49,9 +75,7 @@ class EfficientNetB5(nn.Module):
         """network: timm's `tf_efficientnet_b5`; it is taken apart. side: of the images it takes, in pixels."""
         super().__init__()
         self.side = side
-        for name in ("mean", "std"):
-            column = torch.tensor(network.default_cfg[name]).view(-1, 1, 1)
-            self.register_buffer(name, column, persistent=False)
+        add_normalisation(self, network)
         self.layers = nn.Sequential(network.conv_stem, network.bn1, *network.blocks[:6])
         self.eval()
 
@@ -65,9 +89,3 @@ class EfficientNetB5(nn.Module):
         """rgb (B, 3, S, S) in [0, 1], brought to `side` bilinearly -> (B, 304, side / 32, side / 32)."""
         rgb = F.interpolate(rgb, (self.side, self.side), mode="bilinear", align_corners=False)
         return self.layers((rgb - self.mean) / self.std)
-
-
-def _load(network: nn.Module, path: Path, title: str) -> None:
-    weights = read_tensors(path, title)
-    with reading(path, title):
-        network.load_state_dict({name: value.float() for name, value in weights.items()})

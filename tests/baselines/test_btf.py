@@ -24,7 +24,7 @@ from mafr.errors import DataError, MafrError, WeightsError
 from mafr.features import timm_maps
 from mafr.features.extract import FeatureExtractor
 from mafr.features.sources.splits import SampleSplit
-from mafr.features.wide_resnet import WIDE_RESNET, WideResNet
+from mafr.features.timm_maps import WIDE_RESNET, WideResNet
 
 SMOKE = Config.preset("smoke")
 SIDE = SMOKE.image_size

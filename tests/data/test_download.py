@@ -13,7 +13,7 @@ from support import rawdata
 
 from mafr.cli import main
 from mafr.config import CATEGORIES
-from mafr.data.acquire import download as module
+from mafr.data.acquire import folders as module
 from mafr.data.acquire.drive import confirm_address
 from mafr.data.acquire.fetch import fetched
 from mafr.data.acquire.folders import download_raw
@@ -128,7 +128,7 @@ def test_expired_addresses(server):
     assert module.locate(addresses, "the set", ADVICE).address == addresses[2]
     with pytest.raises(DataError, match="no http or https address"):
         module.locate(["file:///etc/passwd"], "the set", ADVICE)
-    with pytest.raises(DataError, match="Connection refused"):
+    with pytest.raises(DataError, match=r"file \(127\.0\.0\.1:9: \[Errno \d+\] Connection refused\); use"):
         module.locate(["http://127.0.0.1:9/a"], "the set", ADVICE)
 
 
@@ -197,9 +197,8 @@ def _data(*arguments) -> int:
 def test_mvtec3d_from_its_addresses_to_processed(server, tmp_path, monkeypatch, capsys):
     content = _archive(rawdata.write_mvtec3d(tmp_path / "made", "bagel"))
     server.files["/old.tar.xz"] = content
-    acquire = sys.modules["mafr.data.acquire.folders"]
-    monkeypatch.setattr(acquire, "MVTEC3D_ADDRESSES", (server.address + "/new.tar.xz", server.address + "/old.tar.xz"))
-    monkeypatch.setattr(acquire, "MVTEC3D_MD5", hashlib.md5(content).hexdigest())
+    monkeypatch.setattr(module, "MVTEC3D_ADDRESSES", (server.address + "/new.tar.xz", server.address + "/old.tar.xz"))
+    monkeypatch.setattr(module, "MVTEC3D_MD5", hashlib.md5(content).hexdigest())
     root = tmp_path / "root"
     command = ("mvtec3d", "--root", root, "--categories", "bagel")
     assert _data(*command) == 1  # the archive arrives and is unpacked; then the published counts are missed
@@ -211,7 +210,7 @@ def test_mvtec3d_from_its_addresses_to_processed(server, tmp_path, monkeypatch, 
     assert (root / "processed/mvtec3d/bagel/manifest.json").is_file()
     assert not (root / "downloads/mvtec3d").exists()  # the archive is gone once it is unpacked
     assert len(server.asked) == asked  # and it is not asked for again
-    monkeypatch.setattr(acquire, "MVTEC3D_MD5", "00")
+    monkeypatch.setattr(module, "MVTEC3D_MD5", "00")
     assert _data("mvtec3d", "--root", tmp_path / "other") == 1
     assert "00 is published" in capsys.readouterr().err
 
@@ -279,7 +278,7 @@ def test_missing_published_categories_are_named_and_fetched_when_asked(way, serv
     raw, downloads, missing = tmp_path / "raw", tmp_path / "downloads", CATEGORIES["mvtec3d"][1:]
     (raw / "bagel").mkdir(parents=True)
     server.files["/a.tar.xz"] = _tiny(tmp_path / "made", *missing)
-    monkeypatch.setattr(sys.modules["mafr.data.acquire.folders"], "MVTEC3D_ADDRESSES", (server.address + "/a.tar.xz",))
+    monkeypatch.setattr(module, "MVTEC3D_ADDRESSES", (server.address + "/a.tar.xz",))
     download_raw("mvtec3d", raw, downloads, whole=False)
     assert f"not downloaded, as there is data already; --categories {','.join(missing)} " in capsys.readouterr().err
     assert server.asked == []

@@ -45,6 +45,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             self._answer(404, b"<html>gone</html>", "text/html")
 
+    def end_headers(self) -> None:
+        self.send_header("Connection", "close")
+        super().end_headers()
+
     def _answer(self, status: int, content: bytes, kind: str) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)

@@ -1,1 +1,1 @@
-"""Raw data sets from nothing: downloads that resume, archives unpacked safely, samples counted."""
+"""Raw data sets: downloads that resume, archives unpacked safely, samples counted."""

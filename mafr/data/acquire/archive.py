@@ -1,8 +1,9 @@
-"""Unpacking tar and zip archives of category folders: by content, not by name, and never outside the target.
+"""Tar and zip archives of category folders: recognised by content, never unpacked outside the target.
 
-Only plain files are ever written, by this module's own `open`, at paths that were checked; what an archive says about
-owners, permissions and links does not reach the disk. Files arrive in a hidden folder beside the target; categories
-move from there when the archive has been read to its end.
+Only plain files are written, at checked paths; owners, permissions and links of an archive do not reach the disk.
+(tarfile's `data` filter is no substitute: it strips a leading slash, lets backslashes and drives pass, and leaves zips
+alone.) Files arrive in a hidden folder beside the target; categories move from there once the archive is read to its
+end.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ import zlib
 from calendar import timegm
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Literal, NamedTuple
+
+from tqdm import tqdm
+from tqdm.utils import CallbackIOWrapper
 
 from mafr.data.layout import subfolders
 from mafr.errors import DataError
@@ -35,17 +38,17 @@ _TOP = ("train", "validation", "val", "test", "test_public", "test_private", "ca
 _BESIDE = ("intrinsics.json", "camera_parameters.json")  # files of a category beside its splits
 # ValueError: a zip's month 13, or a name that is not in the encoding it claims
 _BROKEN = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, OSError, ValueError)
-_COPY = 1 << 20
+_DECOMPRESSORS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}  # by a file's first bytes
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """An archive's file: its name, size, time, and its content or (links) the name it stands for."""
+class _Entry(NamedTuple):
+    """An entry of an archive, with the content of a file or the name that a link stands for."""
 
     name: str
-    size: int
-    time: float
-    open: Callable[[], IO[bytes]] | None
+    kind: Literal["file", "link", "folder", "other"]
+    size: int = 0
+    time: float = 0.0
+    open: Callable[[], IO[bytes]] | None = None
     link: str = ""
 
 
@@ -65,7 +68,7 @@ def unpacked_size(path: Path) -> int | None:
 
 
 def staged_size(archives: Sequence[Path], target: Path, categories: Sequence[str] | None = None) -> int:
-    """Bytes that `unpack` would find written already by an interrupted call with the same archives."""
+    """Bytes that an interrupted `unpack` of the same archives has written already."""
     staging = _staging(archives, target)
     names = [name for name in subfolders(staging) if categories is None or name in categories]
     return sum(path.stat().st_size for name in names for path in (staging / name).rglob("*") if path.is_file())
@@ -77,41 +80,30 @@ def unpack(
     """Unpack category folders into `<target>/<category>`; returns the names of all that each archive holds.
 
     A folder around the categories is left out; where an archive begins with the splits, its own name is the
-    category's. Categories that are in `target` already are left alone; what an interrupted call has
-    written is not written again.
+    category's. Categories in `target` stay as they are; what an interrupted call has written is not written again.
 
-    Args:
-        archives: tar or zip files, whatever their names.
-        categories: only these.
-        workers: local processes, an archive each.
-
-    Raises:
-        DataError: a file is no archive or damaged, an entry leaves its folder or is no plain file, or there is
-            no category folder.
+    categories: only these. workers: local processes, one archive each. Raises DataError where a file is no archive or
+    damaged, an entry leaves its folder or is no plain file, or there is no category folder.
     """
     for path in archives:
-        if not path.is_file():
-            raise DataError(f"{path}: no such file; name an archive, or a folder of archives")
         if not is_archive(path):
             raise DataError(f"{path}: neither a tar nor a zip archive; download it again")
     staging = _staging(archives, target)
-    done = subfolders(target)
-    only = None if categories is None else tuple(categories)
-    several = len(archives) > 1  # then a bar over them, for their own would overwrite each other
-    job = partial(_unpack_one, staging=staging, skip=done, only=only, silent=several)
+    several = len(archives) > 1  # then one bar over all: their own would overwrite each other
+    job = partial(_unpack_one, staging=staging, skip=subfolders(target), only=categories, silent=several)
     staging.mkdir(parents=True, exist_ok=True)
     found = map_parallel(job, list(archives), workers, "unpacking") if several else [job(path) for path in archives]
     for name in subfolders(staging):
-        # Other categories are an interrupted call's that asked for them, and perhaps not whole.
-        if (only is None or name in only) and not (target / name).exists():
+        # Other categories come from an interrupted call that asked for them, and may be incomplete.
+        if (categories is None or name in categories) and not (target / name).exists():
             (staging / name).rename(target / name)
-    for leftover in leftovers(target / f"{_STAGING}*"):  # this call's, and those of calls given up
+    for leftover in leftovers(target / f"{_STAGING}*"):  # of this call, and of calls that ended early
         shutil.rmtree(leftover, ignore_errors=True)
     return {path: sorted(names) for path, names in zip(archives, found, strict=True)}
 
 
 def _staging(archives: Sequence[Path], target: Path) -> Path:
-    """This process's folder to unpack these archives in: with what an ended process has left of them, if any."""
+    """This process's folder for unpacking these archives, with what an ended process has left of them, if any."""
     key = "\n".join(f"{path.name} {path.stat().st_size}" for path in archives)
     place = target / (_STAGING + hashlib.sha256(key.encode()).hexdigest()[:8])
     own = process_temporary(place)
@@ -127,12 +119,18 @@ def _unpack_one(path: Path, staging: Path, skip: Sequence[str], only: Sequence[s
     found: set[str] = set()
     links: list[tuple[str, str, Path]] = []
     written: dict[str, Path] = {}
-    with _refusing(path):
-        for entry in _entries(path, silent):
+    size = path.stat().st_size
+    with _refusing(path), path.open("rb") as file, byte_bar(size, 0, f"unpacking {path.name}", silent) as progress:
+        for entry in (_zip_entries if _is_zip(path) else _tar_entries)(path, file, progress):
             parts = _safe(entry.name, path)
-            place = _place(parts, path)
-            if entry.link:
+            if entry.kind == "folder":
+                continue
+            if entry.kind == "other":
+                problem = f"entry {entry.name!r} is neither a file nor a folder"
+                raise DataError(f"{path}: {problem}; the archive is not to be trusted")
+            if entry.kind == "link":
                 _safe(entry.link, path, entry.name)
+            place = _place(parts, path)
             if place is None:
                 continue
             category, rest = place
@@ -141,7 +139,7 @@ def _unpack_one(path: Path, staging: Path, skip: Sequence[str], only: Sequence[s
                 continue
             output = staging / category / rest
             written["/".join(parts)] = output
-            if entry.link:
+            if entry.kind == "link":
                 links.append((entry.name, entry.link, output))
             else:
                 _write(entry, output)
@@ -160,21 +158,21 @@ def _unpack_one(path: Path, staging: Path, skip: Sequence[str], only: Sequence[s
 
 @contextmanager
 def _refusing(path: Path) -> Iterator[None]:
-    """What goes wrong while an archive is read becomes one DataError."""
+    """Turns whatever goes wrong while an archive is read into one DataError."""
     try:
         yield
     except DataError:
         raise
-    except RuntimeError as error:  # zipfile's word for an archive with a password
+    except RuntimeError as error:  # what zipfile raises for an archive with a password
         raise DataError(f"{path}: cannot be unpacked ({error}); unpack it by hand and use --source") from error
     except _BROKEN as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # the disk's trouble, not the archive's
+            raise  # trouble with the disk, not with the archive
         raise DataError(f"{path}: damaged or not complete ({error}); download or copy it again") from error
 
 
 def _safe(name: str, path: Path, link: str = "") -> list[str]:
-    """An entry's path in parts. Raises DataError where it is absolute, climbs, or is not a path everywhere."""
+    """An entry's path in parts. Raises DataError where it is absolute, climbs, or is unsafe on some system."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     bad = name.startswith("/") or ".." in parts or "\\" in name or "\0" in name or ":" in "".join(parts[:1])
     if bad:
@@ -185,7 +183,7 @@ def _safe(name: str, path: Path, link: str = "") -> list[str]:
 
 def _place(parts: list[str], path: Path) -> tuple[str, Path] | None:
     """(category, path in it) of an entry; None for what belongs to no category, such as a readme."""
-    if "__MACOSX" in parts or parts[-1:] == [] or parts[-1].startswith("."):
+    if not parts or "__MACOSX" in parts or parts[-1].startswith("."):
         return None
     split = next((k for k, part in enumerate(parts[:-1]) if part in _TOP), None)
     if split is None:
@@ -199,107 +197,61 @@ def _place(parts: list[str], path: Path) -> tuple[str, Path] | None:
 
 
 def _write(entry: _Entry, output: Path) -> None:
-    try:
-        status = output.stat()
-        if status.st_size == entry.size and status.st_mtime == entry.time:
-            return  # from an interrupted call
-    except FileNotFoundError:
-        output.parent.mkdir(parents=True, exist_ok=True)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if output.exists() and (output.stat().st_size, output.stat().st_mtime) == (entry.size, entry.time):
+        return  # from an interrupted call
     with entry.open() as source, output.open("wb") as file:
-        shutil.copyfileobj(source, file, _COPY)
+        shutil.copyfileobj(source, file)
     if output.stat().st_size != entry.size:
         raise EOFError(f"{entry.name} is cut off")
     os.utime(output, (entry.time, entry.time))  # last: marks the file as whole
 
 
-def _entries(path: Path, silent: bool) -> Iterator[_Entry]:
-    """The files and links of an archive in its order, with a progress bar in bytes read."""
-    with path.open("rb") as file, byte_bar(path.stat().st_size, 0, f"unpacking {path.name}", silent) as progress:
-        yield from (_zip_entries if _is_zip(path) else _tar_entries)(path, file, progress)
-
-
-def _zip_entries(path: Path, file: IO[bytes], progress) -> Iterator[_Entry]:
+def _zip_entries(path: Path, file: IO[bytes], progress: tqdm) -> Iterator[_Entry]:
     with zipfile.ZipFile(file) as archive:
         for item in archive.infolist():
-            kind = item.external_attr >> 28  # the file type of Unix, 0 where it was packed elsewhere
             if item.is_dir():
-                _safe(item.filename, path)
-                continue
-            if kind not in (0, 0o10):
-                raise _no_file(path, item.filename)
-            year, month, day, *clock = item.date_time
-            time = timegm((year, max(month, 1), max(day, 1), *clock))
-            yield _Entry(item.filename, item.file_size, float(time), partial(archive.open, item))
-            progress.update(item.compress_size)
-
-
-def _tar_entries(path: Path, file: IO[bytes], progress) -> Iterator[_Entry]:
-    with _decompressed(path, _Counted(file, progress)) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
-        for item in archive:
-            if item.isdir():
-                _safe(item.name, path)
-            elif item.isreg():
-                time = min(max(item.mtime, 0), 2**32) if math.isfinite(item.mtime) else 0
-                yield _Entry(item.name, item.size, float(int(time)), partial(archive.extractfile, item))
-            elif item.islnk():
-                yield _Entry(item.name, 0, 0.0, None, item.linkname)
-            elif item.issym():
-                yield _Entry(item.name, 0, 0.0, None, _resolved(item.name, item.linkname))
+                yield _Entry(item.filename, "folder")
+            elif item.external_attr >> 28 not in (0, 0o10):  # Unix file type: 0 where packed on another system
+                yield _Entry(item.filename, "other")
             else:
-                raise _no_file(path, item.name)
-        while stream.read(_COPY):  # to the end, where a compressed file's checksum is
-            pass
+                year, month, day, *clock = item.date_time
+                time = timegm((year, max(month, 1), max(day, 1), *clock))
+                yield _Entry(item.filename, "file", item.file_size, float(time), partial(archive.open, item))
+                progress.update(item.compress_size)
 
 
-def _decompressed(path: Path, file: _Counted) -> IO[bytes]:
-    """The tar inside a file. These readers, other than tarfile's own, notice a file that is cut off."""
+def _tar_entries(path: Path, file: IO[bytes], progress: tqdm) -> Iterator[_Entry]:
+    stream = _decompressed(path, CallbackIOWrapper(progress.update, file))
+    with tarfile.open(fileobj=stream, mode="r|") as archive:
+        for item in archive:
+            if item.isreg():
+                time = min(max(item.mtime, 0), 2**32) if math.isfinite(item.mtime) else 0
+                yield _Entry(item.name, "file", item.size, float(int(time)), partial(archive.extractfile, item))
+            elif item.islnk():
+                yield _Entry(item.name, "link", link=item.linkname)
+            elif item.issym():  # from the archive's root, as hard links; one that climbs above it keeps its dots
+                link = os.path.normpath(PurePosixPath(item.name).parent / item.linkname)
+                yield _Entry(item.name, "link", link=link)
+            else:
+                yield _Entry(item.name, "folder" if item.isdir() else "other")
+    while stream.read(1 << 20):  # to the end, where a compressed file's checksum is
+        pass
+
+
+def _decompressed(path: Path, file: IO[bytes]) -> IO[bytes]:
+    """The tar inside a file. Unlike tarfile's own, these readers notice a file that is cut off."""
     with path.open("rb") as head:
         start = head.read(6)
-        if start.startswith(b"\x1f\x8b"):
-            return gzip.open(file)
-        if start.startswith(b"BZh"):
-            return bz2.open(file)
-        if start.startswith(b"\xfd7zXZ\0"):
-            return lzma.open(file)
-        head.seek(-512, 2)
+        for magic, reader in _DECOMPRESSORS.items():
+            if start.startswith(magic):
+                return reader(file)
+        head.seek(-512, os.SEEK_END)
         if any(head.read(512)):
             raise EOFError("its last block is not the end of a tar")
     return file
 
 
-def _no_file(path: Path, name: str) -> DataError:
-    return DataError(f"{path}: entry {name!r} is neither a file nor a folder; the archive is not to be trusted")
-
-
-def _resolved(name: str, link: str) -> str:
-    """A symbolic link's target from the archive's root; one that climbs above it keeps its dots."""
-    if link.startswith("/"):
-        return link
-    return os.path.normpath(PurePosixPath(name).parent / link)
-
-
 def _is_zip(path: Path) -> bool:
     with path.open("rb") as file:  # `is_zipfile` would also find a zip inside a tar
         return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
-
-
-class _Counted:
-    """A file that moves a progress bar as it is read."""
-
-    def __init__(self, file: IO[bytes], progress) -> None:
-        self._file = file
-        self._progress = progress
-
-    def read(self, size: int = -1) -> bytes:
-        content = self._file.read(size)
-        self._progress.update(len(content))
-        return content
-
-    def __enter__(self) -> _Counted:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """The file is closed by whoever opened it."""
-
-    def __getattr__(self, name: str):
-        return getattr(self._file, name)  # the decompressors ask for more than they use

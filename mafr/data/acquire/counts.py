@@ -1,11 +1,12 @@
-"""How many samples the published categories hold, and whether raw folders hold them all."""
+"""Published numbers of samples per category, and the check that raw folders hold them all."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from mafr.config import CATEGORIES
 from mafr.data import eyecandies, mvtec3d
@@ -14,8 +15,7 @@ from mafr.data.layout import subfolders
 from mafr.errors import DataError
 
 
-@dataclass(frozen=True)
-class Published:
+class Published(NamedTuple):
     """Samples of one category as published, and the size of its images in pixels."""
 
     train: int
@@ -46,37 +46,37 @@ PUBLISHED: dict[str, dict[str, Published]] = {
     },
     "eyecandies": {name: Published(1000, 100, 25, 25, 512, 512) for name in CATEGORIES["eyecandies"]},
 }
-_BYTES_A_PIXEL = 12 + 3  # an uncompressed float32 cloud, and at most three bytes of a png
+_PARTS = ("train", "validation", "test (good)", "test (anomalous)")  # the first fields of `Published`
+_BYTES_PER_PIXEL = 12 + 3  # an uncompressed float32 cloud, and at most three bytes of a png
 
 
 def unpacked_bytes(dataset: str, categories: Sequence[str]) -> int:
-    """About the bytes that published categories of MVTec 3D-AD need on disk, from the table; 0 for other ones."""
+    """About the bytes that published categories of MVTec 3D-AD need on disk, from the table; 0 for other data sets."""
     if dataset != "mvtec3d":
         return 0
     known = [PUBLISHED[dataset][name] for name in categories if name in PUBLISHED[dataset]]
-    return sum(p.samples * p.width * p.height * _BYTES_A_PIXEL for p in known)
+    return sum(p.samples * p.width * p.height * _BYTES_PER_PIXEL for p in known)
 
 
 def check_counts(
     dataset: str, raw: Path, categories: Sequence[str] | None = None, allow_incomplete: bool = False
 ) -> None:
-    """Compare raw folders with the published table; names that are not published are one's own, and not checked.
+    """Compare the raw folders `<raw>/<category>` (default: all) with the published table.
 
-    Args:
-        raw: holds `<category>/...`.
-        categories: default: all that are there.
-        allow_incomplete: say it once on stderr instead of raising.
-
-    Raises:
-        DataError: a published category has other numbers of samples.
+    Categories of other names are the user's own, and not checked. Raises DataError where a published category has
+    other numbers of samples, or, with `allow_incomplete`, says so once on stderr.
     """
     there = subfolders(raw)
     for category in there if categories is None else categories:
         if category not in PUBLISHED[dataset] or category not in there:
             continue
-        problem = _difference(dataset, raw / category)
-        if problem is None:
+        found = Counter(_parts(dataset, raw / category))
+        published = zip(_PARTS, PUBLISHED[dataset][category], strict=False)
+        wrong = [(part, count) for part, count in published if found[part] != count]
+        if not wrong:
             continue
+        part, count = wrong[0]
+        problem = f"{category}/{part} has {found[part]} samples, {count} published"
         if not allow_incomplete:
             raise DataError(
                 f"{problem}; the archive was not unpacked whole: delete {raw / category} and unpack it again, or use "
@@ -86,38 +86,13 @@ def check_counts(
         return
 
 
-def _difference(dataset: str, folder: Path) -> str | None:
-    expected = PUBLISHED[dataset][folder.name]
-    found = _count_mvtec3d(folder) if dataset == "mvtec3d" else _count_eyecandies(folder)
-    wanted = {
-        "train": expected.train,
-        "validation": expected.validation,
-        "test (good)": expected.good,
-        "test (anomalous)": expected.anomalous,
-    }
-    for part, count in wanted.items():
-        if found.get(part, 0) != count:
-            return f"{folder.name}/{part} has {found.get(part, 0)} samples, {count} published"
-    return None
-
-
-def _count_mvtec3d(folder: Path) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for sample in mvtec3d.scan(folder):
-        split, defect, _ = sample.key.split("/")
-        _add(counts, split, defect != "good")
-    return counts
-
-
-def _count_eyecandies(folder: Path) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for sample in eyecandies.scan(folder):
-        split = eyecandies.SPLIT_NAMES[sample.key.split("/")[0]]
-        mask = dict(sample.files).get("gt")
-        _add(counts, split, mask is not None and decode_mask(read_bytes(folder / mask), folder / mask).any())
-    return counts
-
-
-def _add(counts: dict[str, int], split: str, anomalous: bool) -> None:
-    name = split if split != "test" else "test (anomalous)" if anomalous else "test (good)"
-    counts[name] = counts.get(name, 0) + 1
+def _parts(dataset: str, folder: Path) -> Iterator[str]:
+    """The part of the published table that each sample of a category belongs to."""
+    for sample in (mvtec3d if dataset == "mvtec3d" else eyecandies).scan(folder):
+        split, *others = sample.key.split("/")
+        if dataset == "mvtec3d":
+            is_anomalous = others[0] != "good"
+        else:
+            split, mask = eyecandies.SPLIT_NAMES[split], dict(sample.files).get("gt")
+            is_anomalous = mask is not None and decode_mask(read_bytes(folder / mask), folder / mask).any()
+        yield split if split != "test" else "test (anomalous)" if is_anomalous else "test (good)"

@@ -1,4 +1,4 @@
-"""Raw folders from nothing: from local archives, or downloaded; then `preprocess` has what it needs."""
+"""Raw data folders from local archives or a download; then `preprocess` has what it needs."""
 
 from __future__ import annotations
 
@@ -7,67 +7,62 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from mafr.config import CATEGORIES, DATASET_TITLES
 from mafr.data.acquire.archive import is_archive, staged_size, unpack, unpacked_size
 from mafr.data.acquire.counts import unpacked_bytes
-from mafr.data.acquire.download import (
-    DRIVE,
-    EYECANDIES_IDS,
-    MVTEC3D_ADDRESSES,
-    MVTEC3D_ARCHIVE,
-    MVTEC3D_MD5,
-    PAGES,
-    Remote,
-    download,
-    locate,
-)
-from mafr.data.acquire.fetch import fetched
+from mafr.data.acquire.fetch import BrokenError, ChecksumError, FetchError, content_length, fetch, fetched, open_address
 from mafr.data.layout import subfolders, unknown_category
 from mafr.data.manifest import read_json
 from mafr.errors import DataError
 from mafr.parallel.progress import Workers
 from mafr.paths import write_json
 
+PAGES = {
+    "mvtec3d": "https://www.mvtec.com/company/research/datasets/mvtec-3d-ad",
+    "eyecandies": "https://eyecan-ai.github.io/eyecandies/",
+}
+MVTEC3D_ARCHIVE = "mvtec_3d_anomaly_detection.tar.xz"
+MVTEC3D_MD5 = "d8bb2800fbf3ac88e798da6ae10dc819"
+MVTEC3D_ADDRESSES = (  # newer, older
+    "https://www.mydrive.ch/shares/150646/25de33f1276dd418cd856f2f48a84cdb/download/428824485-1643299897/"
+    + MVTEC3D_ARCHIVE,
+    "https://www.mydrive.ch/shares/45920/dd1eb345346df066c63b5c95676b961b/download/428824485-1643285832/"
+    + MVTEC3D_ARCHIVE,
+)
+EYECANDIES_IDS = {
+    "CandyCane": "1OI0Jh5tUj98j3ihFXCXf7EW2qSpeaTSY",
+    "ChocolateCookie": "1PEvIXZOcxuDMBo4iuCsUVDN63jisg0QN",
+    "ChocolatePraline": "1dRlDAS31QJSwROgA6yFcXo85mL0EBh25",
+    "Confetto": "10GNPUIQTUheT-qd6EzO76fsUgAwsHfaq",
+    "GummyBear": "1OCAKXPmpNrD9s3oUcQ--mhRZTt4HGJ-W",
+    "HazelnutTruffle": "1PsKc4hXxsuIjqwyHh7ciPAeS-IxsPikm",
+    "LicoriceSandwich": "1dtU_l9gD1zoCN7fIYRksd_9KeyZklaHC",
+    "Lollipop": "1DbL91Zjm2I9-AfJewU3M354pW4vnuaNz",
+    "Marshmallow": "1pebIU3AegEFilqqoROaVzOZqkSgX-JTo",
+    "PeppermintCandy": "1tF_1fPJYaUVaf1AwjlEi-fsGWzgCx6UF",
+}
+DRIVE = "https://drive.usercontent.google.com/download?id={}&export=download&confirm=t"
 _KNOWN = ".archives.json"  # archives that were unpacked, with the categories that they hold
-_PACKED = 3  # a compressed tar of other data than the published: unpacked, at most so many times its size
-_PROCESSED = 0.4  # processed copies against unpacked files: clouds are packed, and most points are dropped
+_PACKED = 3  # a compressed tar of other data than the published is unpacked at most this many times its size
+_PROCESSED = 0.4  # size of processed copies relative to unpacked files: clouds are packed, most points are dropped
 
 
-def acquire(
-    dataset: str,
-    raw: Path,
-    downloads: Path,
-    *,
-    archives: Sequence[str | Path] | None = None,
-    url: str | None = None,
-    categories: Sequence[str] | None = None,
-    allow_incomplete: bool = False,
-    workers: Workers = 1,
-) -> None:
-    """Make `<raw>/<category>/...` from local archives, or by a download where there is none of it.
+class Remote(NamedTuple):
+    """A file on a server, with its size in bytes or None where the server does not say."""
 
-    See `unpack_archives` and `download_raw`, which this calls.
-
-    Args:
-        archives: files, or folders of them; None: what is missing is downloaded.
-        allow_incomplete: a download need not be the published archive.
-        workers: of which only local processes unpack.
-    """
-    if archives:
-        count = workers if isinstance(workers, int) or workers is None else 1
-        unpack_archives(dataset, [Path(path).expanduser() for path in archives], raw, categories, count)
-    else:
-        download_raw(dataset, raw, downloads, url, categories, whole=not allow_incomplete)
+    address: str
+    size: int | None
 
 
 def unpack_archives(
-    dataset: str, sources: Sequence[Path], raw: Path, categories: Sequence[str] | None = None, workers: int | None = 1
+    dataset: str, sources: Sequence[Path], raw: Path, categories: Sequence[str] | None = None, workers: Workers = 1
 ) -> None:
-    """Unpack local archives, or folders of them, into `<raw>/<category>`; at once where that was done before.
+    """Unpack local archives, or folders of them, into `<raw>/<category>`; those unpacked before are not read again.
 
-    Raises DataError for files that are no archives, damaged or dangerous ones, wanted categories that are not in
-    them, and too little free disk.
+    workers: of which only local processes unpack. Raises DataError for files that are no archives, damaged or
+    dangerous ones, missing categories, and too little free disk.
     """
     archives = [path for source in sources for path in _archives(source)]
     known = read_json(raw / _KNOWN, "delete it and use the same command again") or {}
@@ -82,7 +77,8 @@ def unpack_archives(
     if todo:
         size = sum(_size(dataset, path, categories) for path in todo)
         check_space(raw, DATASET_TITLES[dataset], 0, size, staged_size(todo, raw, categories))
-        for path, held in unpack(todo, raw, categories, workers).items():
+        local = workers if isinstance(workers, int | None) else 1
+        for path, held in unpack(todo, raw, categories, local).items():
             known[stamps[path]] = held
         write_json(raw / _KNOWN, known)
         there = subfolders(raw)
@@ -102,22 +98,19 @@ def download_raw(
     categories: Sequence[str] | None = None,
     whole: bool = True,
 ) -> None:
-    """Download and unpack the categories that `raw` misses.
+    """Download and unpack the categories (default: all published ones) that `raw` misses; interrupted calls continue.
 
-    Data that was put in place by hand stays as it is: without `url`, `categories` or a begun download, nothing is
-    downloaded to a `raw` that holds some; which published categories are missing is then said on stderr. What an
-    interrupted call has downloaded and unpacked is kept; a finished archive is removed once it is unpacked.
+    Data put in place by hand stays as it is: without `url`, `categories` or a begun download, nothing is downloaded
+    to a `raw` that holds some, and stderr names the published categories that are missing.
 
     Args:
         raw: gets `<category>/...`.
         downloads: for archives, until they are unpacked.
         url: instead of the known address; for Eyecandies with {category} in it.
-        categories: default: all published ones.
         whole: the archive must be the published one, by its checksum where that is known.
 
-    Raises:
-        DataError: a category is neither published nor there, no address answers with the archive, the disk is too
-            small, or the archive is damaged.
+    Raises DataError where a category is neither published nor there, no address answers with the archive, the disk is
+    too small, or the archive is damaged.
     """
     found, published = subfolders(raw), CATEGORIES[dataset]
     missing = [name for name in (published if categories is None else categories) if name not in found]
@@ -126,7 +119,7 @@ def download_raw(
     if not missing:
         return
     if found and categories is None and url is None and not downloads.is_dir():
-        if len(missing) < len(published):  # else it is data of one's own
+        if len(missing) < len(published):  # else it is the user's own data
             print(f"mafr: no {', '.join(missing)} in {raw}: not downloaded, as there is data already; --categories "
                   f"{','.join(missing)} downloads what is missing", file=sys.stderr)  # fmt: skip
         return
@@ -137,69 +130,87 @@ def download_raw(
     else:
         files = {f"{name}.tar": ([name], (_class_address(name, url),)) for name in missing}
     remotes = {name: locate(addresses, title, advice) for name, (_, addresses) in files.items()}
-    _check_download(dataset, raw, downloads, remotes, missing)
-    size = _gb(sum(remote.size or 0 for remote in remotes.values()))
+    sizes = {name: remote.size or 0 for name, remote in remotes.items()}
+    left = sum(max(size - fetched(downloads / name), 0) for name, size in sizes.items())
+    # A published class of Eyecandies is a plain tar: as large unpacked, and removed before the next one is downloaded.
+    unpacked, largest = unpacked_bytes(dataset, missing) or sum(sizes.values()), max(sizes.values())
+    staged = sum(staged_size([downloads / name], raw, missing) for name in sizes if (downloads / name).is_file())
+    check_space(downloads, title, largest if len(sizes) > 1 else left, unpacked, staged)
+    size = _gb(sum(sizes.values()))
     print(f"mafr: no {', '.join(missing)} in {raw}: downloading {title} ({size}; licence: see {page}); --archive or "
           "--source take what is on disk already", file=sys.stderr)  # fmt: skip
-    downloads.mkdir(parents=True, exist_ok=True)  # from here on the next call goes on with all that is missing
+    downloads.mkdir(parents=True, exist_ok=True)  # from here on the next call continues with all that is missing
+    md5 = MVTEC3D_MD5 if dataset == "mvtec3d" and whole else ""
     for name, remote in remotes.items():
-        md5 = MVTEC3D_MD5 if dataset == "mvtec3d" and whole else None
-        path = download(remote.address, downloads / name, name, advice, md5)
-        if not is_archive(path):
-            path.unlink()
-            raise DataError(f"{name}: {remote.address} gave a file that is neither a tar nor a zip archive; {advice}")
+        path, wanted = download(remote.address, downloads / name, name, advice, md5), files[name][0]
         try:
-            held = unpack([path], raw, files[name][0])[path]
-            if absent := [category for category in files[name][0] if category not in held]:
+            if not is_archive(path):
+                problem = f"{remote.address} gave a file that is neither a tar nor a zip archive"
+                raise DataError(f"{name}: {problem}; {advice}")
+            held = unpack([path], raw, wanted)[path]
+            if absent := [category for category in wanted if category not in held]:
                 raise DataError(f"{path}: the archive holds {', '.join(held)}, not {', '.join(absent)}; {advice}")
         except DataError:
             path.unlink(missing_ok=True)  # it would be no better the next time
             raise
         path.unlink(missing_ok=True)  # another process may have wanted it for other categories
-    with suppress(OSError):  # other calls' archives are still on their way
+    with suppress(OSError):  # not empty while other calls download
         downloads.rmdir()
+
+
+def locate(addresses: Sequence[str], what: str, advice: str) -> Remote:
+    """The first of several addresses that answers with a file. Raises DataError, with `advice`, if none does."""
+    reasons = []
+    for address in addresses:
+        try:
+            with open_address(address) as (answer, _):
+                return Remote(address, content_length(answer))
+        except FetchError as error:
+            reasons.append(error.short)
+    raise DataError(f"{what}: no address gives the file ({'; '.join(reasons)}); {advice}")
+
+
+def download(address: str, target: Path, what: str, advice: str, md5: str = "") -> Path:
+    """`fetch` for a data set: its errors become DataErrors that name `what` and end with `advice`."""
+    try:
+        return fetch(address, target, md5, "MD5", what)
+    except FetchError as error:
+        way = f", or {advice}" if isinstance(error, BrokenError) else f"; {advice}"
+        raise DataError(f"{what}: {error.short}{way}") from None
+    except ChecksumError as error:
+        raise DataError(
+            f"{what}: the MD5 of the downloaded file is {error.found}, {md5} is published: damaged on the way or not "
+            f"the published archive, and removed; run the same command again, or {advice}"
+        ) from None
 
 
 def check_space(folder: Path, what: str, archive: float, unpacked: float, staged: float = 0) -> None:
     """Raise DataError unless the disk of `folder` has room for an archive, its files and the processed copy.
 
-    staged: bytes of the unpacked files that are on the disk already.
+    All in bytes; `staged` of the unpacked files are on the disk already.
     """
     place = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(place).free
     left, processed = max(unpacked - staged, 0), _PROCESSED * unpacked
     needed = archive + left + processed
     if needed > free:
-        parts = f"{_gb(archive)} to download, {_gb(left)} unpacked, some {_gb(processed)} processed"
+        parts = f"{_gb(archive)} to download, {_gb(left)} unpacked, about {_gb(processed)} processed"
         raise DataError(
             f"{place}: {what} needs {_gb(needed)} of disk ({parts}), {_gb(free)} are free; make room, choose another "
             "folder by --data-root, or fewer by --categories"
         )
 
 
-def _check_download(
-    dataset: str, raw: Path, downloads: Path, remotes: dict[str, Remote], categories: Sequence[str]
-) -> None:
-    sizes = {name: remote.size or 0 for name, remote in remotes.items()}
-    left = sum(max(size - fetched(downloads / name), 0) for name, size in sizes.items())
-    # A published class of Eyecandies is a plain tar: as large unpacked, and the next one comes when it is gone.
-    unpacked = unpacked_bytes(dataset, categories) or sum(sizes.values())
-    whole = [downloads / name for name in sizes if (downloads / name).is_file()]
-    staged = sum(staged_size([path], raw, categories) for path in whole)
-    archive = max(sizes.values()) if len(sizes) > 1 else left
-    check_space(downloads, DATASET_TITLES[dataset], archive, unpacked, staged)
-
-
 def _class_address(category: str, url: str | None) -> str:
     if url is None:
         return DRIVE.format(EYECANDIES_IDS[category])
     if "{category}" not in url:
-        raise DataError(f"--url {url}: Eyecandies is an archive a class; put {{category}} where its name belongs")
+        raise DataError(f"--url {url}: Eyecandies has one archive per class; put {{category}} where its name belongs")
     return url.replace("{category}", category)
 
 
 def _archives(source: Path) -> list[Path]:
-    """The archives that a path names: itself, or those in the folder."""
+    """A path's archives: itself, or those in the folder."""
     if not source.exists():
         raise DataError(f"{source}: no such file or folder; name an archive, or a folder of archives")
     if not source.is_dir():
@@ -212,11 +223,8 @@ def _archives(source: Path) -> list[Path]:
 
 
 def _size(dataset: str, path: Path, categories: Sequence[str] | None) -> int:
-    """Bytes that an archive needs unpacked: what it says, else what the table or its own size suggests."""
-    if not is_archive(path):
-        raise DataError(f"{path}: neither a tar nor a zip archive; download it again")
-    known = unpacked_size(path)
-    if known is not None:
+    """Bytes of an archive's files: as it says, else estimated from the published table and its own size."""
+    if (known := unpacked_size(path)) is not None:
         return known
     published = unpacked_bytes(dataset, categories or CATEGORIES[dataset]) or _PACKED * path.stat().st_size
     return min(published, _PACKED * path.stat().st_size)

@@ -1,23 +1,22 @@
-"""The weight files of the paper's backbones: where they are looked for, and how they are had and read."""
+"""Weight files: lookup, download, checksum, safe reading."""
 
 from __future__ import annotations
 
 import pickle
 import re
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import huggingface_hub
+import requests
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from mafr.config import Config
-from mafr.data.acquire.fetch import fetch, file_sha256
+from mafr.data.acquire.fetch import fetch, file_sha256, root_cause
 from mafr.errors import MafrError, WeightsError
 from mafr.paths import Paths
 
@@ -27,8 +26,8 @@ class WeightFile:
     """One downloaded file.
 
     Attributes:
-        title, use: its name and what it is for, in words.
-        names: what it may be called in the weights folder; downloads get the first.
+        title, use: its name and purpose, in words.
+        names: its possible names in the weights folder; downloads get the first.
         address: where it is published. other: address of the same weights under the last of `names`, or "".
         sha256: of the file (hex), or "" where none is published. hub: the Hugging Face repository, or "".
     """
@@ -43,6 +42,7 @@ class WeightFile:
 
 
 HUB_FILE = "model.safetensors"
+_TIMM_RELEASE = "https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-weights"
 DINO = WeightFile(
     "DINO ViT-B/8",
     "image features",
@@ -58,39 +58,31 @@ POINTMAE = WeightFile(
     "https://github.com/Pang-Yatian/Point-MAE/releases/download/main/pretrain.pth",
     sha256="27ded932bb0a2625d5a8eb006df199b2578598c774aee6d86b985300b6a5fd20",
 )
-
 WIDE_RESNET = WeightFile(
     "WideResNet-50-2",
     "image features of BTF",
     ("wide_resnet50_2.safetensors", "wide_resnet50_racm-8234f177.pth"),
-    "https://huggingface.co/timm/wide_resnet50_2.racm_in1k/resolve/main/model.safetensors",
+    f"https://huggingface.co/timm/wide_resnet50_2.racm_in1k/resolve/main/{HUB_FILE}",
     hub="timm/wide_resnet50_2.racm_in1k",
-    other="https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-weights/"
-    "wide_resnet50_racm-8234f177.pth",
+    other=f"{_TIMM_RELEASE}/wide_resnet50_racm-8234f177.pth",
 )
 # The weights of efficientnet_pytorch's `efficientnet-b5` are those trained with AutoAugment; timm's "aa" are the same.
 EFFICIENTNET_B5 = WeightFile(
     "EfficientNet-B5",
     "image features of AST",
     ("efficientnet_b5.safetensors", "tf_efficientnet_b5_aa-99018a74.pth"),
-    "https://huggingface.co/timm/tf_efficientnet_b5.aa_in1k/resolve/main/model.safetensors",
+    f"https://huggingface.co/timm/tf_efficientnet_b5.aa_in1k/resolve/main/{HUB_FILE}",
     hub="timm/tf_efficientnet_b5.aa_in1k",
-    other="https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-weights/"
-    "tf_efficientnet_b5_aa-99018a74.pth",
+    other=f"{_TIMM_RELEASE}/tf_efficientnet_b5_aa-99018a74.pth",
 )
 
 
 def needed_files(config: Config) -> tuple[WeightFile, ...]:
-    """The files that a configuration's backbones need beside what is installed with the package."""
+    """The files that a configuration's backbones need beside those installed with the package."""
     if config.random_weights:
         return ()
     named = {DINO: config.rgb_backbone == "dino_vitb8", POINTMAE: config.point_backbone == "pointmae"}
     return tuple(file for file, wanted in named.items() if wanted)
-
-
-def weights_folder(config: Config, folder: Path | None = None) -> Path:
-    """`folder`, or where the profile keeps its weights."""
-    return Paths.resolve(config.profile).weights if folder is None else Path(folder)
 
 
 def find_file(file: WeightFile, folder: Path) -> Path | None:
@@ -104,7 +96,7 @@ def find_file(file: WeightFile, folder: Path) -> Path | None:
 
 def expected_sha256(file: WeightFile, path: Path) -> str:
     """The SHA-256 that a file found at `path` must have, or "" where none is known."""
-    blob = path.resolve().name  # the hub's cache calls its files by their SHA-256
+    blob = path.resolve().name  # the hub's cache names its files by their SHA-256
     return file.sha256 or (blob if re.fullmatch(r"[0-9a-f]{64}", blob) else "")
 
 
@@ -121,24 +113,20 @@ def check_file(file: WeightFile, path: Path) -> str:
 def provide_files(
     config: Config, folder: Path | None = None, wanted: Sequence[WeightFile] | None = None
 ) -> dict[WeightFile, Path]:
-    """Find the files that a configuration needs, or those `wanted` of them, and download what is missing.
+    """Find the files that a configuration needs, or those `wanted`, and download what is missing.
 
-    folder: the weights folder; default: the profile's. Nothing else stands in for a file: raises one WeightsError
-    that names every missing file of the configuration, its address and its place.
+    folder: the weights folder; default: the profile's. Raises one WeightsError that names every missing file of the
+    configuration, its address and its place.
     """
-    folder = weights_folder(config, folder)
+    folder = Paths.resolve(config.profile).weights if folder is None else Path(folder)
     needed = needed_files(config)
     asked = needed if wanted is None else tuple(wanted)
     found, reasons = {}, {}
     for file in asked:
-        path = find_file(file, folder)
-        if path is None:
-            try:
-                path = _download(file, folder)
-            except (MafrError, OSError) as error:
-                reasons[file] = _first_line(error)
-                continue
-        found[file] = path
+        try:
+            found[file] = find_file(file, folder) or _download(file, folder)
+        except (MafrError, OSError) as error:
+            reasons[file] = _first_line(error)
     if reasons:
         named = needed if set(asked) <= set(needed) else asked  # a compared method's backbone stands for itself
         missing = [f for f in named if f in reasons or (f not in found and find_file(f, folder) is None)]
@@ -147,7 +135,7 @@ def provide_files(
 
 
 def missing_text(missing: Sequence[WeightFile], folder: Path, reasons: dict[WeightFile, str] | None = None) -> str:
-    """Which files to bring, from where, and where to put them."""
+    """The files to bring, from where, and where to put them."""
     count = "1 weight file is" if len(missing) == 1 else f"{len(missing)} weight files are"
     head = f"{count} missing" + (" and could not be downloaded" if reasons else "")
     lines = [f"{head}; bring from a machine with network, and run again:"]
@@ -165,7 +153,7 @@ def missing_text(missing: Sequence[WeightFile], folder: Path, reasons: dict[Weig
 
 @contextmanager
 def reading(path: Path, title: str, advice: str = "download it again") -> Iterator[None]:
-    """Turn whatever reading the file of `title` weights raises into a WeightsError: the file, why, and `advice`."""
+    """Turn whatever reading `title` weights raises into a WeightsError with the file, the reason and `advice`."""
     try:
         yield
     except MafrError:
@@ -177,9 +165,9 @@ def reading(path: Path, title: str, advice: str = "download it again") -> Iterat
 
 
 def read_checkpoint(path: Path, title: str, advice: str = "download it again") -> object:
-    """What a torch checkpoint or a .safetensors file holds, on the CPU. Nothing that could run code is read.
+    """The content of a torch checkpoint or a .safetensors file, on the CPU; nothing that could run code is read.
 
-    title: what the weights are of. advice: what to do about a damaged file. Raises WeightsError.
+    title: the model's name. advice: what to do about a damaged file. Raises WeightsError.
     """
     with reading(path, title, advice):
         if path.suffix == ".safetensors":
@@ -207,7 +195,7 @@ def _reason(error: Exception) -> str:
 
 def _download(file: WeightFile, folder: Path) -> Path:
     if not file.hub:
-        return fetch(file.address, folder / file.names[0], file.sha256 or None)
+        return fetch(file.address, folder / file.names[0], file.sha256)
     reach(huggingface_hub.hf_hub_url(file.hub, HUB_FILE))
     try:
         return Path(huggingface_hub.hf_hub_download(file.hub, HUB_FILE))
@@ -218,12 +206,11 @@ def _download(file: WeightFile, folder: Path) -> Path:
 def reach(url: str) -> None:
     """Raise OSError where no connection is possible: the hub's client would try for half a minute first."""
     try:
-        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=15).close()
-    except urllib.error.HTTPError:
-        return  # an answer, whatever it says: the client knows more about it
-    except urllib.error.URLError as error:
-        if isinstance(error.reason, OSError) and error.reason.__class__.__module__ != "ssl":
-            raise OSError(f"{url}: {error.reason}") from error
+        requests.head(url, timeout=15)
+    except requests.exceptions.SSLError:
+        return  # the client may trust other certificates
+    except requests.RequestException as error:
+        raise OSError(f"{url}: {root_cause(error)}") from error
 
 
 def _first_line(error: BaseException) -> str:

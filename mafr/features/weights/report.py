@@ -1,4 +1,4 @@
-"""What `mafr weights` shows: every weight file of a configuration, where it is and whether it is the right one."""
+"""Report of `mafr weights`: every weight file of a configuration, its place and whether it is the right one."""
 
 from __future__ import annotations
 
@@ -11,22 +11,15 @@ from mafr.config import UNTRAINED, Config
 from mafr.data.acquire.fetch import file_sha256
 from mafr.features.encoders import SMALL_WEIGHTS
 from mafr.features.rgb import LITE0_SHA256, lite0_file
-from mafr.features.weights.files import (
-    WeightFile,
-    expected_sha256,
-    find_file,
-    missing_text,
-    needed_files,
-    weights_folder,
-)
+from mafr.features.weights.files import WeightFile, expected_sha256, find_file, missing_text, needed_files
 
 
 @dataclass(frozen=True)
 class Status:
-    """One weight file as it was found.
+    """One weight file as found.
 
-    looked: where it was looked for. path: None where it is missing. sha256: the file's own; expected: the known one,
-    or "" where none is.
+    looked: the places searched. path: None where it is missing. sha256: of the file, "" where it is missing.
+    expected: the known SHA-256, or "".
     """
 
     title: str
@@ -42,7 +35,7 @@ class Status:
         return self.path is not None and self.expected in ("", self.sha256)
 
     def text(self) -> str:
-        """Some lines for people."""
+        """A description of two or three lines."""
         lines = [f"{self.title}: {self.use}"]
         if self.path is None:
             return "\n".join([*lines, "  MISSING; looked for " + ", ".join(self.looked)])
@@ -53,30 +46,30 @@ class Status:
         return "\n".join([*lines, f"  SHA-256 {self.sha256}, {known}"])
 
 
-def weight_status(config: Config, folder: Path | None, others: Sequence[WeightFile]) -> list[Status]:
-    """The weight files of a configuration, image features first; those that come with the package too; last `others`,
-    which compared methods need."""
+def weight_status(config: Config, folder: Path, others: Sequence[WeightFile]) -> list[Status]:
+    """The files of a configuration, image features first, packaged ones included; then `others`, of compared methods.
+
+    folder: the weights folder.
+    """
     if config.random_weights:
         return []
-    folder = weights_folder(config, folder)
+    record = SMALL_WEIGHTS.with_suffix(".json")
+    small = json.loads(record.read_text(encoding="utf-8"))["sha256"] if record.is_file() else ""
+    packaged = {
+        "image features": ("EfficientNet-Lite0", "image features, from its package", lite0_file(), LITE0_SHA256),
+        "point features": ("small Point-MAE", "point features, shipped with mafr", SMALL_WEIGHTS, small),
+    }
     needed = {file.use: file for file in needed_files(config)}
-    image = needed.get("image features")
-    points = needed.get("point features")
-    return [
-        _downloaded(image, folder) if image else _lite0(),
-        _downloaded(points, folder) if points else _small_pointmae(),
-        *(_downloaded(file, folder) for file in others),
-    ]
+    own = [_downloaded(needed[use], folder) if use in needed else _packaged(*given) for use, given in packaged.items()]
+    return own + [_downloaded(file, folder) for file in others]
 
 
-def weights_report(config: Config, folder: Path | None, others: Sequence[WeightFile]) -> str:
-    """`weight_status` in words, with what to do about files that are missing."""
+def weights_report(config: Config, folder: Path, others: Sequence[WeightFile]) -> str:
+    """`weight_status` in words, with advice about missing files."""
     if config.random_weights:
         return f"no weight files: {UNTRAINED}"
-    folder = weights_folder(config, folder)
     parts = [status.text() for status in weight_status(config, folder, others)]
-    wanted = (*needed_files(config), *others)
-    missing = [file for file in wanted if find_file(file, folder) is None]
+    missing = [file for file in (*needed_files(config), *others) if find_file(file, folder) is None]
     if missing:
         parts.append(
             f"`mafr weights --profile {config.profile} --fetch` downloads what is missing, and so does feature "
@@ -94,16 +87,7 @@ def _downloaded(file: WeightFile, folder: Path) -> Status:
     return Status(file.title, file.use, tuple(looked), path, found, expected)
 
 
-def _lite0() -> Status:
-    path = lite0_file()
-    found = path if path.is_file() else None
-    digest = file_sha256(path) if found else ""
-    return Status("EfficientNet-Lite0", "image features, from its package", (str(path),), found, digest, LITE0_SHA256)
-
-
-def _small_pointmae() -> Status:
-    path, record = SMALL_WEIGHTS, SMALL_WEIGHTS.with_suffix(".json")
-    found = path if path.is_file() else None
-    digest = file_sha256(path) if found else ""
-    expected = json.loads(record.read_text(encoding="utf-8"))["sha256"] if record.is_file() else ""
-    return Status("small Point-MAE", "point features, shipped with mafr", (str(path),), found, digest, expected)
+def _packaged(title: str, use: str, path: Path, expected: str) -> Status:
+    if not path.is_file():
+        return Status(title, use, (str(path),), None, "", expected)
+    return Status(title, use, (str(path),), path, file_sha256(path), expected)
