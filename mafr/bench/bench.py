@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import multiprocessing
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from multiprocessing.connection import Connection
@@ -61,7 +62,8 @@ def bench(
     config = replace(config, random_weights=True)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        machine = _ask_once("machine", config, Path(folder))
+        with _process("machine", bench_work.Case(config, 1.0, Path(folder))) as (_, machine):
+            pass
         for variant in variants:
             for share in valid:
                 case = bench_work.Case(config.with_variant(variant), share, Path(folder) / f"{variant}-{share}.pt")
@@ -70,26 +72,26 @@ def bench(
 
 
 def _case(case: bench_work.Case, stages: Sequence[str], repeats: int, machine: dict) -> list[Row]:
-    context = multiprocessing.get_context("spawn")
     kinds = dict.fromkeys(["sample", *(STAGES[stage][0] for stage in stages), "plain"])  # "sample" makes the tokens
-    lines: dict[str, Connection] = {}
-    processes = []
-    try:
-        for kind in kinds:
-            here, there = context.Pipe()
-            process = context.Process(target=bench_work.serve, args=(kind, case, there), daemon=True)
-            process.start()
-            there.close()
-            processes.append(process)
-            lines[kind] = here
-            _receive(here)  # ready: its libraries, weights and inputs are loaded
+    with ExitStack() as processes:
+        lines = {kind: processes.enter_context(_process(kind, case))[0] for kind in kinds}
         return _take_turns(case, stages, repeats, lines, machine)
+
+
+@contextmanager
+def _process(kind: str, case: bench_work.Case) -> Iterator[tuple[Connection, object]]:
+    """A process of `mafr.bench.work.serve`: the line to it, and its first answer."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=bench_work.serve, args=(kind, case, there), daemon=True)
+    process.start()
+    there.close()
+    try:
+        yield here, _receive(here)
     finally:
-        for line in lines.values():
-            line.close()
-        for process in processes:
-            process.terminate()
-            process.join()
+        here.close()
+        process.terminate()
+        process.join()
 
 
 def _take_turns(
@@ -122,17 +124,6 @@ def _take_turns(
             )
         )
     return rows
-
-
-def _ask_once(what: str, config: Config, folder: Path) -> dict:
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=bench_work.serve, args=(what, bench_work.Case(config, 1.0, folder), there))
-    process.start()
-    there.close()
-    answer = _receive(here)
-    process.join()
-    return answer
 
 
 def _ask(line: Connection, *question: str) -> object:

@@ -1,4 +1,4 @@
-"""bfloat16 products on processors without them: what they would compute, slowly, to measure what they change."""
+"""Emulated bfloat16 products for processors without them: slow, to measure what they change in the results."""
 
 from __future__ import annotations
 

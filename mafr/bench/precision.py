@@ -1,4 +1,4 @@
-"""What bfloat16 changes in the results: `mafr precision`, on the runs of Table I."""
+"""The effect of bfloat16 on the results: `mafr precision`, on the runs of Table I."""
 
 from __future__ import annotations
 

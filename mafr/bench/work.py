@@ -1,4 +1,4 @@
-"""What the processes of `mafr bench` do: one path each, one stage at a time."""
+"""The processes of `mafr bench`: one path each, one stage at a time."""
 
 from __future__ import annotations
 
