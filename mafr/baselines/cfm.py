@@ -14,18 +14,17 @@ authors' code (CVLAB-Unibo/crossmodal-feature-mapping), from which widths, loss,
   Point-MAE's those of blocks 2, 5 and 8. The code lists these taps for 8 blocks, and others for 12 and 4, without the
   versions' names; 8 is taken for the medium one. It reads features of its own, see `CFMMedium.feature_config`.
 
-Small profiles, by rule: hidden widths follow from the features' widths as above, batch and learning rate are the
-published ones. Epochs stand in the published ratio to MAFR's, 250 : 100; there are more of them where few samples
-would make fewer than `min_steps` steps, as for MAFR. CFM-M keeps two thirds of the blocks of any backbone, to the
-nearest block: 7 of the 11 of EfficientNet-Lite0 that reach stride 16, and 4 of the small Point-MAE's 6, tapped at 1, 3
-and 4.
+Small profiles, by rule: hidden widths follow from the features', batch and learning rate are the published ones. Epochs
+stand in the published ratio to MAFR's, 250 : 100, with more of them where few samples would make fewer than `min_steps`
+steps. CFM-M keeps two thirds of the blocks of any backbone, to the nearest block: 7 of the 11 of EfficientNet-Lite0
+that reach stride 16, and 4 of the small Point-MAE's 6, tapped at 1, 3 and 4.
 
-Departures. The authors' training scripts say 50 epochs, at batch 4 (MVTec 3D-AD) or 2 (Eyecandies). Their evaluation of
-MVTec 3D-AD loads checkpoints of 250 epochs at batch 4, that of Eyecandies of 50 epochs at batch 2: the former is used
-for both data sets, since no setting follows the data set; for Table II it is five times the published epochs. Their
-backbones never leave train mode; here they are in eval mode, as MAFR's. For pixel metrics they scale each map by its
-own mean, in another way for each metric; here the map is left as it is. A pixel is invalid where its 3D features are
-all zero, not where they sum to zero.
+Departures. The authors' training scripts say 50 epochs, at batch 4 (MVTec 3D-AD) or 2 (Eyecandies); their evaluation
+loads checkpoints of 250 epochs at batch 4 (MVTec 3D-AD) and of 50 at batch 2 (Eyecandies). The former is used for both
+data sets, since no setting follows the data set; for Table II it is five times the published epochs. Their backbones
+never leave train mode; here they are in eval mode, as MAFR's. For pixel metrics they scale each map by its own mean, in
+another way for each metric; here the map is left as it is. A pixel is invalid where its 3D features are all zero, not
+where they sum to zero.
 """
 
 from __future__ import annotations
@@ -76,11 +75,10 @@ class CFM(Method):
         self.maps, self.history = self.new_maps(), []
         optimiser = torch.optim.Adam(self.maps.parameters(), lr=config.cfm_learning_rate, fused=True)
         keep_freed_memory()
-        epochs = range(epochs_for(config, len(indices)))
-        chosen, size = list(indices), config.cfm_batch
-        opened = Scenes(lambda k: self.open(split, chosen[k]), len(chosen), self.place, split, size)
+        epochs, size = range(epochs_for(config, len(indices))), config.cfm_batch
+        opened = Scenes(lambda k: self.open(split, indices[k]), len(indices), self.place, split, size)
         with computing(config), opened as scenes:
-            for epoch in bar(epochs, what="training") if show else epochs:
+            for epoch in bar(epochs, what="training", show=show):
                 walk = scenes.walk(shuffled(config, epoch, len(scenes)), epoch)
                 losses = []
                 while batch := list(islice(walk, size)):
@@ -95,7 +93,7 @@ class CFM(Method):
     def step(self, batch: Sequence[Scene]) -> Tensor:
         """A batch's losses, (2,): 3D to 2D and 2D to 3D; their gradients are left in the weights."""
         pixels = sum(len(scene.canvas) for scene in batch)
-        # Small samples go together: what a call costs would be more than what it computes.
+        # Small samples go together: otherwise the calls would cost more than the computation.
         together = pixels <= ROWS[self.place.device.type]
         losses = torch.zeros(2, device=self.place.device)
         for scenes in [batch] if together else [[scene] for scene in batch]:
@@ -125,12 +123,11 @@ class CFM(Method):
         return self.maps.state_dict()
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        with torch.random.fork_rng(devices=[]):  # the values that are drawn are replaced at once
-            self.maps = self.new_maps()
+        self.maps = self.new_maps()
         self.maps.load_state_dict(state)
 
     def open(self, split: Split, k: int) -> Scene:
-        """A sample's tokens and the way from them to its valid pixels. Raises ConfigError for another backbone's."""
+        """A sample's tokens and their interpolation to its valid pixels. Raises ConfigError for another backbone's."""
         tokens = split.tokens([k])
         found, wanted = (tokens.rgb.shape[1], tokens.xyz.shape[2]), (self.features.rgb_dim, self.features.xyz_dim)
         if found != wanted:
@@ -143,7 +140,7 @@ class CFM(Method):
         return nn.ModuleDict({"to_rgb": Mapping(xyz, rgb), "to_xyz": Mapping(rgb, xyz)}).to(self.place.device)
 
     def _directions(self, scenes: Sequence[Scene]) -> list[tuple[Mapping, Modality, Modality]]:
-        """Both mappings with what they map and what they should meet: to 2D, then to 3D."""
+        """Both mappings with their inputs and targets: to 2D, then to 3D."""
         rgb = Modality.join([Modality(scene.rgb, scene.rgb_rows) for scene in scenes])
         xyz = Modality.join([Modality(scene.xyz, scene.xyz_rows) for scene in scenes])
         return [(self.maps["to_rgb"], xyz, rgb), (self.maps["to_xyz"], rgb, xyz)]

@@ -4,33 +4,33 @@ Wang et al., "Multimodal Industrial Anomaly Detection via Hybrid Fusion", CVPR 2
 code, github.com/nomewang/M3DM. Point features are interpolated to the image and pooled to a coarser grid (Sec. 3.1),
 image and point features fused by `parts.fusion_contrast` (Sec. 3.2). Each of the three has a bank, a greedy coreset of
 the training features (`parts.memory_bank`); a bank gives a map of distances to the nearest kept feature and a
-reweighted largest distance (Sec. 3.3). One linear one-class SVM joins the three image scores, another
-the three maps pixel by pixel; both are fitted on the training samples. The SVMs see no negative numbers, so their
-coefficients are none either: each fusion is a weighted sum.
+reweighted largest distance (Sec. 3.3). One linear one-class SVM joins the three image scores, another the three maps
+pixel by pixel; both are fitted on the training samples. Their inputs and so their coefficients are not negative: each
+fusion is a weighted sum.
 
 Where the text leaves room, the authors' code decides: features are divided by one number, the standard deviation of
 the image features (its author in issue 18: on purpose; the mean that is subtracted as well changes no distance);
 scores and maps enter the SVMs times 1 (points), 0.1 (image), 1 (fused); nu 0.5, at most 1,000 passes; each map is
 blurred with sigma 4 before its SVM sees it. The paper gives 750 steps of 16 samples for the fusion, AdamW with 0.003
 and 250 steps of warm-up, the number of steps with the best results; the code's default is ten epochs, and the command
-in its README sums the gradients of 16 batches for a step. Here every batch is a step, and the rate falls to zero by the
+in its README sums the gradients of 16 batches per step. Here every batch is a step, and the rate falls to zero by the
 last one.
 
-Reports. Training the fusion anew lowers results (issues 30 and 36 there), and the authors of CFM reproduced the
-numbers only without it (CVLAB-Unibo/crossmodal-feature-mapping, issue 10). The code that writes the features to
-train the fusion on repeats the image's patches in another order than the points' (`DoubleRGBPointFeatures`), so that
-most of its pairs are of different places; at test time places agree. Here pairs are of one place, as the text says.
+Reports. Training the fusion again lowers results (issues 30 and 36 there), and the authors of CFM reproduced the
+numbers only without it (CVLAB-Unibo/crossmodal-feature-mapping, issue 10). The code that writes the features to train
+the fusion on repeats the image's patches in another order than the points' (`DoubleRGBPointFeatures`), so that most of
+its pairs are of different places; at test time places agree. Here pairs are of one place, as the text says.
 
-Departures. The fusion is trained on each category's own good samples, not once on a data set's, since runs are
-independent of each other. The code takes 10 % of the point features into their bank and then, of the image and the
-fused features, 10 % of that bank's size; here each bank keeps 10 % of its own features. After that the code drops the
-point features that have a zero among their values and adds one zero feature, for cells without a point; here the bank
-stays as it was chosen. The code blurs maps of
-256 grey levels; here they stay floats, with zeros beyond the border. SVMs and projection follow from `Config.seed`.
-Small profiles: point and fused features lie on the stored grid (full: 56 x 56, the code's). Cells without a 3D point
-are left out of banks and maps (`m3dm_cells` "valid"; full: "all", nothing is masked, as in the code). The fusion
-trains for 160 steps, MAFR's `min_steps`, each of 16 patches a sample. The map SVM is fitted on one pixel a cell, the
-one whose point the cell holds (full: on all). Widths follow from the features' in the published ratio.
+Departures. The fusion is trained on each category's own good samples, not once per data set, since runs are
+independent. The code takes 10 % of the point features into their bank and then, of the image and the fused features,
+10 % of that bank's size; here each bank keeps 10 % of its own features. After that the code drops the point features
+that have a zero among their values and adds one zero feature, for cells without a point; here the bank is not changed.
+The code blurs maps of 256 grey levels; here they stay floats, with zeros beyond the border. SVMs and projection follow
+from `Config.seed`. Small profiles: point and fused features lie on the stored grid (full: 56 x 56, the code's). Cells
+without a 3D point are left out of banks and maps (`m3dm_cells` "valid"; full: "all", nothing is masked, as in the
+code). The fusion trains for 160 steps, MAFR's `min_steps`, each of 16 patches per sample. The map SVM is fitted on one
+pixel per cell, the one whose point the cell holds (full: on all). Widths follow from the features' in the published
+ratio.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from mafr.baselines.parts.fusion_contrast import FeatureFusion, train_fusion
 from mafr.baselines.parts.memory_bank import MemoryBank
@@ -55,26 +55,19 @@ from mafr.parallel.progress import bar
 from mafr.scoring import smooth, upsample
 
 BANKS = ("rgb", "xyz", "fused")
-COARSER = 4  # the point features' grid is so many times coarser than the image: 56 of 224
+COARSER = 4  # pixels of the image per cell of the point features' grid and direction: 56 cells of 224 pixels
 
 
 @dataclass(frozen=True)
 class Cells:
-    """The features of one sample that banks see.
+    """The features of one sample that banks see."""
 
-    Attributes:
-        rgb, xyz: (P2, C) and (P, D) float32, the image's tokens and the pooled point features.
-        beside: (P, C), image features at the places of xyz.
-        rgb_at, xyz_at: (h, w) and (n, n) bool, the cells that they are of, row by row.
-        solid: (P,) bool, where the point features are not zero.
-    """
-
-    rgb: Tensor
-    xyz: Tensor
-    beside: Tensor
-    rgb_at: Tensor
-    xyz_at: Tensor
-    solid: Tensor
+    rgb: Tensor  # (P2, C) float32, the image's tokens
+    xyz: Tensor  # (P, D) float32, the pooled point features
+    beside: Tensor  # (P, C), image features at the places of xyz
+    rgb_at: Tensor  # (h, w) bool, the cells of rgb, row by row
+    xyz_at: Tensor  # (n, n) bool, the cells of xyz
+    solid: Tensor  # (P,) bool, where the point features are not zero
 
     @classmethod
     def of(cls, tokens: Tokens, config: Config) -> Cells:
@@ -98,7 +91,7 @@ class Cells:
 
 
 def _averaged(maps: Tensor, side: int) -> Tensor:
-    """Maps brought to side x side: means of what a cell covers; finer cells repeat what covers them."""
+    """Maps at side x side: means over each cell; finer cells repeat the coarser one that covers them."""
     return maps if maps.shape[-2:] == (side, side) else F.adaptive_avg_pool2d(maps, side)
 
 
@@ -109,12 +102,9 @@ def _rows(features: Tensor, at: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class DecisionFusion:
-    """Decision layer fusion, Sec. 3.3: a linear one-class SVM on the three banks' scores.
+    """Decision layer fusion, Sec. 3.3: a linear one-class SVM on the three banks' scores."""
 
-    weights: (3,) float64, the SVM's coefficients times the factors that its inputs were multiplied by.
-    """
-
-    weights: Tensor
+    weights: Tensor  # (3,) float64, the SVM's coefficients times the factors that its inputs were multiplied by
 
     @classmethod
     def fit(cls, scores: Tensor, config: Config) -> DecisionFusion:
@@ -159,13 +149,12 @@ class M3DM(Method):
             for name in BANKS:
                 rows = torch.cat([self._features(one, name) for one in samples])
                 self.banks[name] = MemoryBank.build(rows, config)
-            scores, pixels = [], []
-            numbered = zip(samples, indices, strict=True)
-            for one, k in bar(numbered, total=len(samples), what="scoring good samples") if show else numbered:
+            scores, pixels, numbered = [], [], zip(samples, indices, strict=True)
+            for one, k in bar(numbered, len(samples), "scoring good samples", show):
                 mask = self._mask(split, k)
                 maps, score = self._bank_scores(one, mask)
                 scores.append(score)
-                pixels.append(one_pixel_a_cell(smooth(maps, "gaussian", config.m3dm_sigma), mask, config))
+                pixels.append(one_pixel_per_cell(smooth(maps, "gaussian", config.m3dm_sigma), mask, config))
         self.decide["image"] = DecisionFusion.fit(torch.stack(scores), config)
         self.decide["map"] = DecisionFusion.fit(torch.cat(pixels), config)
 
@@ -182,26 +171,23 @@ class M3DM(Method):
 
     def state(self) -> dict[str, Tensor]:
         """Weights of the fusion, kept features, and the SVMs' coefficients."""
-        parts = {f"fusion.{name}": tensor for name, tensor in self.fusion.state_dict().items()}
+        parts = nn.ModuleDict({"fusion": self.fusion}).state_dict() | {"scale": self.scale}
         for name, bank in self.banks.items():
             parts |= bank.state(f"bank.{name}")
-        parts |= {f"decide.{name}": decide.weights for name, decide in self.decide.items()}
-        return parts | {"scale": self.scale}
+        return parts | {f"decide.{name}": decide.weights for name, decide in self.decide.items()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """The inverse of `state`."""
         device = self.place.device
-        fusion = {name.removeprefix("fusion."): tensor for name, tensor in state.items() if name.startswith("fusion.")}
-        with torch.random.fork_rng(devices=[]):
-            self.fusion = FeatureFusion(self.config.rgb_dim, self.config.xyz_dim)
-        self.fusion.load_state_dict(fusion)
+        self.fusion = FeatureFusion(self.config.rgb_dim, self.config.xyz_dim)
+        weights = {name: tensor for name, tensor in state.items() if name.startswith("fusion.")}
+        nn.ModuleDict({"fusion": self.fusion}).load_state_dict(weights)
         self.fusion.to(device).eval()
         self.banks = {name: MemoryBank.restore(state, f"bank.{name}", device) for name in BANKS}
         self.decide = {name: DecisionFusion(state[f"decide.{name}"]) for name in ("image", "map")}
         self.scale = state["scale"]
 
     def _features(self, cells: Cells, name: str) -> Tensor:
-        """What a bank sees of a sample, (P, D), where banks lie."""
+        """The rows of a bank's kind that a sample has, (P, D), on the banks' device."""
         device = self.place.device
         if name == "fused":
             rows = self.fusion(cells.beside.to(device), cells.xyz.to(device))
@@ -215,7 +201,7 @@ class M3DM(Method):
         return valid if self.config.m3dm_cells == "valid" else torch.ones_like(valid)
 
     def _bank_scores(self, cells: Cells, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Of each bank the map of distances, masked, (3, 1, S, S), and the image score, (3,); on the CPU."""
+        """Masked maps of distances, (3, 1, S, S), and image scores, (3,), of the banks; on the CPU."""
         maps, scores = [], []
         for name in BANKS:
             rows, bank = self._features(cells, name), self.banks[name]
@@ -228,7 +214,7 @@ class M3DM(Method):
         return torch.cat(maps), torch.tensor(scores)
 
 
-def one_pixel_a_cell(maps: Tensor, mask: Tensor, config: Config) -> Tensor:
+def one_pixel_per_cell(maps: Tensor, mask: Tensor, config: Config) -> Tensor:
     """Maps (3, 1, S, S) and mask (1, 1, S, S) -> (N, 3), the pixels whose points the stored cells hold."""
     step = config.image_size // config.grid
     lattice = (..., slice(step // 2, None, step), slice(step // 2, None, step))

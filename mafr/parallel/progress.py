@@ -29,10 +29,10 @@ def default_workers(gpus: int = 0) -> int:
     return gpus or processors()
 
 
-def bar(items: Iterable, total: int | None = None, what: str = "") -> Iterator:
-    """A progress bar for the terminal or Jupyter; silent where nobody watches (not a terminal, TQDM_DISABLE)."""
-    silent = True if os.environ.get("TQDM_DISABLE") else None
-    return tqdm(items, total=total, desc=what, disable=silent, leave=True, dynamic_ncols=True)
+def bar(items: Iterable, total: int | None = None, what: str = "", show: bool = True) -> Iterator:
+    """A progress bar for the terminal or Jupyter; none on request, outside a terminal and with TQDM_DISABLE."""
+    silent = True if not show or os.environ.get("TQDM_DISABLE") else None
+    return tqdm(items, total=total, desc=what, disable=silent, dynamic_ncols=True)
 
 
 def byte_bar(total: int | None, done: int = 0, what: str = "", silent: bool = False) -> tqdm:

@@ -1,7 +1,7 @@
-"""CFM's mapping from one modality's features to the other's, on tokens: equal to the MLP on dense maps, and bounded.
+"""CFM's mapping from one modality's features to the other's, on tokens: equal to the MLP on dense maps.
 
-The first layer commutes with interpolation, so that it is applied to whichever are fewer, tokens or pixels; the rest
-goes over the pixels that count in parts. A loss's gradients are summed part by part.
+The first layer commutes with interpolation, so it is applied to whichever are fewer, tokens or pixels; the rest is
+computed on parts of the valid pixels, which bounds memory. A loss's gradients are summed part by part.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Mapping(nn.Module):
 
 @dataclass(frozen=True)
 class Modality:
-    """Tokens (T, C) and the way from them to P pixels."""
+    """Tokens (T, C) and their interpolation to P pixels."""
 
     tokens: Tensor
     rows: Rows
@@ -51,13 +51,13 @@ class Modality:
         return cls(torch.cat([part.tokens for part in parts]), Rows.stack([part.rows for part in parts]))
 
     def features(self, start: int, end: int) -> Tensor:
-        """Of some pixels: (p, C)."""
+        """The features of some pixels, (p, C)."""
         return self.rows.part(start, end).apply(self.tokens)
 
 
 def similarity(mapped: Tensor, wanted: Tensor) -> Tensor:
     """Cosine similarity of rows, (p, D) twice -> (p,)."""
-    # Lengths are divided by last: torch's own function makes unit vectors of both, which takes longer.
+    # The division by the lengths comes last: torch's own function makes unit vectors of both, which takes longer.
     lengths = mapped.norm(dim=1).clamp_min(COSINE_EPS) * wanted.norm(dim=1).clamp_min(COSINE_EPS)
     return (mapped * wanted).sum(dim=1) / lengths
 
@@ -74,16 +74,14 @@ def backward(mapping: Mapping, source: Modality, target: Modality, pixels: int) 
 
 def distances(mapping: Mapping, source: Modality, target: Modality) -> Tensor:
     """Euclidean distances of mapped and observed features, both brought to unit length: (P,)."""
-    found = []
-    for hidden, wanted in _parts(mapping, source, target):
-        found.append((F.normalize(mapping.rest(hidden)) - F.normalize(wanted)).norm(dim=1))
-    return torch.cat(found)
+    parts = _parts(mapping, source, target)
+    return torch.cat([(F.normalize(mapping.rest(h)) - F.normalize(wanted)).norm(dim=1) for h, wanted in parts])
 
 
 def _parts(mapping: Mapping, source: Modality, target: Modality) -> Iterator[tuple[Tensor, Tensor]]:
-    """Of some pixels at a time: the first layer's outcome (p, H) and the features to be met (p, D).
+    """Of some pixels at a time: the first layer's output (p, H) and the observed features (p, D).
 
-    Applied to the tokens, the first layer gets its gradient when the last part is done with.
+    Where the first layer is applied to the tokens, its gradient is computed after the last part.
     """
     pixels, step = len(source.rows), ROWS[source.tokens.device.type]
     early = len(source.tokens) < pixels

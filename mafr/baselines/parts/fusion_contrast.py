@@ -1,16 +1,17 @@
-"""M3DM's unsupervised feature fusion (UFF): two projections that patch-wise contrastive learning makes agree.
+"""M3DM's unsupervised feature fusion (UFF): two projections, trained to agree by patch-wise contrastive learning.
 
-Wang et al., "Multimodal Industrial Anomaly Detection via Hybrid Fusion", CVPR 2023, Sec. 3.2, and the authors' code
-(github.com/nomewang/M3DM, models/feature_fusion.py and fusion_pretrain.py). A modality's projection is a LayerNorm
-and a two-layer GELU network with four times the feature's width; for the loss alone, a fully connected layer brings
-both to one width. The features of one patch in the two modalities are a positive pair, all other patches of the batch
-the negatives. The fused feature is both projections, side by side.
+Wang et al., CVPR 2023 (see `mafr.baselines.m3dm`), Sec. 3.2, and the authors' code (models/feature_fusion.py and
+fusion_pretrain.py). A modality's projection is a LayerNorm and a two-layer GELU network with four times the feature's
+width; for the loss alone, a fully connected layer brings both to one width. The features of one patch in the two
+modalities are a positive pair, all other patches of the batch the negatives. The fused feature is both projections
+side by side.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -60,15 +61,12 @@ def info_nce(queries: Tensor, keys: Tensor, temperature: float = 1.0) -> Tensor:
     temperature as in the authors' code (after MoCo v3). The (P, P) matrix never exists whole if it is large.
     """
     queries, keys = F.normalize(queries, dim=1), F.normalize(keys, dim=1)
-    total = queries.new_zeros(())
-    for first in range(0, len(queries), ROWS):
-        part = queries[first : first + ROWS]
-        if len(queries) > ROWS:
-            total = total + checkpoint(
-                _cross_entropy, part, keys, first, temperature, use_reentrant=False, preserve_rng_state=False
-            )
-        else:
-            total = _cross_entropy(part, keys, first, temperature)
+    if len(queries) <= ROWS:
+        total = _cross_entropy(queries, keys, 0, temperature)
+    else:
+        recomputed = partial(checkpoint, _cross_entropy, use_reentrant=False, preserve_rng_state=False)
+        firsts = range(0, len(queries), ROWS)
+        total = sum(recomputed(queries[first : first + ROWS], keys, first, temperature) for first in firsts)
     return total * (2 * temperature / len(queries))
 
 
@@ -82,10 +80,9 @@ def train_fusion(
 ) -> tuple[FeatureFusion, list[dict[str, float]]]:
     """Train the fusion on the patches of good samples: (module in eval mode, the loss along the way).
 
-    rgb, xyz: a sample each, (P_k, C) and (P_k, D), row p of both at the same place. A step takes `m3dm_batch` samples
-    and of each `m3dm_patches` patches; AdamW, the learning rate rises linearly for a third of `m3dm_steps`
-    and falls to zero along half a cosine. Weights and draws follow from `config.seed`. Raises MafrError if the loss is
-    not finite.
+    rgb, xyz: for each sample (P_k, C) and (P_k, D), row p of both at the same place. A step takes `m3dm_batch` samples
+    and of each `m3dm_patches` patches. Weights and draws follow from `config.seed`. Raises MafrError if the loss is not
+    finite.
     """
     generator = torch.Generator().manual_seed(config.seed)
     with torch.random.fork_rng(devices=[]):
@@ -94,8 +91,7 @@ def train_fusion(
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.m3dm_rate, betas=BETAS, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate(step, config.m3dm_steps))
     every, recent, history = max(1, config.m3dm_steps // ENTRIES), [], []
-    steps = range(config.m3dm_steps)
-    for step in bar(steps, what="training the fusion") if show else steps:
+    for step in bar(range(1, config.m3dm_steps + 1), what="training the fusion", show=show):
         batch = _draw(rgb, xyz, config, generator)
         with torch.autocast(place.device.type, torch.bfloat16, enabled=place.half):
             loss = model.loss(*(send(part, place.device) for part in batch), config.m3dm_temperature)
@@ -104,17 +100,17 @@ def train_fusion(
         optimiser.step()
         schedule.step()
         recent.append(loss.detach())
-        if (step + 1) % every == 0 or step + 1 == config.m3dm_steps:
+        if step % every == 0 or step == config.m3dm_steps:
             mean = torch.stack(recent).mean().item()
             if not math.isfinite(mean):
-                raise MafrError(f"the contrastive loss became {mean} by step {step + 1}; lower m3dm_rate")
-            history.append({"step": step + 1, "contrast": mean})
+                raise MafrError(f"the contrastive loss became {mean} by step {step}; lower m3dm_rate")
+            history.append({"step": step, "contrast": mean})
             recent = []
     return model.eval(), history
 
 
 def rate(step: int, steps: int) -> float:
-    """The learning rate of a step, as a share of the highest one."""
+    """The learning rate of a step as a share of the highest: a linear rise, then half a cosine down to zero."""
     rise = WARM_UP * steps
     if step < rise:
         return (step + 1) / (math.floor(rise) + 1)
@@ -126,8 +122,5 @@ def _draw(
 ) -> tuple[Tensor, Tensor]:
     """Paired patches of a step, (P, C) and (P, D)."""
     chosen = torch.randperm(len(rgb), generator=generator)[: config.m3dm_batch].tolist()
-    parts = []
-    for k in chosen:
-        rows = torch.randperm(len(rgb[k]), generator=generator)[: config.m3dm_patches]
-        parts.append((rgb[k][rows], xyz[k][rows]))
-    return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+    rows = {k: torch.randperm(len(rgb[k]), generator=generator)[: config.m3dm_patches] for k in chosen}
+    return tuple(torch.cat([features[k][rows[k]] for k in chosen]) for features in (rgb, xyz))
