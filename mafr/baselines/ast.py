@@ -1,16 +1,15 @@
 """AST: Asymmetric Student-Teacher Networks for Industrial Anomaly Detection (Rudolph et al., WACV 2023).
 
-Input is one map: image features beside the depth map, of which 8 x 8 pixels are unshuffled into the 64 channels of a
-cell. The teacher, a normalising flow conditioned on the position (`parts.flow`), is trained to bring the good samples'
-map to a normal distribution; the student, a plain convolutional network that cannot be bijective, to imitate the
+The input is one map: image features beside the depth map, 8 x 8 pixels of which are unshuffled into the 64 channels of
+a cell. The teacher, a normalising flow conditioned on the position (`parts.flow`), is trained to bring the maps of good
+samples to a normal distribution; the student, a plain convolutional network that cannot be bijective, to imitate the
 teacher (Sec. 3). Both losses count the foreground only; there the mean squared distance of the two outputs is the
 anomaly map, its maximum the image score. Sizes, training and depth preparation as in the authors' public code
 (github.com/marco-rudolph/AST: config.py, model.py, utils.py, preprocessing.py). `ast_mode` "rgb" and "depth" are the
 paper's ablations; without depth all cells count, and the image score is the map's mean (published for RGB alone).
 
-Full profile: EfficientNet-B5's layer 36 on 768 x 768 pixels, 24 x 24 cells of 304 channels; 4 coupling blocks with 64
-hidden channels, kernels 3, 3, 3, 5 and clamp 1.9; a student of 4 residual blocks with 1,024; Adam, 2e-4, weight decay
-1e-5, 72 epochs of batches of 8. Few-shot runs: the same settings, with batches of at most the shots.
+Full profile: the published settings; EfficientNet-B5's layer 36 on 768 x 768 pixels has 24 x 24 cells of 304 channels.
+Few-shot runs: the same settings, with batches of at most the shots.
 
 Small profiles, one rule per size, chosen by the seconds that a run may take and by nothing else:
 - image features: the shared backbone's tokens, averaged to the stride of its deepest stage, 16 pixels (demo 14 x 14
@@ -22,8 +21,8 @@ Small profiles, one rule per size, chosen by the seconds that a run may take and
   times the steps is as published, 2e-4 · 72 · 266 / 8 -> 3e-3 · 160.
 
 Departures, beside those:
-- samples come at `image_size` (224) with the table plane removed, so the image is enlarged to 768 pixels from there,
-  and the foreground is where there is a point; the authors take the raw scans and find the foreground by a background
+- samples come at `image_size` (224) with the table plane removed: the image is enlarged to 768 pixels from there, and
+  the foreground is where there is a point; the authors take the raw scans and find the foreground by a background
   interpolated from the corners. As theirs, it is dilated by one cell, missing points within it are filled from their
   neighbours in three passes, the mean depth is subtracted and stands for the background, in centimetres;
 - EfficientNet-B5 is timm's (same weights), which pads for 768 pixels; the authors' library pads as for 456;
@@ -120,7 +119,7 @@ def depth_map(sample: Sample, side: int, reach: int, view: View = CAMERA) -> tup
 
 
 class AST(Method):
-    """Asymmetric student-teacher networks, see the module's text."""
+    """Asymmetric student-teacher networks."""
 
     name = "ast"
 
@@ -141,8 +140,6 @@ class AST(Method):
         image = B5_DIM if is_own else config.rgb_dim
         self.channels = self.uses_image * image + self.uses_depth * config.ast_depth_pixels**2
         self.positions = positional_encoding(config.ast_positions, self.side, self.side).to(self.place.device)
-        self.teacher: Flow | None = None
-        self.student: nn.Sequential | None = None
         self.view = CAMERA  # of the depth map
 
     @cached_property

@@ -8,12 +8,10 @@ score is PatchCore's reweighted maximum. The published method scores the whole i
 modalities are black or zero.
 
 Departures. The blur is a Gaussian with the map's edge continued (the authors': Pillow's approximation on 8 bits).
-Images are blackened off the part after they are resized, not before. Small profiles: the colour features are the shared
-backbone's tokens (`btf_backbone` "shared"), set to zero where a token's pixels have no 3D point, which stands for the
-blackening; FPFH is computed at every `btf_step`-th pixel, see `mafr.baselines.parts.fpfh`.
-
-A pooled FPFH, rounded to half precision as all stored features are, depends on the sample alone: where a split names a
-folder `cache`, it is kept there and computed once, whatever the method is trained on.
+Images are blackened off the part after they are resized, not before. The pooled FPFH is rounded to half precision, as
+all stored features are. Small profiles: the colour features are the shared backbone's tokens (`btf_backbone` "shared"),
+set to zero where a token's pixels have no 3D point, which stands for the blackening; FPFH is computed at every
+`btf_step`-th pixel, see `mafr.baselines.parts.fpfh`.
 """
 
 from __future__ import annotations
@@ -22,8 +20,8 @@ import hashlib
 import io
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -86,7 +84,7 @@ class BTF(Method):
         return self.bank.searches
 
     def state(self) -> dict[str, Tensor]:
-        return self.bank.state()
+        return {"bank": self.bank.vectors}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         self.bank = MemoryBank.restore(state, device=self.place.device)
@@ -109,29 +107,25 @@ class BTF(Method):
         return [(tokens * seen).to(self.place.device)]
 
     def _shape(self, split: Split, k: int, sample: Sample, side: int) -> np.ndarray:
-        """The pooled FPFH (33, side, side) float16, from the split's cache where it has one."""
-        folder: Path | None = getattr(split, "cache", None)
-        if folder is None:
-            return self._pooled_fpfh(sample, side)
-        key = hashlib.sha256(f"{VERSION} {self.config.image_size} {side} {self.config.btf_step}".encode()).hexdigest()
-        path = folder / f"fpfh-{key[:12]}" / f"{k}.npy"
-        try:
-            kept = np.load(path)
-            if kept.shape == (DIM, side, side) and kept.dtype == np.float16:
-                return kept
-        except (OSError, ValueError, EOFError):
-            pass  # not there yet, or damaged: computed (again)
-        made, buffer = self._pooled_fpfh(sample, side), io.BytesIO()
-        np.save(buffer, made)
-        write_atomically(path, buffer.getvalue())
-        return made
-
-    def _pooled_fpfh(self, sample: Sample, side: int) -> np.ndarray:
-        size = self.config.image_size
+        """The pooled FPFH (33, side, side) float16; it depends on the sample alone and is kept in the split's cache."""
+        size, step, folder = self.config.image_size, self.config.btf_step, getattr(split, "cache", None)
+        path = None
+        if folder is not None:
+            key = hashlib.sha256(f"{VERSION} {size} {side} {step}".encode()).hexdigest()
+            path = folder / f"fpfh-{key[:12]}" / f"{k}.npy"
+            with suppress(OSError, ValueError, EOFError):  # not there yet, or damaged: computed (again)
+                kept = np.load(path)
+                if kept.shape == (DIM, side, side) and kept.dtype == np.float16:
+                    return kept
         if sample.xyz.shape != (3, size, size):
-            raise DataError(f"sample {sample.id} has {sample.xyz.shape[-1]} pixels a side; image_size is {size}")
-        maps = torch.from_numpy(organised_fpfh(sample.xyz, self.config.btf_step, torch.get_num_threads()))
-        return pool(maps[None], side)[0].half().numpy()
+            raise DataError(f"sample {sample.id} has {sample.xyz.shape[-1]} pixels per side; image_size is {size}")
+        maps = torch.from_numpy(organised_fpfh(sample.xyz, step, torch.get_num_threads()))
+        made = pool(maps[None], side)[0].half().numpy()
+        if path is not None:
+            buffer = io.BytesIO()
+            np.save(buffer, made)
+            write_atomically(path, buffer.getvalue())
+        return made
 
 
 def pool(maps: Tensor, side: int) -> Tensor:

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 MAFR = "mafr"
 # Name in the run store and on the command line -> name in the paper's tables, module, class.
 _LISTED = {
-    "depthgan": ("DepthGAN", "mafr.baselines.depth", "DepthGAN"),
-    "depthae": ("DepthAE", "mafr.baselines.depth", "DepthAE"),
-    "depthvm": ("DepthVM", "mafr.baselines.depth", "DepthVM"),
-    "voxelgan": ("VoxelGAN", "mafr.baselines.voxel", "VoxelGAN"),
-    "voxelae": ("VoxelAE", "mafr.baselines.voxel", "VoxelAE"),
-    "voxelvm": ("VoxelVM", "mafr.baselines.voxel", "VoxelVM"),
+    "depthgan": ("DepthGAN", "mafr.baselines.mvtec_benchmark", "DepthGAN"),
+    "depthae": ("DepthAE", "mafr.baselines.mvtec_benchmark", "DepthAE"),
+    "depthvm": ("DepthVM", "mafr.baselines.mvtec_benchmark", "DepthVM"),
+    "voxelgan": ("VoxelGAN", "mafr.baselines.mvtec_benchmark", "VoxelGAN"),
+    "voxelae": ("VoxelAE", "mafr.baselines.mvtec_benchmark", "VoxelAE"),
+    "voxelvm": ("VoxelVM", "mafr.baselines.mvtec_benchmark", "VoxelVM"),
     "rgbd": ("RGB-D", "mafr.baselines.rgbd", "RGBD"),
     "rgbcdn": ("RGB-cD-n", "mafr.baselines.rgbd", "RGBcDn"),
     "btf": ("BTF", "mafr.baselines.btf", "BTF"),

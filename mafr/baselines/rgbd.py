@@ -6,14 +6,13 @@ the range of the part, "n" the surface normals. Layers, loss (mean absolute erro
 are those of the authors' public code (github.com/eyecan-ai/eyecandies): the heatmap is the largest absolute residual
 over the channels, the image score its maximum.
 
-Full profile: 256 pixels, 32 to 256 channels, 256 latent values, Adam at 1e-3, batches of 64, 10 epochs of the training
-set repeated 10 times, as in that code.
-Smaller profiles: side, width and latent size are a quarter of these, the power of two with which a run stays at about
-ten seconds on one processor; batches of 8; at least `min_steps` steps, as for MAFR.
+Full profile: the settings of that code. Smaller profiles: side, width and latent size are a quarter of these, the power
+of two with which a run stays at about ten seconds on one processor; batches of 8; at least `min_steps` steps, as for
+MAFR.
 
 Departures, or what is not known:
-- the authors say that their code is an example and not meant to repeat the paper's numbers; it takes colour alone, and
-  their leaderboard calls the paper's model of colour alone an SSIM autoencoder: the paper's own loss may differ;
+- by its authors, the code is an example that does not repeat the paper's numbers; it takes colour alone, and their
+  leaderboard calls the paper's model of colour alone an SSIM autoencoder: the paper's own loss may differ;
 - that "c" means clamped, and to which range, is our reading: to the nearest and farthest point of the training samples;
   "D" is divided by the farthest depth;
 - depth is computed from the preprocessed cloud, in which the belt is removed; there both depth and normals are 0;
@@ -37,9 +36,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mafr.baselines.parts.descent import Source, descend, recorded, steps_for
 from mafr.baselines.parts.inputs import DepthRange, normals, shrink, turn_images
-from mafr.baselines.parts.raw import ImageMethod
+from mafr.baselines.parts.raw import ImageMethod, Source, descend, recorded, steps_for
 from mafr.data.camera import View
 from mafr.data.samples import Sample
 from mafr.errors import ConfigError

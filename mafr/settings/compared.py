@@ -88,7 +88,7 @@ class RGBDSettings:
 
 @section(POSITIVE, of=("depthgan", "depthae", "depthvm"))
 class DepthSettings:
-    """DepthGAN, DepthAE, DepthVM (mafr.baselines.depth)."""
+    """DepthGAN, DepthAE, DepthVM (mafr.baselines.mvtec_benchmark)."""
 
     depth_side: int = setting(64, full=256)  # pixels of the autoencoder's input, a power of two; published: 256
     depth_width: int = setting(16, full=64)  # channels of its largest maps
@@ -107,7 +107,7 @@ class DepthSettings:
 
 @section(POSITIVE, of=("voxelgan", "voxelae", "voxelvm"))
 class VoxelSettings:
-    """VoxelGAN, VoxelAE, VoxelVM (mafr.baselines.voxel)."""
+    """VoxelGAN, VoxelAE, VoxelVM (mafr.baselines.mvtec_benchmark)."""
 
     voxel_side: int = setting(16, full=64)  # voxels along the autoencoder's grid, a power of two; published: 64
     voxel_width: int = setting(8, full=32)  # channels of its largest maps

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from support import domes
 from torch import nn
 
-from mafr.baselines.depth import DepthAE, DepthGAN, DepthMethod, DepthVM, turned
-from mafr.baselines.parts.descent import Source
+from mafr.baselines.mvtec_benchmark import DepthAE, DepthGAN, DepthMethod, DepthVM, random_angles, turned_images
+from mafr.baselines.parts.benchmark_models import ConvAutoencoder, Sizes, VariationModel
 from mafr.baselines.parts.gan import (
     Contractor,
     Generator,
@@ -21,7 +21,7 @@ from mafr.baselines.parts.gan import (
     train_gan,
 )
 from mafr.baselines.parts.inputs import distance, turn_images
-from mafr.baselines.parts.mvtec_benchmark import ConvAutoencoder, Sizes, VariationModel, random_angles
+from mafr.baselines.parts.raw import Source
 from mafr.baselines.registry import method_class
 from mafr.config import Config
 from mafr.errors import ConfigError, WeightsError
@@ -228,7 +228,7 @@ def test_training_images_are_turned_by_five_degrees_at_most() -> None:
     assert angles.min() < -4
     assert angles.max() > 4
     images = torch.rand(3, 4, 16, 16)
-    drawn = turned(images, [0, 2], torch.Generator().manual_seed(1))
+    drawn = turned_images(images, [0, 2], torch.Generator().manual_seed(1))
     expected = turn_images(images[[0, 2]], random_angles(2, torch.Generator().manual_seed(1)))
     assert torch.equal(drawn, expected)
 

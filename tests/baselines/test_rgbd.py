@@ -6,8 +6,8 @@ import torch
 from support import domes
 from torch import nn
 
-from mafr.baselines.parts.descent import Source, recorded, steps_for
 from mafr.baselines.parts.inputs import DepthRange, normals, shrink, turn_images
+from mafr.baselines.parts.raw import Source, recorded, steps_for
 from mafr.baselines.registry import method_class
 from mafr.baselines.rgbd import RGBD, CandyAutoencoder, CandyMethod, RGBcDn, augment, jitter
 from mafr.data.camera import View

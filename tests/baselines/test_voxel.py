@@ -5,11 +5,19 @@ import pytest
 import torch
 from support import domes
 
+from mafr.baselines.mvtec_benchmark import (
+    VoxelAE,
+    VoxelGAN,
+    VoxelMethod,
+    VoxelVM,
+    empty_share,
+    random_angles,
+    turned_grids,
+)
+from mafr.baselines.parts.benchmark_models import ConvAutoencoder, Sizes, weighted_mse
 from mafr.baselines.parts.gan import Contractor, Generator
 from mafr.baselines.parts.inputs import Frame, turn_points
-from mafr.baselines.parts.mvtec_benchmark import ConvAutoencoder, Sizes, random_angles, weighted_mse
 from mafr.baselines.registry import method_class
-from mafr.baselines.voxel import VoxelAE, VoxelGAN, VoxelMethod, VoxelVM, empty_share, turned
 from mafr.config import Config
 from mafr.errors import DataError
 from mafr.features.sources.splits import SampleSplit
@@ -101,7 +109,7 @@ def test_training_grids_and_their_empty_share() -> None:
     frame = Frame.around((points for points, _ in clouds), 8)
     plain = np.stack([plain_grid(frame, *cloud) for cloud in clouds])
     assert empty_share(clouds, frame) == pytest.approx((plain[:, 0] == -1).mean())
-    drawn = turned(clouds, frame, 2, [2, 0], torch.Generator().manual_seed(1))
+    drawn = turned_grids(clouds, frame, 2, [2, 0], torch.Generator().manual_seed(1))
     angles = random_angles(2, torch.Generator().manual_seed(1)).tolist()
     for grid, k, angle in zip(drawn, (2, 0), angles, strict=True):
         points = turn_points(clouds[k][0], angle, 2, frame.middle)

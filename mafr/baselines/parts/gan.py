@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mafr.baselines.parts.descent import descend
+from mafr.baselines.parts.raw import descend
 from mafr.device import send
 from mafr.errors import ConfigError
 

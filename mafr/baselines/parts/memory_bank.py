@@ -40,19 +40,23 @@ class MemoryBank:
 
     @classmethod
     def build(cls, rows: Tensor, config: Config) -> MemoryBank:
-        """From training features rows (N, D) float32, by `choose`; it stays on their device."""
-        return cls(rows[choose(rows, config)].contiguous())
+        """A coreset of the training features rows (N, D) float32, on their device, in the order of its choice.
+
+        It keeps `bank_ratio` of them, at least 1. Raises MafrError for no features, or for a ratio above 1.
+        """
+        if rows.ndim != 2 or not len(rows):
+            raise MafrError(f"a memory bank needs features of shape (N, D), not {tuple(rows.shape)}")
+        with gpu_products("float32"):
+            kept = greedy_coreset(projected(rows, config), max(1, int(config.bank_ratio * len(rows))))
+        return cls(rows[kept].contiguous())
 
     @classmethod
     def restore(cls, state: dict[str, Tensor], name: str = "bank", device: torch.device | str = "cpu") -> MemoryBank:
-        """The inverse of `state`. Raises KeyError where `name` is missing, RuntimeError for no (M, D) tensor."""
+        """From saved `vectors`. Raises KeyError where `name` is missing, RuntimeError for no (M, D) tensor."""
         vectors = state[name]
         if vectors.ndim != 2 or not len(vectors):
             raise RuntimeError(f"{name} has shape {tuple(vectors.shape)}, no memory bank")
         return cls(vectors.to(device, torch.float32))
-
-    def state(self, name: str = "bank") -> dict[str, Tensor]:
-        return {name: self.vectors}
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -130,17 +134,6 @@ def search_products(bank: Tensor, queries: Tensor, count: int) -> Tensor:
         nearest = partial.topk(count, dim=1, largest=False).indices if count > 1 else partial.argmin(1, keepdim=True)
         found.append(nearest)
     return torch.cat(found)
-
-
-def choose(rows: Tensor, config: Config) -> Tensor:
-    """Indices (M,) int64 of the training features rows (N, D) that a bank keeps, in the order of their choice.
-
-    M is `bank_ratio` of N, at least 1. Raises MafrError for no features, or for a ratio above 1.
-    """
-    if rows.ndim != 2 or not len(rows):
-        raise MafrError(f"a memory bank needs features of shape (N, D), not {tuple(rows.shape)}")
-    with gpu_products("float32"):
-        return greedy_coreset(projected(rows, config), max(1, int(config.bank_ratio * len(rows))))
 
 
 def projected(rows: Tensor, config: Config) -> Tensor:

@@ -1,25 +1,6 @@
 """The three models of the first MVTec 3D-AD benchmark: variation model, autoencoder, f-AnoGAN; on images or voxels.
 
-Bergmann et al., "The MVTec 3D-AD Dataset" (VISAPP 2022), Sec. 4; the rows "3D + RGB", which are those that Table I
-cites. Each training sample is seen in 20 copies, turned by up to 5 degrees; the image score is the largest value of
-the map. `mafr.baselines.depth` and `mafr.baselines.voxel` say what goes in and how scores come back to the pixels.
-
-Full profile: the published 20 copies; f-AnoGAN's layers, optimisers, rates and weights as in its authors' code; the
-autoencoder after Bergmann et al. (VISAPP 2019) with its rate of 2e-4 and weight decay of 1e-5.
-Smaller profiles: side, width and latent size are the full ones divided by one power of two, chosen by a run's seconds
-alone, some three to sixteen on one processor: 4 for the autoencoder, 8 for the GAN. At least `min_steps` steps (of the
-critic, and of the encoder), as for MAFR, and its learning rate of 1e-3; batches of 4, 2 copies. The variation model is
-not made smaller, except for the copies.
-
-Departures, or what the paper leaves to an appendix that we did not have:
-- the latent size 512, 50 epochs, batches of 8 and the autoencoder's layers are our reading, not the published table;
-- clouds are preprocessed as for MAFR: no table around the part, and 224 x 224 pixels instead of the raw size;
-- copies are turned by a new random angle each time, around the viewing axis: preprocessing removes the background
-  plane whose normal the paper turns around;
-- the variation model divides by a standard deviation of at least `depth_floor` or `voxel_floor`, some 5 of 255 grey
-  values;
-- pixels without a 3D point score zero and maps are blurred, as MAFR's are;
-- everything is computed in float32, whatever the setting `precision`.
+Their sources, sizes and departures stand in `mafr.baselines.mvtec_benchmark`.
 """
 
 from __future__ import annotations
@@ -30,17 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mafr.baselines.parts.descent import Source, descend, recorded, steps_for
 from mafr.baselines.parts.gan import CONV, START, WIDEST, Contractor, Generator, halvings, train_encoder, train_gan
+from mafr.baselines.parts.raw import Source, descend, recorded, steps_for
 from mafr.config import Config
 
-TURN = 5.0  # degrees: training samples are turned by at most this around the viewing axis (Sec. 4)
 WEIGHT_DECAY = 1e-5  # of the autoencoder (Bergmann et al., VISAPP 2019)
-
-
-def random_angles(count: int, generator: torch.Generator) -> Tensor:
-    """(count,) radians, uniform within `TURN` degrees to either side."""
-    return torch.deg2rad((2 * torch.rand(count, generator=generator) - 1) * TURN)
 
 
 @dataclass(frozen=True)
@@ -116,10 +91,7 @@ class VariationModel(nn.Module):
 
 
 class Reconstruction(nn.Module):
-    """A model that restores its input: its squared residual is the anomaly score."""
-
-    def restored(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
+    """A model that restores its input, `restored(x)`: its squared residual is the anomaly score."""
 
     def residuals(self, x: Tensor) -> Tensor:
         """(B, C, ...) -> squared residual, (B, C, ...)."""
