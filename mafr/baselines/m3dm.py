@@ -85,7 +85,7 @@ class Cells:
         dense = densify_xyz(tokens.xyz, tokens.index, tokens.weight, config.grid)
         if config.xyz_pool > 1:
             dense = F.avg_pool2d(dense, config.xyz_pool, stride=1)
-        xyz = _averaged(dense, side)
+        xyz = F.adaptive_avg_pool2d(dense, side)  # means over each cell; finer cells repeat a coarser one
         solid = (xyz != 0).any(dim=1)  # (1, n, n)
         if not solid.any():
             raise DataError(
@@ -94,13 +94,8 @@ class Cells:
             )
         xyz_at = solid if config.m3dm_cells == "valid" else torch.ones_like(solid)
         rgb_at = F.adaptive_max_pool2d(xyz_at.float(), rgb.shape[-2:]) > 0
-        beside = _averaged(rgb, side)
+        beside = F.adaptive_avg_pool2d(rgb, side)
         return cls(_rows(rgb, rgb_at), _rows(xyz, xyz_at), _rows(beside, xyz_at), rgb_at[0], xyz_at[0], solid[xyz_at])
-
-
-def _averaged(maps: Tensor, side: int) -> Tensor:
-    """Maps at side x side: means over each cell; finer cells repeat the coarser one that covers them."""
-    return maps if maps.shape[-2:] == (side, side) else F.adaptive_avg_pool2d(maps, side)
 
 
 def _rows(features: Tensor, at: Tensor) -> Tensor:

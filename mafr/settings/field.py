@@ -13,7 +13,7 @@ decides     what depends on it, one of
               place     where and by what results are computed; records say where it was
 rules       conditions on a number, or on every element of a tuple: POSITIVE, ODD, ...
 choices     the allowed values
-smoke, full its values in these profiles; the default is the demo's
+smoke, full values in these profiles; the default is the demo's
 absent_is   the value meant by records older than the setting; at this value all digests leave it out
 unnamed_at  the value at which the digests of features and settings leave it out, because stored features are older;
             runs and records name it
