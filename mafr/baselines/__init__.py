@@ -1,4 +1,4 @@
-"""The compared methods, a file a family, on the samples and features that MAFR sees.
+"""The compared methods, one file per family, on the samples and features that MAFR sees.
 
-Read `registry` first, which names them; `parts` holds what several of them are built from.
+Read `registry` first, which names them; `parts` holds their building blocks.
 """

@@ -1,44 +1,42 @@
 """AST: Asymmetric Student-Teacher Networks for Industrial Anomaly Detection (Rudolph et al., WACV 2023).
 
-Input is one map: image features beside the depth map, of which 8 x 8 pixels are unshuffled into the 64 channels of a
-cell. The teacher, a normalising flow conditioned on the position, is trained to bring the good samples' map to a
-normal distribution (`mafr.baselines.parts.flow`); the student, a plain convolutional network that cannot be bijective,
-to imitate the teacher (Sec. 3). Both losses count the foreground only, and on the foreground the mean squared distance
-of the two outputs is the anomaly map, its maximum the image score. Sizes, training and depth preparation as in the
-authors' public code (github.com/marco-rudolph/AST: config.py, model.py, utils.py, preprocessing.py).
+The input is one map: image features beside the depth map, 8 x 8 pixels of which are unshuffled into the 64 channels of
+a cell. The teacher, a normalising flow conditioned on the position (`parts.flow`), is trained to bring the maps of good
+samples to a normal distribution; the student, a plain convolutional network that cannot be bijective, to imitate the
+teacher (Sec. 3). Both losses count the foreground only; there the mean squared distance of the two outputs is the
+anomaly map, its maximum the image score. Sizes, training and depth preparation as in the authors' public code
+(github.com/marco-rudolph/AST: config.py, model.py, utils.py, preprocessing.py). `ast_mode` "rgb" and "depth" are the
+paper's ablations; without depth all cells count, and the image score is the map's mean (published for RGB alone).
 
-Full profile: EfficientNet-B5's layer 36 on 768 x 768 pixels, 24 x 24 cells of 304 channels; 4 coupling blocks with 64
-hidden channels, kernels 3, 3, 3, 5 and clamp 1.9; a student of 4 residual blocks with 1,024; Adam, 2e-4, weight decay
-1e-5, 72 epochs of batches of 8. Few-shot runs: the same settings, with batches of at most the shots.
+Full profile: the published settings; EfficientNet-B5's layer 36 on 768 x 768 pixels has 24 x 24 cells of 304 channels.
+Few-shot runs: the same settings, with batches of at most the shots.
 
-Small profiles, a rule for each size, chosen by the seconds that a run may take and by nothing else:
+Small profiles, one rule per size, chosen by the seconds that a run may take and by nothing else:
 - image features: the shared backbone's tokens, averaged to the stride of its deepest stage, 16 pixels (demo 14 x 14
-  cells); the published layer is its network's deepest stage but one. The depth map keeps 8 x 8 pixels a cell.
-- the last kernel covers the published part of the map, 5 of 24 cells -> 3 of 14; blocks, clamp, positions as published.
-- widths: the student's sixteenth; the teacher's subnets a quarter, since narrower ones are no faster.
-- batch: the published share of the training samples, 8 of 266 -> 2 of 80.
+  cells); the published layer is its network's deepest stage but one. The depth map keeps 8 x 8 pixels per cell;
+- the last kernel covers the published part of the map, 5 of 24 cells -> 3 of 14; blocks, clamp, positions as published;
+- widths: the student's sixteenth; the teacher's subnets a quarter, since narrower ones are no faster;
+- batch: the published share of the training samples, 8 of 266 -> 2 of 80;
 - steps: `min_steps` for each of the two networks, which is 4 epochs of 80 samples and more of fewer; the learning rate
   times the steps is as published, 2e-4 · 72 · 266 / 8 -> 3e-3 · 160.
 
 Departures, beside those:
-- Samples come at `image_size` (224) with the table plane removed, so the image is enlarged to 768 pixels from there,
-  and the foreground is where there is a point; the authors take the raw scans and find the foreground by a background
-  interpolated from the corners. As theirs, it is dilated by one cell, missing points within it are filled from
-  their neighbours in three passes, the mean depth is subtracted and stands for the background, in centimetres.
-- EfficientNet-B5 is timm's (same weights), which pads for 768 pixels; the authors' library pads as for 456.
-- The authors upsample the map bicubically and score it so. Here negative overshoot is cut off, and the map is then
-  masked by the points and blurred as MAFR's. The image score is the maximum before all that, of the cells, as in the
-  authors' training; their evaluation script takes that of the upsampled map.
-- The student learns from the teacher's outputs computed once, which are the same in every epoch.
-
-`ast_mode` "rgb" and "depth" are the paper's ablations; without depth there is no foreground: all cells count, and the
-image score is the map's mean (published for RGB alone).
+- samples come at `image_size` (224) with the table plane removed: the image is enlarged to 768 pixels from there, and
+  the foreground is where there is a point; the authors take the raw scans and find the foreground by a background
+  interpolated from the corners. As theirs, it is dilated by one cell, missing points within it are filled from their
+  neighbours in three passes, the mean depth is subtracted and stands for the background, in centimetres;
+- EfficientNet-B5 is timm's (same weights), which pads for 768 pixels; the authors' library pads as for 456;
+- the authors score the bicubically upsampled map. Here negative overshoot is cut off, then the map is masked by the
+  points and blurred as MAFR's; the image score is the maximum before all that, of the cells, as in their training;
+- the student learns from the teacher's outputs computed once, which are the same in every epoch.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import astuple
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -64,18 +62,18 @@ from mafr.scoring import smooth
 KERNEL = 3  # of all coupling blocks but the last
 FILLS = 3  # passes that fill missing points
 CAMERA = View(2, 1.0, 0.0)  # at the origin, looking along the third coordinate
-CENTIMETRES = 100  # a metre
+CENTIMETRES = 100  # per metre
 
 
 class ResidualBlock(nn.Module):
     """Two 3 x 3 convolutions with batch norm and leaky ReLU, added to the input (B, C, H, W)."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        layers = []
-        for _ in range(2):
-            layers += [nn.Conv2d(channels, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.LeakyReLU()]
-        self.layers = nn.Sequential(*layers)
+        self.layers = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.LeakyReLU(),
+            nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.LeakyReLU(),
+        )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.layers(x)
@@ -100,8 +98,7 @@ def depth_map(sample: Sample, side: int, reach: int, view: View = CAMERA) -> tup
     """A sample's depth and dilated foreground, both (1, 1, side, side) float32 (preprocessing.py and utils.py there).
 
     Depth is in centimetres from the foreground's mean, zero on the background; foreground is 0 or 1. reach: side of
-    the square that dilates it. view: along which coordinate the camera looks. Raises DataError for a sample without
-    points.
+    the square that dilates it. Raises DataError for a sample without points.
     """
     known = sample.valid[0].copy()
     if not known.any():
@@ -122,7 +119,7 @@ def depth_map(sample: Sample, side: int, reach: int, view: View = CAMERA) -> tup
 
 
 class AST(Method):
-    """Asymmetric student-teacher networks, see the module's text."""
+    """Asymmetric student-teacher networks."""
 
     name = "ast"
 
@@ -143,10 +140,13 @@ class AST(Method):
         image = B5_DIM if is_own else config.rgb_dim
         self.channels = self.uses_image * image + self.uses_depth * config.ast_depth_pixels**2
         self.positions = positional_encoding(config.ast_positions, self.side, self.side).to(self.place.device)
-        self.teacher: Flow | None = None
-        self.student: nn.Sequential | None = None
         self.view = CAMERA  # of the depth map
-        self._backbone: EfficientNetB5 | None = None
+
+    @cached_property
+    def backbone(self) -> EfficientNetB5:
+        """The method's own backbone, loaded when first needed. Raises WeightsError for missing weights."""
+        weights = Paths.resolve(self.config.profile).weights
+        return EfficientNetB5.from_config(self.config, self.config.ast_image_side, weights).to(self.place.device)
 
     def train(self, split: Split, indices: Sequence[int], show: bool) -> None:
         """The teacher first, then the student."""
@@ -161,18 +161,18 @@ class AST(Method):
                 maps[row : row + 1], weights[row : row + 1] = self.inputs(split.sample(k), self._tokens(split, k))
 
             def teach(chosen: Tensor) -> Tensor:
-                x, weight = send(maps[chosen], device), send(weights[chosen], device)
-                return likelihood_loss(*self.teacher(x, self.positions), weight)
+                z, logdet = self.teacher(send(maps[chosen], device), self.positions)
+                return likelihood_loss(z, logdet, send(weights[chosen], device))
 
-            nll = self._optimise(self.teacher, teach, len(indices), show, "teacher")
+            nll = self._optimise("teacher", teach, len(indices), show)
             with torch.no_grad():
                 targets = torch.cat([self._taught(part.to(device)).cpu() for part in maps.split(config.ast_batch)])
 
             def learn(chosen: Tensor) -> Tensor:
-                x, weight = send(maps[chosen], device), send(weights[chosen], device)
-                return distance(send(targets[chosen], device), self._learned(x), weight).mean()
+                learned = self._learned(send(maps[chosen], device))
+                return distance(send(targets[chosen], device), learned, send(weights[chosen], device)).mean()
 
-            mse = self._optimise(self.student, learn, len(indices), show, "student")
+            mse = self._optimise("student", learn, len(indices), show)
         self.history = [{"teacher": a, "student": b} for a, b in zip(nll, mse, strict=True)]
 
     def score(self, split: Split, k: int) -> Prediction:
@@ -189,13 +189,16 @@ class AST(Method):
         return Prediction.of(None, None, psi, (cells.amax() if self.uses_depth else cells.mean()).item())
 
     def inputs(self, sample: Sample, tokens: Tokens | None) -> tuple[Tensor, Tensor]:
-        """What both networks see of a sample, (1, C, side, side), and its foreground, (1, 1, side, side) in [0, 1].
+        """The networks' input map, (1, C, side, side), and its foreground, (1, 1, side, side) in [0, 1].
 
-        tokens: its stored ones, where the method `reads` any.
+        tokens: the sample's stored ones, where the method `reads` any.
         """
         parts, weight = [], torch.ones(1, 1, self.side, self.side)
         if self.uses_image:
-            parts.append(self._image_features(sample, tokens))
+            if tokens is not None:
+                parts.append(F.adaptive_avg_pool2d(tokens.rgb.float(), self.side))
+            else:
+                parts.append(self.backbone(torch.from_numpy(sample.rgb)[None].to(self.place.device)).cpu())
         if self.uses_depth:
             pixels = self.config.ast_depth_pixels
             depth, foreground = depth_map(sample, self.side * pixels, pixels, self.view)
@@ -204,20 +207,18 @@ class AST(Method):
         return torch.cat(parts, dim=1), weight
 
     def state(self) -> dict[str, Tensor]:
-        parts = {"teacher": self.teacher, "student": self.student}
-        view = torch.tensor([self.view.axis, self.view.direction, self.view.offset], dtype=torch.float64)
-        weights = {f"{part}.{name}": value for part, net in parts.items() for name, value in net.state_dict().items()}
-        return weights | {"view": view}
+        view = torch.tensor(astuple(self.view), dtype=torch.float64)
+        return self._networks().state_dict() | {"view": view}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        with torch.random.fork_rng(devices=[]):
-            self._build()
+        self._build()
         axis, direction, offset = state["view"].tolist()
         self.view = View(int(axis), direction, offset)
-        for part, network in (("teacher", self.teacher), ("student", self.student)):
-            prefix = f"{part}."
-            network.load_state_dict({n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)})
-            network.eval()
+        self._networks().load_state_dict({name: value for name, value in state.items() if name != "view"})
+        self._networks().eval()
+
+    def _networks(self) -> nn.ModuleDict:
+        return nn.ModuleDict({"teacher": self.teacher, "student": self.student})
 
     def _build(self) -> None:
         config, device = self.config, self.place.device
@@ -237,27 +238,16 @@ class AST(Method):
     def _tokens(self, split: Split, k: int) -> Tokens | None:
         return split.tokens([k]) if self.reads else None
 
-    def _image_features(self, sample: Sample, tokens: Tokens | None) -> Tensor:
-        if tokens is not None:
-            return F.adaptive_avg_pool2d(tokens.rgb.float(), self.side)
-        if self._backbone is None:
-            weights = Paths.resolve(self.config.profile).weights
-            backbone = EfficientNetB5.from_config(self.config, self.config.ast_image_side, weights)
-            self._backbone = backbone.to(self.place.device)
-        return self._backbone(torch.from_numpy(sample.rgb)[None].to(self.place.device)).cpu()
-
-    def _optimise(
-        self, network: nn.Module, loss: Callable[[Tensor], Tensor], count: int, show: bool, what: str
-    ) -> list[float]:
+    def _optimise(self, name: str, loss: Callable[[Tensor], Tensor], count: int, show: bool) -> list[float]:
         """Train a network on batches of `count` samples by `loss`(their numbers); the mean loss of each epoch."""
-        config, losses = self.config, []
+        config, network, losses = self.config, getattr(self, name), []
         batch = min(config.ast_batch, count)
         steps = count // batch  # a smaller last batch is left out, as published
         epochs = range(max(config.ast_epochs, math.ceil(config.min_steps / steps)))
         rate, decay = config.ast_learning_rate, config.ast_weight_decay
         optimiser = torch.optim.Adam(network.parameters(), lr=rate, weight_decay=decay, fused=True)
         network.train()
-        for epoch in bar(epochs, what=f"training the {what}") if show else epochs:
+        for epoch in bar(epochs, what=f"training the {name}", show=show):
             generator = torch.Generator().manual_seed(config.seed * 100_003 + epoch)
             order, total = torch.randperm(count, generator=generator), 0.0
             for chosen in order[: steps * batch].split(batch):
@@ -268,6 +258,6 @@ class AST(Method):
                 total = total + value.detach()
             losses.append(float(total) / steps)
             if not math.isfinite(losses[-1]):
-                raise MafrError(f"the {what}'s loss became {losses[-1]} in epoch {epoch + 1}; lower ast_learning_rate")
+                raise MafrError(f"the {name}'s loss became {losses[-1]} in epoch {epoch + 1}; lower ast_learning_rate")
         network.eval()
         return losses

@@ -8,12 +8,10 @@ score is PatchCore's reweighted maximum. The published method scores the whole i
 modalities are black or zero.
 
 Departures. The blur is a Gaussian with the map's edge continued (the authors': Pillow's approximation on 8 bits).
-Images are blackened off the part after they are resized, not before. Small profiles: the colour features are the shared
-backbone's tokens (`btf_backbone` "shared"), set to zero where a token's pixels have no 3D point, which stands for the
-blackening; FPFH is computed at every `btf_step`-th pixel, see `mafr.baselines.parts.fpfh`.
-
-A pooled FPFH depends on the sample alone: where a split names a folder `cache`, it is kept there and computed once,
-whatever the method is trained on. It is rounded to half precision either way, as all stored features are.
+Images are blackened off the part after they are resized, not before. The pooled FPFH is rounded to half precision, as
+all stored features are. Small profiles: the colour features are the shared backbone's tokens (`btf_backbone` "shared"),
+set to zero where a token's pixels have no 3D point, which stands for the blackening; FPFH is computed at every
+`btf_step`-th pixel, see `mafr.baselines.parts.fpfh`.
 """
 
 from __future__ import annotations
@@ -22,8 +20,8 @@ import hashlib
 import io
 import math
 from collections.abc import Sequence
-from pathlib import Path
-from typing import ClassVar
+from contextlib import suppress
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -34,7 +32,6 @@ from mafr.baselines.parts.fpfh import DIM, VERSION, organised_fpfh
 from mafr.baselines.parts.memory_bank import MemoryBank
 from mafr.config import Config
 from mafr.data.samples import Sample
-from mafr.device import computing
 from mafr.errors import DataError
 from mafr.features.extract import FeatureExtractor
 from mafr.features.sources.splits import Split
@@ -45,60 +42,51 @@ from mafr.parallel.progress import bar
 from mafr.paths import Paths, write_atomically
 from mafr.scoring import smooth
 
-PATCH = 8  # pixels a patch's side
+PATCH = 8  # pixels along a patch
 SIGMA = 4.0  # pixels, of the blur
 
 
 class BTF(Method):
-    """BTF from samples to scores, with the interface of `mafr.Detector`."""
+    """BTF from samples to scores."""
 
-    name: ClassVar[str] = "btf"
+    name = "btf"
 
     def __init__(self, config: Config, extractor: FeatureExtractor | None = None) -> None:
-        """Raises ConfigError for a device or precision that this machine does not have."""
         super().__init__(config, extractor)
         self.reads = ("rgb",) if config.btf_backbone == "shared" else ()
         self.bank: MemoryBank | None = None
-        self._backbone: WideResNet | None = None
 
     @classmethod
     def weight_files(cls, config: Config) -> tuple[WeightFile, ...]:
         return (WIDE_RESNET,) if config.btf_backbone == "wide_resnet50_2" else ()
 
-    @property
+    @cached_property
     def backbone(self) -> WideResNet:
         """The method's own backbone, loaded when first needed. Raises WeightsError for missing weights."""
-        if self._backbone is None:
-            weights = Paths.resolve(self.config.profile).weights
-            self._backbone = WideResNet.from_config(self.config, weights).to(self.place.device)
-        return self._backbone
+        weights = Paths.resolve(self.config.profile).weights
+        return WideResNet.from_config(self.config, weights).to(self.place.device)
 
     def train(self, split: Split, indices: Sequence[int], show: bool) -> None:
         """Fill the memory bank with a coreset of the patches of `indices`."""
-        with computing(self._exact), torch.inference_mode():
-            rows = [self.patches(split, k) for k in (bar(indices, what="features") if show else indices)]
+        with torch.inference_mode():
+            rows = [self.patches(split, k) for k in bar(indices, what="features", show=show)]
             self.bank = MemoryBank.build(torch.cat(rows), self.config)
 
     def score(self, split: Split, k: int) -> Prediction:
         """Distances to the bank as a map, and the reweighted largest one."""
-        with computing(self._exact):
-            rows = self.patches(split, k)
-            distance, index = self.bank.nearest(rows)
-            side = math.isqrt(len(rows))
-            psi = F.interpolate(
-                distance.view(1, 1, side, side), (self.config.image_size,) * 2, mode="bilinear", align_corners=False
-            )
-            return Prediction.of(None, None, _blur(psi), self.bank.image_score(rows, distance, index))
+        rows = self.patches(split, k)
+        distance, index = self.bank.nearest(rows)
+        side, size = math.isqrt(len(rows)), (self.config.image_size,) * 2
+        psi = F.interpolate(distance.view(1, 1, side, side), size, mode="bilinear", align_corners=False)
+        return Prediction.of(None, None, _blur(psi), self.bank.image_score(rows, distance, index))
 
     def searches(self) -> list[float]:
         return self.bank.searches
 
     def state(self) -> dict[str, Tensor]:
-        """The memory bank."""
-        return self.bank.state()
+        return {"bank": self.bank.vectors}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """The inverse of `state`."""
         self.bank = MemoryBank.restore(state, device=self.place.device)
 
     def patches(self, split: Split, k: int) -> Tensor:
@@ -119,29 +107,25 @@ class BTF(Method):
         return [(tokens * seen).to(self.place.device)]
 
     def _shape(self, split: Split, k: int, sample: Sample, side: int) -> np.ndarray:
-        """The pooled FPFH (33, side, side) float16, from the split's cache where it has one."""
-        folder: Path | None = getattr(split, "cache", None)
-        if folder is None:
-            return self._pooled_fpfh(sample, side)
-        key = hashlib.sha256(f"{VERSION} {self.config.image_size} {side} {self.config.btf_step}".encode()).hexdigest()
-        path = folder / f"fpfh-{key[:12]}" / f"{k}.npy"
-        try:
-            kept = np.load(path)
-        except (OSError, ValueError, EOFError):  # not there yet, or damaged: computed (again)
-            kept = None
-        if kept is not None and kept.shape == (DIM, side, side) and kept.dtype == np.float16:
-            return kept
-        made, buffer = self._pooled_fpfh(sample, side), io.BytesIO()
-        np.save(buffer, made)
-        write_atomically(path, buffer.getvalue())
-        return made
-
-    def _pooled_fpfh(self, sample: Sample, side: int) -> np.ndarray:
-        size = self.config.image_size
+        """The pooled FPFH (33, side, side) float16; it depends on the sample alone and is kept in the split's cache."""
+        size, step, folder = self.config.image_size, self.config.btf_step, getattr(split, "cache", None)
+        path = None
+        if folder is not None:
+            key = hashlib.sha256(f"{VERSION} {size} {side} {step}".encode()).hexdigest()
+            path = folder / f"fpfh-{key[:12]}" / f"{k}.npy"
+            with suppress(OSError, ValueError, EOFError):  # not there yet, or damaged: computed (again)
+                kept = np.load(path)
+                if kept.shape == (DIM, side, side) and kept.dtype == np.float16:
+                    return kept
         if sample.xyz.shape != (3, size, size):
-            raise DataError(f"sample {sample.id} has {sample.xyz.shape[-1]} pixels a side; image_size is {size}")
-        maps = torch.from_numpy(organised_fpfh(sample.xyz, self.config.btf_step, torch.get_num_threads()))
-        return pool(maps[None], side)[0].half().numpy()
+            raise DataError(f"sample {sample.id} has {sample.xyz.shape[-1]} pixels per side; image_size is {size}")
+        maps = torch.from_numpy(organised_fpfh(sample.xyz, step, torch.get_num_threads()))
+        made = pool(maps[None], side)[0].half().numpy()
+        if path is not None:
+            buffer = io.BytesIO()
+            np.save(buffer, made)
+            write_atomically(path, buffer.getvalue())
+        return made
 
 
 def pool(maps: Tensor, side: int) -> Tensor:

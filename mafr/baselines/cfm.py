@@ -14,31 +14,34 @@ authors' code (CVLAB-Unibo/crossmodal-feature-mapping), from which widths, loss,
   Point-MAE's those of blocks 2, 5 and 8. The code lists these taps for 8 blocks, and others for 12 and 4, without the
   versions' names; 8 is taken for the medium one. It reads features of its own, see `CFMMedium.feature_config`.
 
-Small profiles, by rule: hidden widths follow from the features' widths as above, batch and learning rate are the
-published ones. Epochs stand in the published ratio to MAFR's, 250 : 100; there are more of them where few samples
-would make fewer than `min_steps` steps, as for MAFR. CFM-M keeps two thirds of the blocks of any backbone, to the
-nearest block: 7 of the 11 of EfficientNet-Lite0 that reach stride 16, and 4 of the small Point-MAE's 6, tapped at 1, 3
-and 4.
+Small profiles, by rule: hidden widths follow from the features', batch and learning rate are the published ones. Epochs
+stand in the published ratio to MAFR's, 250 : 100, with more of them where few samples would make fewer than `min_steps`
+steps. CFM-M keeps two thirds of the blocks of any backbone, to the nearest block: 7 of the 11 of EfficientNet-Lite0
+that reach stride 16, and 4 of the small Point-MAE's 6, tapped at 1, 3 and 4.
 
-Departures. The authors' training scripts say 50 epochs, at batch 4 (MVTec 3D-AD) or 2 (Eyecandies). Their evaluation of
-MVTec 3D-AD loads checkpoints of 250 epochs at batch 4, that of Eyecandies of 50 epochs at batch 2: the former is used
-for both data sets, since no setting follows the data set; for Table II it is five times the published epochs. Their
-backbones never leave train mode; here they are in eval mode, as MAFR's. For pixel metrics they scale each map by its
-own mean, in another way for each metric; here the map is left as it is. A pixel is invalid where its 3D features are
-all zero, not where they sum to zero.
+Departures. The authors' training scripts say 50 epochs, at batch 4 (MVTec 3D-AD) or 2 (Eyecandies); their evaluation
+loads checkpoints of 250 epochs at batch 4 (MVTec 3D-AD) and of 50 at batch 2 (Eyecandies). The former is used for both
+data sets, since no setting follows the data set; for Table II it is five times the published epochs. Their backbones
+never leave train mode; here they are in eval mode, as MAFR's. For pixel metrics they scale each map by its own mean, in
+another way for each metric; here the map is left as it is. A pixel is invalid where its 3D features are all zero, not
+where they sum to zero.
+
+Computed on tokens, equal to the MLPs on dense maps: the first layer commutes with interpolation, so it is applied to
+whichever are fewer, tokens or pixels; the rest is computed on parts of the valid pixels, which bounds memory. A loss's
+gradients are summed part by part.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mafr.baselines.parts.crossmodal import ROWS, Mapping, Modality, backward, distances
 from mafr.baselines.registry import title
 from mafr.config import Config
 from mafr.device import computing, keep_freed_memory
@@ -46,6 +49,7 @@ from mafr.errors import ConfigError, MafrError
 from mafr.fast.restorer import Scene, open_scene
 from mafr.features.encoders import point_shape
 from mafr.features.extract import FeatureExtractor
+from mafr.features.interpolation import Rows
 from mafr.features.rgb import rgb_depth, rgb_dim
 from mafr.features.sources.splits import Split
 from mafr.method import Method, Prediction
@@ -55,6 +59,82 @@ from mafr.training import Scenes, shuffled
 
 BLUR, IMAGE_SCORE = "box", "max-over-root-mean"  # as the authors' code does, under the names of mafr.scoring
 MEDIUM = 8 / 12  # share of the blocks that CFM-M keeps
+ROWS = {"cpu": 2**13, "cuda": 2**16}  # pixels whose hidden values exist at a time
+COSINE_EPS = 1e-6  # smallest length that is divided by (authors' code)
+
+
+class Mapping(nn.Module):
+    """One direction: features (…, C) of one modality to (…, D) of the other."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        hidden = (inputs + outputs) // 2
+        self.first, self.second = nn.Linear(inputs, hidden), nn.Linear(hidden, hidden)
+        self.last = nn.Linear(hidden, outputs)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.rest(self.first(features))
+
+    def rest(self, hidden: Tensor) -> Tensor:
+        """The layers after the first."""
+        return self.last(F.gelu(self.second(F.gelu(hidden))))
+
+
+@dataclass(frozen=True)
+class Modality:
+    """Tokens (T, C) and their interpolation to P pixels."""
+
+    tokens: Tensor
+    rows: Rows
+
+    @classmethod
+    def join(cls, parts: Sequence[Modality]) -> Modality:
+        """The tokens and pixels of several samples, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(torch.cat([part.tokens for part in parts]), Rows.stack([part.rows for part in parts]))
+
+    def features(self, start: int, end: int) -> Tensor:
+        """The features of some pixels, (p, C)."""
+        return self.rows.part(start, end).apply(self.tokens)
+
+
+def backward(mapping: Mapping, source: Modality, target: Modality, pixels: int) -> Tensor:
+    """Add some samples' share of a direction's loss to the gradients and return it; `pixels`: of the whole batch."""
+    total = torch.zeros((), device=source.tokens.device)
+    for hidden, wanted in _parts(mapping, source, target):
+        mapped = mapping.rest(hidden)
+        # The cosine, divided by the lengths last: torch's own makes unit vectors of both first, which takes longer.
+        lengths = mapped.norm(dim=1).clamp_min(COSINE_EPS) * wanted.norm(dim=1).clamp_min(COSINE_EPS)
+        loss = (1 - (mapped * wanted).sum(dim=1) / lengths).sum() / pixels
+        loss.backward()
+        total += loss.detach()
+    return total
+
+
+def distances(mapping: Mapping, source: Modality, target: Modality) -> Tensor:
+    """Euclidean distances of mapped and observed features, both brought to unit length: (P,)."""
+    parts = _parts(mapping, source, target)
+    return torch.cat([(F.normalize(mapping.rest(h)) - F.normalize(wanted)).norm(dim=1) for h, wanted in parts])
+
+
+def _parts(mapping: Mapping, source: Modality, target: Modality) -> Iterator[tuple[Tensor, Tensor]]:
+    """Of some pixels at a time: the first layer's output (p, H) and the observed features (p, D).
+
+    Where the first layer is applied to the tokens, its gradient is computed after the last part.
+    """
+    pixels, step = len(source.rows), ROWS[source.tokens.device.type]
+    early = len(source.tokens) < pixels
+    if early:
+        tokens = F.linear(source.tokens, mapping.first.weight)
+        leaf = Modality(tokens.detach().requires_grad_(tokens.requires_grad), source.rows)
+    for start in range(0, pixels, step):
+        end = min(start + step, pixels)
+        pixel = (leaf if early else source).features(start, end)
+        hidden = pixel + mapping.first.bias if early else mapping.first(pixel)
+        yield hidden, target.features(start, end)
+    if early and tokens.requires_grad:
+        tokens.backward(leaf.tokens.grad)
 
 
 class CFM(Method):
@@ -76,11 +156,10 @@ class CFM(Method):
         self.maps, self.history = self.new_maps(), []
         optimiser = torch.optim.Adam(self.maps.parameters(), lr=config.cfm_learning_rate, fused=True)
         keep_freed_memory()
-        epochs = range(epochs_for(config, len(indices)))
-        chosen, size = list(indices), config.cfm_batch
-        opened = Scenes(lambda k: self.open(split, chosen[k]), len(chosen), self.place, split, size)
+        epochs, size = range(epochs_for(config, len(indices))), config.cfm_batch
+        opened = Scenes(lambda k: self.open(split, indices[k]), len(indices), self.place, split, size)
         with computing(config), opened as scenes:
-            for epoch in bar(epochs, what="training") if show else epochs:
+            for epoch in bar(epochs, what="training", show=show):
                 walk = scenes.walk(shuffled(config, epoch, len(scenes)), epoch)
                 losses = []
                 while batch := list(islice(walk, size)):
@@ -95,7 +174,7 @@ class CFM(Method):
     def step(self, batch: Sequence[Scene]) -> Tensor:
         """A batch's losses, (2,): 3D to 2D and 2D to 3D; their gradients are left in the weights."""
         pixels = sum(len(scene.canvas) for scene in batch)
-        # Small samples go together: what a call costs would be more than what it computes.
+        # Small samples go together: otherwise the calls would cost more than the computation.
         together = pixels <= ROWS[self.place.device.type]
         losses = torch.zeros(2, device=self.place.device)
         for scenes in [batch] if together else [[scene] for scene in batch]:
@@ -125,12 +204,11 @@ class CFM(Method):
         return self.maps.state_dict()
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        with torch.random.fork_rng(devices=[]):  # the values that are drawn are replaced at once
-            self.maps = self.new_maps()
+        self.maps = self.new_maps()
         self.maps.load_state_dict(state)
 
     def open(self, split: Split, k: int) -> Scene:
-        """A sample's tokens and the way from them to its valid pixels. Raises ConfigError for another backbone's."""
+        """A sample's tokens and their interpolation to its valid pixels. Raises ConfigError for another backbone's."""
         tokens = split.tokens([k])
         found, wanted = (tokens.rgb.shape[1], tokens.xyz.shape[2]), (self.features.rgb_dim, self.features.xyz_dim)
         if found != wanted:
@@ -143,7 +221,7 @@ class CFM(Method):
         return nn.ModuleDict({"to_rgb": Mapping(xyz, rgb), "to_xyz": Mapping(rgb, xyz)}).to(self.place.device)
 
     def _directions(self, scenes: Sequence[Scene]) -> list[tuple[Mapping, Modality, Modality]]:
-        """Both mappings with what they map and what they should meet: to 2D, then to 3D."""
+        """Both mappings with their inputs and targets: to 2D, then to 3D."""
         rgb = Modality.join([Modality(scene.rgb, scene.rgb_rows) for scene in scenes])
         xyz = Modality.join([Modality(scene.xyz, scene.xyz_rows) for scene in scenes])
         return [(self.maps["to_rgb"], xyz, rgb), (self.maps["to_xyz"], rgb, xyz)]

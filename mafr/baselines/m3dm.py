@@ -2,52 +2,54 @@
 
 Wang et al., "Multimodal Industrial Anomaly Detection via Hybrid Fusion", CVPR 2023, arXiv 2303.00601, and the authors'
 code, github.com/nomewang/M3DM. Point features are interpolated to the image and pooled to a coarser grid (Sec. 3.1),
-image and point features fused by `parts.fusion_contrast` (Sec. 3.2). Each of the three has a bank, a greedy coreset of
-the training features (`parts.memory_bank`); a bank gives a map of distances to the nearest kept feature and a
-reweighted largest distance (Sec. 3.3). One linear one-class SVM joins the three image scores, another
-the three maps pixel by pixel; both are fitted on the training samples. The SVMs see no negative numbers, so their
-coefficients are none either: each fusion is a weighted sum.
+image and point features fused by two projections (`FeatureFusion`, Sec. 3.2). Each of the three has a bank, a greedy
+coreset of the training features (`parts.memory_bank`); a bank gives a map of distances to the nearest kept feature and
+a reweighted largest distance (Sec. 3.3). One linear one-class SVM joins the three image scores, another the three maps
+pixel by pixel; both are fitted on the training samples. Their inputs and so their coefficients are not negative: each
+fusion is a weighted sum.
 
 Where the text leaves room, the authors' code decides: features are divided by one number, the standard deviation of
-the image features (its author in issue 18: on purpose; the mean that is subtracted as well changes no distance);
-scores and maps enter the SVMs times 1 (points), 0.1 (image), 1 (fused); nu 0.5, at most 1,000 passes; each map is
-blurred with sigma 4 before its SVM sees it. The paper gives 750 steps of 16 samples for the fusion, AdamW with 0.003
-and 250 steps of warm-up, the number of steps with the best results; the code's default is ten epochs, and the command
-in its README sums the gradients of 16 batches for a step. Here every batch is a step, and the rate falls to zero by the
-last one.
+the image features (on purpose, issue 18; the mean that is subtracted as well changes no distance); scores and maps
+enter the SVMs with the weights, and each map with the blur, of the settings. The paper gives 750 steps of 16 samples
+for the fusion, AdamW with 0.003 and 250 steps of warm-up, the number of steps with the best results; the code's default
+is ten epochs, and the command in its README sums the gradients of 16 batches per step. Here every batch is a step, and
+the rate falls to zero by the last one.
 
-Reports. Training the fusion anew lowers results (issues 30 and 36 there), and the authors of CFM reproduced the
-numbers only without it (CVLAB-Unibo/crossmodal-feature-mapping, issue 10). The code that writes the features to
-train the fusion on repeats the image's patches in another order than the points' (`DoubleRGBPointFeatures`), so that
-most of its pairs are of different places; at test time places agree. Here pairs are of one place, as the text says.
+Reports. Training the fusion again lowers results (issues 30 and 36 there), and the authors of CFM reproduced the
+numbers only without it (CVLAB-Unibo/crossmodal-feature-mapping, issue 10). The code that writes the features to train
+the fusion on repeats the image's patches in another order than the points' (`DoubleRGBPointFeatures`), so that most of
+its pairs are of different places; at test time places agree. Here pairs are of one place, as the text says.
 
-Departures. The fusion is trained on each category's own good samples, not once on a data set's, since runs are
-independent of each other. The code takes 10 % of the point features into their bank and then, of the image and the
-fused features, 10 % of that bank's size; here each bank keeps 10 % of its own features. After that the code drops the
-point features that have a zero among their values and adds one zero feature, for cells without a point; here the bank
-stays as it was chosen. The code blurs maps of
-256 grey levels; here they stay floats, with zeros beyond the border. SVMs and projection follow from `Config.seed`.
-Small profiles: point and fused features lie on the stored grid (full: 56 x 56, the code's). Cells without a 3D point
-are left out of banks and maps (`m3dm_cells` "valid"; full: "all", nothing is masked, as in the code). The fusion
-trains for 160 steps, MAFR's `min_steps`, each of 16 patches a sample. The map SVM is fitted on one pixel a cell, the
-one whose point the cell holds (full: on all). Widths follow from the features' in the published ratio.
+Departures. The fusion is trained on each category's own good samples, not once per data set, since runs are
+independent. The code takes 10 % of the point features into their bank and then, of the image and the fused features,
+10 % of that bank's size; here each bank keeps 10 % of its own features. After that the code drops the point features
+that have a zero among their values and adds one zero feature, for cells without a point; here the bank is not changed.
+The code blurs maps of 256 grey levels; here they stay floats, with zeros beyond the border. SVMs and projection follow
+from `Config.seed`. Small profiles: point and fused features lie on the stored grid (full: 56 x 56, the code's). Cells
+without a 3D point are left out of banks and maps (`m3dm_cells` "valid"; full: "all", nothing is masked, as in the
+code). The fusion trains for 160 steps, MAFR's `min_steps`, each of 16 patches per sample. The map SVM is fitted on one
+pixel per cell, the one whose point the cell holds (full: on all). Widths follow from the features' in the published
+ratio.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from mafr.baselines.parts.fusion_contrast import FeatureFusion, train_fusion
 from mafr.baselines.parts.memory_bank import MemoryBank
 from mafr.config import Config
-from mafr.errors import DataError
-from mafr.features.extract import FeatureExtractor, Tokens
+from mafr.device import Place, send
+from mafr.errors import DataError, MafrError
+from mafr.features.extract import Tokens
 from mafr.features.interpolation import densify_xyz
 from mafr.features.sources.splits import Split
 from mafr.method import Method, Prediction
@@ -55,26 +57,25 @@ from mafr.parallel.progress import bar
 from mafr.scoring import smooth, upsample
 
 BANKS = ("rgb", "xyz", "fused")
-COARSER = 4  # the point features' grid is so many times coarser than the image: 56 of 224
+COARSER = 4  # pixels of the image per cell of the point features' grid and direction: 56 cells of 224 pixels
+HIDDEN_RATIO = 4  # hidden width of a projection, in widths of its feature
+HEAD_WIDTH, PUBLISHED_WIDTH = 256, 768 + 1152  # of the space of the loss; of both published features together
+WARM_UP = 250 / 750  # share of the steps in which the learning rate rises
+BETAS = (0.9, 0.95)
+ENTRIES = 10  # of the history
+ROWS = 4096  # rows of the similarity matrix that exist at a time; beyond, they are computed twice
 
 
 @dataclass(frozen=True)
 class Cells:
-    """The features of one sample that banks see.
+    """The features of one sample that banks see."""
 
-    Attributes:
-        rgb, xyz: (P2, C) and (P, D) float32, the image's tokens and the pooled point features.
-        beside: (P, C), image features at the places of xyz.
-        rgb_at, xyz_at: (h, w) and (n, n) bool, the cells that they are of, row by row.
-        solid: (P,) bool, where the point features are not zero.
-    """
-
-    rgb: Tensor
-    xyz: Tensor
-    beside: Tensor
-    rgb_at: Tensor
-    xyz_at: Tensor
-    solid: Tensor
+    rgb: Tensor  # (P2, C) float32, the image's tokens
+    xyz: Tensor  # (P, D) float32, the pooled point features
+    beside: Tensor  # (P, C), image features at the places of xyz
+    rgb_at: Tensor  # (h, w) bool, the cells of rgb, row by row
+    xyz_at: Tensor  # (n, n) bool, the cells of xyz
+    solid: Tensor  # (P,) bool, where the point features are not zero
 
     @classmethod
     def of(cls, tokens: Tokens, config: Config) -> Cells:
@@ -84,7 +85,7 @@ class Cells:
         dense = densify_xyz(tokens.xyz, tokens.index, tokens.weight, config.grid)
         if config.xyz_pool > 1:
             dense = F.avg_pool2d(dense, config.xyz_pool, stride=1)
-        xyz = _averaged(dense, side)
+        xyz = F.adaptive_avg_pool2d(dense, side)  # means over each cell; finer cells repeat a coarser one
         solid = (xyz != 0).any(dim=1)  # (1, n, n)
         if not solid.any():
             raise DataError(
@@ -93,13 +94,8 @@ class Cells:
             )
         xyz_at = solid if config.m3dm_cells == "valid" else torch.ones_like(solid)
         rgb_at = F.adaptive_max_pool2d(xyz_at.float(), rgb.shape[-2:]) > 0
-        beside = _averaged(rgb, side)
+        beside = F.adaptive_avg_pool2d(rgb, side)
         return cls(_rows(rgb, rgb_at), _rows(xyz, xyz_at), _rows(beside, xyz_at), rgb_at[0], xyz_at[0], solid[xyz_at])
-
-
-def _averaged(maps: Tensor, side: int) -> Tensor:
-    """Maps brought to side x side: means of what a cell covers; finer cells repeat what covers them."""
-    return maps if maps.shape[-2:] == (side, side) else F.adaptive_avg_pool2d(maps, side)
 
 
 def _rows(features: Tensor, at: Tensor) -> Tensor:
@@ -107,14 +103,111 @@ def _rows(features: Tensor, at: Tensor) -> Tensor:
     return features[0].permute(1, 2, 0)[at[0]].contiguous()
 
 
-@dataclass(frozen=True)
-class DecisionFusion:
-    """Decision layer fusion, Sec. 3.3: a linear one-class SVM on the three banks' scores.
+class FeatureFusion(nn.Module):
+    """Unsupervised feature fusion (UFF): two projections, trained to agree by patch-wise contrastive learning.
 
-    weights: (3,) float64, the SVM's coefficients times the factors that its inputs were multiplied by.
+    A modality's projection is a LayerNorm and a two-layer GELU network with four times the feature's width; for the
+    loss alone, a fully connected layer brings both to one width. The features of one patch in the two modalities are a
+    positive pair, all other patches of the batch the negatives.
     """
 
-    weights: Tensor
+    def __init__(self, rgb_dim: int, xyz_dim: int) -> None:
+        super().__init__()
+        self.rgb, self.xyz = _projection(rgb_dim), _projection(xyz_dim)
+        width = round(HEAD_WIDTH * (rgb_dim + xyz_dim) / PUBLISHED_WIDTH)
+        self.rgb_head, self.xyz_head = nn.Linear(rgb_dim, width), nn.Linear(xyz_dim, width)
+
+    def forward(self, rgb: Tensor, xyz: Tensor) -> Tensor:
+        """The fused features of P patches: (P, C) and (P, D) -> (P, C + D)."""
+        return torch.cat([self.rgb(rgb), self.xyz(xyz)], dim=1)
+
+    def loss(self, rgb: Tensor, xyz: Tensor, temperature: float) -> Tensor:
+        """The contrastive loss of P patches, each a negative to all others."""
+        return info_nce(self.rgb_head(self.rgb(rgb)), self.xyz_head(self.xyz(xyz)), temperature)
+
+
+def _projection(width: int) -> nn.Sequential:
+    hidden = HIDDEN_RATIO * width
+    return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+
+
+def info_nce(queries: Tensor, keys: Tensor, temperature: float = 1.0) -> Tensor:
+    """InfoNCE from queries to keys, (P, W) twice -> scalar; row p of the one belongs to row p of the other.
+
+    Cosine similarities over `temperature`, cross-entropy against the diagonal, mean over patches, times twice the
+    temperature as in the authors' code (after MoCo v3). The (P, P) matrix never exists whole if it is large.
+    """
+    queries, keys = F.normalize(queries, dim=1), F.normalize(keys, dim=1)
+    if len(queries) <= ROWS:
+        total = _cross_entropy(queries, keys, 0, temperature)
+    else:
+        recomputed = partial(checkpoint, _cross_entropy, use_reentrant=False, preserve_rng_state=False)
+        firsts = range(0, len(queries), ROWS)
+        total = sum(recomputed(queries[first : first + ROWS], keys, first, temperature) for first in firsts)
+    return total * (2 * temperature / len(queries))
+
+
+def _cross_entropy(part: Tensor, keys: Tensor, first: int, temperature: float) -> Tensor:
+    target = torch.arange(first, first + len(part), device=part.device)
+    return F.cross_entropy((part @ keys.T).float() / temperature, target, reduction="sum")
+
+
+def train_fusion(
+    rgb: Sequence[Tensor], xyz: Sequence[Tensor], config: Config, place: Place, show: bool = False
+) -> tuple[FeatureFusion, list[dict[str, float]]]:
+    """Train the fusion on the patches of good samples: (module in eval mode, the loss along the way).
+
+    rgb, xyz: for each sample (P_k, C) and (P_k, D), row p of both at the same place. A step takes `m3dm_batch` samples
+    and of each `m3dm_patches` patches. Weights and draws follow from `config.seed`. Raises MafrError if the loss is not
+    finite.
+    """
+    generator = torch.Generator().manual_seed(config.seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = FeatureFusion(rgb[0].shape[1], xyz[0].shape[1]).to(place.device)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=config.m3dm_rate, betas=BETAS, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate(step, config.m3dm_steps))
+    every, recent, history = max(1, config.m3dm_steps // ENTRIES), [], []
+    for step in bar(range(1, config.m3dm_steps + 1), what="training the fusion", show=show):
+        batch = _draw(rgb, xyz, config, generator)
+        with torch.autocast(place.device.type, torch.bfloat16, enabled=place.half):
+            loss = model.loss(*(send(part, place.device) for part in batch), config.m3dm_temperature)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        recent.append(loss.detach())
+        if step % every == 0 or step == config.m3dm_steps:
+            mean = torch.stack(recent).mean().item()
+            if not math.isfinite(mean):
+                raise MafrError(f"the contrastive loss became {mean} by step {step}; lower m3dm_rate")
+            history.append({"step": step, "contrast": mean})
+            recent = []
+    return model.eval(), history
+
+
+def rate(step: int, steps: int) -> float:
+    """The learning rate of a step as a share of the highest: a linear rise, then half a cosine down to zero."""
+    rise = WARM_UP * steps
+    if step < rise:
+        return (step + 1) / (math.floor(rise) + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(steps - rise, 1)))
+
+
+def _draw(
+    rgb: Sequence[Tensor], xyz: Sequence[Tensor], config: Config, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Paired patches of a step, (P, C) and (P, D)."""
+    chosen = torch.randperm(len(rgb), generator=generator)[: config.m3dm_batch].tolist()
+    rows = {k: torch.randperm(len(rgb[k]), generator=generator)[: config.m3dm_patches] for k in chosen}
+    return tuple(torch.cat([features[k][rows[k]] for k in chosen]) for features in (rgb, xyz))
+
+
+@dataclass(frozen=True)
+class DecisionFusion:
+    """Decision layer fusion, Sec. 3.3: a linear one-class SVM on the three banks' scores."""
+
+    weights: Tensor  # (3,) float64, the SVM's coefficients times the factors that its inputs were multiplied by
 
     @classmethod
     def fit(cls, scores: Tensor, config: Config) -> DecisionFusion:
@@ -141,33 +234,26 @@ class M3DM(Method):
 
     name = "m3dm"
 
-    def __init__(self, config: Config, extractor: FeatureExtractor | None = None) -> None:
-        super().__init__(config, extractor)
-        self.fusion: FeatureFusion | None = None
-        self.scale = torch.ones(())  # the features' common divisor
-        self.banks: dict[str, MemoryBank] = {}
-        self.decide: dict[str, DecisionFusion] = {}  # "image" and "map"
-
     def train(self, split: Split, indices: Sequence[int], show: bool) -> None:
         """Feature fusion, banks, decision fusion, one after the other as published."""
         config = self.config
         samples = [Cells.of(split.tokens([k]), config) for k in indices]
         pairs = [(one.beside[one.solid], one.xyz[one.solid]) for one in samples]
         self.fusion, self.history = train_fusion(*zip(*pairs, strict=True), config, self.place, show)
-        self.scale = torch.cat([one.rgb for one in samples]).std()
+        self.scale = torch.cat([one.rgb for one in samples]).std()  # the features' common divisor
+        self.banks = {}
         with torch.inference_mode():
             for name in BANKS:
                 rows = torch.cat([self._features(one, name) for one in samples])
                 self.banks[name] = MemoryBank.build(rows, config)
-            scores, pixels = [], []
-            numbered = zip(samples, indices, strict=True)
-            for one, k in bar(numbered, total=len(samples), what="scoring good samples") if show else numbered:
+            scores, pixels, numbered = [], [], zip(samples, indices, strict=True)
+            for one, k in bar(numbered, len(samples), "scoring good samples", show):
                 mask = self._mask(split, k)
                 maps, score = self._bank_scores(one, mask)
                 scores.append(score)
-                pixels.append(one_pixel_a_cell(smooth(maps, "gaussian", config.m3dm_sigma), mask, config))
-        self.decide["image"] = DecisionFusion.fit(torch.stack(scores), config)
-        self.decide["map"] = DecisionFusion.fit(torch.cat(pixels), config)
+                pixels.append(one_pixel_per_cell(smooth(maps, "gaussian", config.m3dm_sigma), mask, config))
+        seen = {"image": torch.stack(scores), "map": torch.cat(pixels)}
+        self.decide = {name: DecisionFusion.fit(values, config) for name, values in seen.items()}
 
     def score(self, split: Split, k: int) -> Prediction:
         """psi_rgb and psi_xyz are the distances to two of the banks, masked, not blurred."""
@@ -182,26 +268,22 @@ class M3DM(Method):
 
     def state(self) -> dict[str, Tensor]:
         """Weights of the fusion, kept features, and the SVMs' coefficients."""
-        parts = {f"fusion.{name}": tensor for name, tensor in self.fusion.state_dict().items()}
-        for name, bank in self.banks.items():
-            parts |= bank.state(f"bank.{name}")
-        parts |= {f"decide.{name}": decide.weights for name, decide in self.decide.items()}
-        return parts | {"scale": self.scale}
+        parts = nn.ModuleDict({"fusion": self.fusion}).state_dict() | {"scale": self.scale}
+        parts |= {f"bank.{name}": bank.vectors for name, bank in self.banks.items()}
+        return parts | {f"decide.{name}": decide.weights for name, decide in self.decide.items()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """The inverse of `state`."""
         device = self.place.device
-        fusion = {name.removeprefix("fusion."): tensor for name, tensor in state.items() if name.startswith("fusion.")}
-        with torch.random.fork_rng(devices=[]):
-            self.fusion = FeatureFusion(self.config.rgb_dim, self.config.xyz_dim)
-        self.fusion.load_state_dict(fusion)
+        self.fusion = FeatureFusion(self.config.rgb_dim, self.config.xyz_dim)
+        weights = {name: tensor for name, tensor in state.items() if name.startswith("fusion.")}
+        nn.ModuleDict({"fusion": self.fusion}).load_state_dict(weights)
         self.fusion.to(device).eval()
         self.banks = {name: MemoryBank.restore(state, f"bank.{name}", device) for name in BANKS}
         self.decide = {name: DecisionFusion(state[f"decide.{name}"]) for name in ("image", "map")}
         self.scale = state["scale"]
 
     def _features(self, cells: Cells, name: str) -> Tensor:
-        """What a bank sees of a sample, (P, D), where banks lie."""
+        """The rows of a bank's kind that a sample has, (P, D), on the banks' device."""
         device = self.place.device
         if name == "fused":
             rows = self.fusion(cells.beside.to(device), cells.xyz.to(device))
@@ -215,7 +297,7 @@ class M3DM(Method):
         return valid if self.config.m3dm_cells == "valid" else torch.ones_like(valid)
 
     def _bank_scores(self, cells: Cells, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Of each bank the map of distances, masked, (3, 1, S, S), and the image score, (3,); on the CPU."""
+        """Masked maps of distances, (3, 1, S, S), and image scores, (3,), of the banks; on the CPU."""
         maps, scores = [], []
         for name in BANKS:
             rows, bank = self._features(cells, name), self.banks[name]
@@ -228,7 +310,7 @@ class M3DM(Method):
         return torch.cat(maps), torch.tensor(scores)
 
 
-def one_pixel_a_cell(maps: Tensor, mask: Tensor, config: Config) -> Tensor:
+def one_pixel_per_cell(maps: Tensor, mask: Tensor, config: Config) -> Tensor:
     """Maps (3, 1, S, S) and mask (1, 1, S, S) -> (N, 3), the pixels whose points the stored cells hold."""
     step = config.image_size // config.grid
     lattice = (..., slice(step // 2, None, step), slice(step // 2, None, step))

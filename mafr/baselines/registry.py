@@ -1,4 +1,4 @@
-"""Every method by name: its title, its class, and what is asked of it by name. Classes are loaded when first needed.
+"""Every method by name: its title and its class, which is imported when first needed.
 
 To add a method, write its class, a `mafr.method.Method`, and a line here; to have it in a table, name it in
 `mafr.experiments.plan`.
@@ -7,7 +7,6 @@ To add a method, write its class, a `mafr.method.Method`, and a line here; to ha
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,49 +19,35 @@ if TYPE_CHECKING:
     from mafr.method import Method
 
 MAFR = "mafr"
-
-
-@dataclass(frozen=True)
-class Listed:
-    """A method: its name in the paper's tables, and where its class is.
-
-    variants: whether it is the paper's own, which has variants, loss terms and fusion operators.
-    """
-
-    title: str
-    address: str
-    variants: bool = False
-
-
-# name in the run store and on the command line -> method
+# Name in the run store and on the command line -> name in the paper's tables, module, class.
 _LISTED = {
-    "depthgan": Listed("DepthGAN", "mafr.baselines.depth:DepthGAN"),
-    "depthae": Listed("DepthAE", "mafr.baselines.depth:DepthAE"),
-    "depthvm": Listed("DepthVM", "mafr.baselines.depth:DepthVM"),
-    "voxelgan": Listed("VoxelGAN", "mafr.baselines.voxel:VoxelGAN"),
-    "voxelae": Listed("VoxelAE", "mafr.baselines.voxel:VoxelAE"),
-    "voxelvm": Listed("VoxelVM", "mafr.baselines.voxel:VoxelVM"),
-    "rgbd": Listed("RGB-D", "mafr.baselines.rgbd:RGBD"),
-    "rgbcdn": Listed("RGB-cD-n", "mafr.baselines.rgbd:RGBcDn"),
-    "btf": Listed("BTF", "mafr.baselines.btf:BTF"),
-    "ast": Listed("AST", "mafr.baselines.ast:AST"),
-    "m3dm": Listed("M3DM", "mafr.baselines.m3dm:M3DM"),
-    "cfm": Listed("CFM", "mafr.baselines.cfm:CFM"),
-    "cfm_m": Listed("CFM-M", "mafr.baselines.cfm:CFMMedium"),
-    MAFR: Listed("MAFR", "mafr.detector:Detector", variants=True),
+    "depthgan": ("DepthGAN", "mafr.baselines.mvtec_benchmark", "DepthGAN"),
+    "depthae": ("DepthAE", "mafr.baselines.mvtec_benchmark", "DepthAE"),
+    "depthvm": ("DepthVM", "mafr.baselines.mvtec_benchmark", "DepthVM"),
+    "voxelgan": ("VoxelGAN", "mafr.baselines.mvtec_benchmark", "VoxelGAN"),
+    "voxelae": ("VoxelAE", "mafr.baselines.mvtec_benchmark", "VoxelAE"),
+    "voxelvm": ("VoxelVM", "mafr.baselines.mvtec_benchmark", "VoxelVM"),
+    "rgbd": ("RGB-D", "mafr.baselines.rgbd", "RGBD"),
+    "rgbcdn": ("RGB-cD-n", "mafr.baselines.rgbd", "RGBcDn"),
+    "btf": ("BTF", "mafr.baselines.btf", "BTF"),
+    "ast": ("AST", "mafr.baselines.ast", "AST"),
+    "m3dm": ("M3DM", "mafr.baselines.m3dm", "M3DM"),
+    "cfm": ("CFM", "mafr.baselines.cfm", "CFM"),
+    "cfm_m": ("CFM-M", "mafr.baselines.cfm", "CFMMedium"),
+    MAFR: ("MAFR", "mafr.detector", "Detector"),
 }
 METHODS = tuple(_LISTED)
-BASELINES = tuple(name for name, listed in _LISTED.items() if not listed.variants)
+BASELINES = tuple(name for name in METHODS if name != MAFR)
 
 
 def title(method: str) -> str:
     """A method's name as the paper prints it."""
-    return _LISTED[method].title
+    return _LISTED[method][0]
 
 
 def has_variants(method: str) -> bool:
-    """Whether a method has variants, loss terms and fusion operators: the paper's own."""
-    return _LISTED[method].variants
+    """Whether a method has variants, loss terms and fusion operators, as the paper's own alone has."""
+    return method == MAFR
 
 
 def check_methods(names: Iterable[str]) -> tuple[str, ...]:
@@ -82,7 +67,7 @@ def method_settings(method: str, config: Config, variant: str | None = None) -> 
 
 def method_class(method: str) -> type[Method]:
     """The class of a method."""
-    module, _, name = _LISTED[method].address.partition(":")
+    _, module, name = _LISTED[method]
     return getattr(import_module(module), name)
 
 
@@ -92,7 +77,7 @@ def feature_config(method: str, config: Config) -> Config:
 
 
 def weight_files(config: Config, methods: Iterable[str] = METHODS) -> tuple[WeightFile, ...]:
-    """The downloaded files of backbones of their own that some methods need."""
+    """The downloaded files of the methods' own backbones."""
     if config.random_weights:
         return ()
     return tuple(file for method in check_methods(methods) for file in method_class(method).weight_files(config))

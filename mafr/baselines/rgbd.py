@@ -6,14 +6,13 @@ the range of the part, "n" the surface normals. Layers, loss (mean absolute erro
 are those of the authors' public code (github.com/eyecan-ai/eyecandies): the heatmap is the largest absolute residual
 over the channels, the image score its maximum.
 
-Full profile: 256 pixels, 32 to 256 channels, 256 latent values, Adam at 1e-3, batches of 64, 10 epochs of the training
-set repeated 10 times, as in that code.
-Smaller profiles: side, width and latent size are a quarter of these, the power of two with which a run stays at
-about ten seconds of one processor; batches of 8; at least `min_steps` steps, as for MAFR.
+Full profile: the settings of that code. Smaller profiles: side, width and latent size are a quarter of these, the power
+of two with which a run stays at about ten seconds on one processor; batches of 8; at least `min_steps` steps, as for
+MAFR.
 
 Departures, or what is not known:
-- the authors say that their code is an example and not meant to repeat the paper's numbers; it takes colour alone, and
-  their leaderboard calls the paper's model of colour alone an SSIM autoencoder: the paper's own loss may differ;
+- by its authors, the code is an example that does not repeat the paper's numbers; it takes colour alone, and their
+  leaderboard calls the paper's model of colour alone an SSIM autoencoder: the paper's own loss may differ;
 - that "c" means clamped, and to which range, is our reading: to the nearest and farthest point of the training samples;
   "D" is divided by the farthest depth;
 - depth is computed from the preprocessed cloud, in which the belt is removed; there both depth and normals are 0;
@@ -27,92 +26,86 @@ Departures, or what is not known:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from mafr.baselines.parts.autoencoder import CandyAutoencoder, batches, descend, recorded, steps_for
 from mafr.baselines.parts.inputs import DepthRange, normals, shrink, turn_images
+from mafr.baselines.parts.raw import ImageMethod, Source, descend, recorded, steps_for
 from mafr.data.camera import View
 from mafr.data.samples import Sample
-from mafr.device import send
-from mafr.features.sources.splits import Split
-from mafr.method import Method, Prediction
-from mafr.parallel.progress import bar
-from mafr.scoring import image_score, smooth, upsample
+from mafr.errors import ConfigError
 
 COLOURS = 3
+BLOCKS = 4  # of the encoder and of the decoder
 OFTEN = 0.9  # probability of each of the two augmentations; the other values are theirs too
 SHIFT, SCALE, TURN, JITTER, HUE = 0.05, 0.1, 45.0, 0.2, 0.2
 # Luma and chroma of the NTSC standard.
 YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 
 
-class CandyMethod(Method):
-    """What the two have in common: channels in [0, 1], training, and the heatmap."""
+class CandyAutoencoder(nn.Module):
+    """The autoencoder of the authors' code: (B, channels, side, side) -> the same.
 
-    reads = ()
+    Four blocks of two 3 x 3 convolutions with batch normalisation and GELU, the second with stride 2, a linear
+    bottleneck of `latent` values, and four blocks of doubling and two convolutions. As there, the last block ends in
+    batch normalisation and GELU too.
+    """
+
+    def __init__(self, channels: int, side: int, width: int, latent: int) -> None:
+        super().__init__()
+        if side % 2**BLOCKS:
+            raise ConfigError(f"rgbd_side must be a multiple of {2**BLOCKS}, not {side}")
+        widths = [width * 2**k for k in range(BLOCKS)]
+        inner = side // 2**BLOCKS
+        shape = (widths[-1], inner, inner)
+        values = math.prod(shape)
+        self.encoder = nn.Sequential(*(_block(a, b, b, 2) for a, b in pairwise([channels, *widths])))
+        self.bottleneck = nn.Sequential(
+            nn.Flatten(), nn.Linear(values, latent), nn.Linear(latent, values), nn.Unflatten(1, shape)
+        )
+        decoder = []
+        for a, b in pairwise([*widths[::-1], channels]):
+            decoder += [nn.Upsample(scale_factor=2), _block(a, a, b, 1)]
+        self.decoder = nn.Sequential(*decoder)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decoder(self.bottleneck(self.encoder(x)))
+
+    def residuals(self, x: Tensor) -> Tensor:
+        """(B, C, S, S) -> absolute residual, (B, C, S, S)."""
+        return (x - self(x)).abs()
+
+    def total(self, residuals: Tensor) -> Tensor:
+        """The largest over the channels: (B, C, S, S) -> (B, 1, S, S)."""
+        return residuals.amax(dim=1, keepdim=True)
+
+
+def _block(inputs: int, inner: int, outputs: int, stride: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(inputs, inner, 3, padding=1), nn.BatchNorm2d(inner), nn.GELU(),
+        nn.Conv2d(inner, outputs, 3, padding=1, stride=stride), nn.BatchNorm2d(outputs), nn.GELU(),
+    )  # fmt: skip
+
+
+class CandyMethod(ImageMethod):
+    """Stacks of channels in [0, 1]: colour, depth and, for RGB-cD-n, normals."""
+
+    geometry = "view"
+    colour, shape = slice(COLOURS), slice(COLOURS, None)
     clamped: ClassVar[bool]  # depth is clamped to the part's range, and normals are appended
 
-    def train(self, split: Split, indices: Sequence[int], show: bool) -> None:
-        config = self.config
-        self._build()
-        looks: list[tuple[Tensor, ...]] = []
-
-        def read() -> Iterator[Sample]:  # each sample is read once, for its channels and for the viewing axis
-            for k in bar(indices, what="reading samples") if show else indices:
-                sample = split.sample(k)
-                looks.append(self._look(sample))
-                yield sample
-
-        self.view = View.fit(read())
-        self.range = DepthRange.of(self.view.depth(xyz.numpy()) for _, xyz, *_ in looks)
-        images = torch.stack([self._image(*look) for look in looks])
-
-        def draw(chosen: list[int], generator: torch.Generator) -> Tensor:
-            return send(augment(images[chosen], generator), self.place.device)
-
-        steps = steps_for(len(images) * config.rgbd_repeat, config.rgbd_epochs, config.rgbd_batch, config.min_steps)
-        source = batches(len(images), config.rgbd_batch, config.seed, draw)
-        rate = config.rgbd_learning_rate
-        self.history = recorded(descend(self.model, lambda x: F.l1_loss(self.model(x), x), source, steps, rate))
-        self.model.eval()
-
-    def score(self, split: Split, k: int) -> Prediction:
-        sample = split.sample(k)
-        look = self._look(sample)
-        x = self._image(*look)[None].to(self.place.device)
-        residual = (x - self.model(x)).abs().cpu()
-        cells, mask = look[-1][None, None], torch.from_numpy(sample.valid)[None]
-        parts = []
-        for channels in (slice(COLOURS), slice(COLOURS, None), slice(None)):  # colour, geometry, all
-            heat = residual[:, channels].amax(dim=1, keepdim=True)
-            parts.append(upsample(heat, cells, self.config.image_size) * mask)
-        psi = smooth(parts[2], self.config.blur, self.config.sigma)
-        return Prediction.of(parts[0], parts[1], psi, image_score(psi, "max").item())
-
-    def state(self) -> dict[str, Tensor]:
-        view = [self.view.axis, self.view.direction, self.view.offset, self.range.near, self.range.far]
-        scene = {"view": torch.tensor(view, dtype=torch.float64)}
-        return scene | {f"model.{name}": value for name, value in self.model.state_dict().items()}
-
-    def restore(self, state: dict[str, Tensor]) -> None:
-        self._build()
-        axis, direction, offset, near, far = state["view"].tolist()
-        self.view, self.range = View(int(axis), direction, offset), DepthRange(near, far)
-        self.model.load_state_dict({name[6:]: value for name, value in state.items() if name.startswith("model.")})
-        self.model.eval()
-
-    def _build(self) -> None:
+    def new_model(self) -> nn.Module:
         config, channels = self.config, COLOURS + (4 if self.clamped else 1)
-        model = CandyAutoencoder(channels, config.rgbd_side, config.rgbd_width, config.rgbd_latent)
-        self.model = model.to(self.place.device)
+        return CandyAutoencoder(channels, config.rgbd_side, config.rgbd_width, config.rgbd_latent)
 
-    def _look(self, sample: Sample) -> tuple[Tensor, ...]:
+    def look(self, sample: Sample) -> tuple[Tensor, ...]:
         """Colour, mean points, mean normals (3, side, side) each, and which cells have a point."""
         side, valid = self.config.rgbd_side, sample.valid[0]
         colour, _ = shrink(sample.rgb, np.ones_like(valid), side)
@@ -121,14 +114,30 @@ class CandyMethod(Method):
             return colour, xyz, cells
         return colour, xyz, shrink(normals(sample.xyz), valid, side)[0], cells
 
-    def _image(self, colour: Tensor, xyz: Tensor, *rest: Tensor) -> Tensor:
-        """The stack of channels: colour, depth and, for RGB-cD-n, normals; (C, side, side) in [0, 1]."""
+    def image(self, colour: Tensor, xyz: Tensor, *rest: Tensor) -> Tensor:
         depth = self.view.depth(xyz.numpy())  # linear in the points, so the mean point has the mean depth
         if not self.clamped:
             return torch.cat([colour, torch.from_numpy(self.range.whole(depth))[None]])
         normal, cells = rest
         stretched = torch.from_numpy(self.range.stretch(depth, clamp=True))[None]
         return torch.cat([colour, stretched, (normal + 1) / 2 * cells])
+
+    def learn(self, samples: Iterator[Sample]) -> list[dict[str, float]]:
+        config = self.config
+        looks, self.view = self.looks_and_view(samples)
+        self.range = DepthRange.of(self.view.depth(xyz.numpy()) for _, xyz, *_ in looks)
+        images = torch.stack([self.image(*look) for look in looks])
+        source = Source(len(images), lambda chosen, generator: augment(images[chosen], generator), self.place.device)
+        walk = source.batches(config.rgbd_batch, config.seed)
+        steps = steps_for(len(images) * config.rgbd_repeat, config.rgbd_epochs, config.rgbd_batch, config.min_steps)
+        optimiser = torch.optim.Adam(self.model.parameters(), lr=config.rgbd_learning_rate)
+        return recorded(descend(self.model, lambda x: F.l1_loss(self.model(x), x), walk, steps, optimiser))
+
+    def numbers(self) -> list[float]:
+        return [self.view.axis, self.view.direction, self.view.offset, self.range.near, self.range.far]
+
+    def set_geometry(self, axis: float, direction: float, offset: float, near: float, far: float) -> None:
+        self.view, self.range = View(int(axis), direction, offset), DepthRange(near, far)
 
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:

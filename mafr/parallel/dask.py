@@ -1,9 +1,9 @@
 """Work on an existing Dask cluster: `--scheduler ADDRESS`, or a `Cluster` wherever workers are asked for.
 
-The workers share the client's files: the data, the features and the runs must lie under the same paths there (a
-shared file system), and mafr must be installed in the same version. Both are checked. A worker does one item at a
-time whatever its threads, so start one process for each: `dask worker ADDRESS --nthreads 1 --nworkers N`. Which GPU
-a worker uses is the cluster's affair: start one worker a GPU with its CUDA_VISIBLE_DEVICES, or use dask-cuda.
+The workers share the client's files: data, features and runs must lie under the same paths there (a shared file
+system), and mafr must be installed in the same version. Both are checked. A worker does one item at a time whatever its
+threads, so start one process for each: `dask worker ADDRESS --nthreads 1 --nworkers N`. Which GPU a worker uses is the
+cluster's affair: start one worker per GPU with its CUDA_VISIBLE_DEVICES, or use dask-cuda.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -29,32 +29,30 @@ from mafr.paths import PACKAGE, Paths
 
 CONNECT_SECONDS = 15  # until the scheduler must have answered
 WORKER_SECONDS = 60  # until the first worker must be there
-_LOGGERS = ("distributed.client", "tornado.application")  # their tracebacks say what the errors here say
-_LOOK_SECONDS = 5  # between two looks at which workers there are
+_LOGGERS = ("distributed.client", "tornado.application")  # their tracebacks repeat the errors raised here
+_LOOK_SECONDS = 5  # between two looks at the list of workers
 _ALIKE = "use workers of one kind, or settle it with --set device=… and --set precision=…"
 _TURN = threading.Lock()  # seeds and thread counts of torch belong to a whole process
 
 
 @dataclass(frozen=True)
 class _Client:
-    """What a worker must find as the client has it."""
+    """The client's state, which every worker must share."""
 
     host: str
     version: str
     sources: str
-    # (folder, name of a file in it, its content); without a name, the folder's own names, one a line
-    folders: tuple[tuple[Path, str, str], ...]
-    # the settings, and the kind of device and the precision that they mean on every worker, once that is known
+    folders: tuple[tuple[Path, str, str], ...]  # folder, name of a file in it, its content; without a name see `_names`
     config: Config | None = None
-    place: str | None = None
+    place: str | None = None  # kind of device and precision by `config` on every worker, once known
 
 
 class Cluster:
     """The workers behind a Dask scheduler; a context manager that leaves the cluster as it is.
 
-    Stands wherever a number of workers can: `run_all(runs, paths, Cluster("tcp://host:8786", folders))`. The run of a
-    worker that dies is done again by another, as often as the scheduler allows (`distributed.scheduler.
-    allowed-failures`, by default three deaths).
+    Can stand for a number of workers: `run_all(runs, paths, Cluster("tcp://host:8786", folders))`. The run of a worker
+    that dies is done again by another, as often as the scheduler allows (`distributed.scheduler.allowed-failures`, by
+    default three deaths).
     """
 
     def __init__(
@@ -71,33 +69,27 @@ class Cluster:
             import distributed
         except ImportError:
             raise ConfigError("--scheduler needs distributed: pip install -e '.[dask]' in the checkout") from None
-        self.address = address
-        self._dask = distributed
-        self._probes: list[Path] = []
-        self._levels = {name: logging.getLogger(name).level for name in _LOGGERS}
-        for name in _LOGGERS:
-            logging.getLogger(name).setLevel(logging.CRITICAL)
-        try:
-            distributed.comm.resolve_address(address)  # a client of an impossible one lingers at its end
-            self._client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
-        except (OSError, ValueError) as error:  # TimeoutError is an OSError
-            self._restore_logging()
-            raise ConfigError(
-                f"no Dask scheduler answers at {address} ({str(error) or type(error).__name__}); start one with "
-                "`dask scheduler` and give the address that it prints, like tcp://host:8786"
-            ) from error
-        try:
-            seen = [self._probe(f) for f in folders] + [_listing(f) for f in read_only]
+        self.address, self._dask = address, distributed
+        with ExitStack() as undo:
+            for logger in map(logging.getLogger, _LOGGERS):
+                undo.callback(logger.setLevel, logger.level)
+                logger.setLevel(logging.CRITICAL)
+            try:
+                distributed.comm.resolve_address(address)  # with an impossible one a client would linger
+                self._client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+            except (OSError, ValueError) as error:  # TimeoutError is an OSError
+                raise ConfigError(
+                    f"no Dask scheduler answers at {address} ({str(error) or type(error).__name__}); start one with "
+                    "`dask scheduler` and give the address that it prints, like tcp://host:8786"
+                ) from error
+            undo.callback(self._disconnect)
+            seen = [_probe(folder, undo) for folder in folders] + [_listing(folder) for folder in read_only]
             self._here = _Client(socket.gethostname(), __version__, source_digest(), tuple(seen), config)
             self._check_workers()
-        except BaseException:
-            self.close()
-            raise
+            self._undo = undo.pop_all()
 
     @classmethod
-    def of(
-        cls, address: str, paths: Paths, others: Sequence[Path] = (), config: Config | None = None
-    ) -> Cluster:
+    def of(cls, address: str, paths: Paths, others: Sequence[Path] = (), config: Config | None = None) -> Cluster:
         """A cluster that is to read and write the files of `paths`, to read `others`, and to compute by `config`."""
         folders = [paths.features("mvtec3d").parent, paths.runs("mvtec3d").parent, paths.data]
         return cls(address, folders, [f for f in (paths.weights, *others) if f.is_dir()], config)
@@ -106,23 +98,15 @@ class Cluster:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Leave the cluster; what its workers are doing is no longer waited for."""
-        for probe in self._probes:
-            probe.unlink(missing_ok=True)
-        with suppress(Exception):  # a scheduler that is gone
-            self._client.close(timeout=5)
-        self._restore_logging()
+        self._undo.close()
 
     def run(self, function: Callable, items: Sequence, what: str = "the items") -> Iterator[tuple[int, object]]:
         """(index, function(item)) of every item, as they finish. `function` must be importable.
 
-        Raises the error of an item at once; MafrError if an item's workers die again and again, or if the
-        scheduler goes. Items that workers have begun are finished there all the same.
+        Raises the error of an item at once; MafrError if an item's workers die again and again, or if the scheduler is
+        lost. Items that workers have begun are finished there all the same.
         """
-        # No more are sent than there are workers: a dying one must not be held against items that only waited.
+        # No more are sent than there are workers: a worker's death counts against all items that it was sent.
         waiting, active = list(range(len(items)))[::-1], {}
         label, warned = f"mafr-{what.replace(' ', '-')}-{secrets.token_hex(4)}", False
         news: queue.SimpleQueue = queue.SimpleQueue()
@@ -147,7 +131,7 @@ class Cluster:
             raise MafrError(
                 f"workers of {self.address} were killed again and again while working on {what}, the last one at "
                 f"{error.last_worker.address}, most likely for lack of memory; what was finished is kept: run the same "
-                "command again, with fewer workers a machine"
+                "command again, with fewer workers per machine"
             ) from None
         except (self._dask.CancelledError, OSError) as error:
             if isinstance(error, OSError) and self._client.status == "running":
@@ -160,20 +144,10 @@ class Cluster:
             with suppress(Exception):
                 self._client.cancel(list(active))
 
-    def _restore_logging(self) -> None:
-        for name, level in self._levels.items():
-            logging.getLogger(name).setLevel(level)
-
-    def _probe(self, folder: Path) -> tuple[Path, str, str]:
-        """A file for the workers to find, in a folder that they are to write to."""
-        name, content = f".seen-by-workers-{secrets.token_hex(8)}", secrets.token_hex(8)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._probes.append(folder / name)
-            (folder / name).write_text(content)
-        except OSError:  # data that may only be read
-            return _listing(folder)
-        return folder, name, content
+    def _disconnect(self) -> None:
+        """Leave the cluster without waiting for its workers."""
+        with suppress(Exception):  # the scheduler may be gone
+            self._client.close(timeout=5)
 
     def _check_workers(self) -> None:
         try:
@@ -183,31 +157,39 @@ class Cluster:
                 f"the scheduler at {self.address} has no worker; start some with "
                 f"`dask worker {self.address} --nthreads 1 --nworkers N`"
             ) from None
-        for address, answer in self._client.run(_difference, self._here, on_error="return").items():
+        found = self._client.run(_check, self._here, on_error="return")
+        for address, answer in found.items():
+            if isinstance(answer, ConfigError):
+                raise answer
             if isinstance(answer, Exception):
                 raise ConfigError(
                     f"the worker at {address} cannot use mafr ({answer}); install mafr {__version__} there"
                 ) from answer
-            if answer:
-                raise ConfigError(answer)
-        if self._here.config is not None:
-            found = self._client.run(_place, self._here.config, on_error="return")
-            for address, answer in found.items():
-                if isinstance(answer, Exception):
-                    raise ConfigError(f"the worker at {address}: {answer}") from answer
-            if len(set(found.values())) > 1:
-                kinds = ", ".join(f"{answer} at {address}" for address, answer in sorted(found.items()))
-                raise ConfigError(f"the workers would not compute alike: {kinds}; {_ALIKE}")
-            self._here = replace(self._here, place=next(iter(found.values()), None))
+        if len(set(found.values())) > 1:
+            kinds = ", ".join(f"{answer} at {address}" for address, answer in sorted(found.items()))
+            raise ConfigError(f"the workers would not compute alike: {kinds}; {_ALIKE}")
+        self._here = replace(self._here, place=next(iter(found.values()), None))
 
 
 @lru_cache(maxsize=1)
 def source_digest() -> str:
     """SHA-256 (hex) of the installed package's sources."""
-    folder, digest = PACKAGE, hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(f"{path.relative_to(folder)}\n".encode() + path.read_bytes())
+    digest = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        digest.update(f"{path.relative_to(PACKAGE)}\n".encode() + path.read_bytes())
     return digest.hexdigest()
+
+
+def _probe(folder: Path, undo: ExitStack) -> tuple[Path, str, str]:
+    """A file for the workers to find, in a folder that they are to write to."""
+    name, content = f".seen-by-workers-{secrets.token_hex(8)}", secrets.token_hex(8)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        undo.callback((folder / name).unlink, missing_ok=True)
+        (folder / name).write_text(content)
+    except OSError:  # data that may only be read
+        return _listing(folder)
+    return folder, name, content
 
 
 def _listing(folder: Path) -> tuple[Path, str, str]:
@@ -218,45 +200,46 @@ def _listing(folder: Path) -> tuple[Path, str, str]:
 
 
 def _names(folder: Path) -> str:
+    """The names in a folder, one per line."""
     return "\n".join(sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")))
 
 
 @lru_cache(maxsize=1)
-def _difference(client: _Client) -> str | None:
-    """On a worker: what is not as the client has it, or None."""
+def _check(client: _Client) -> str | None:
+    """On a worker: its kind of device and precision by the client's settings, if it has any.
+
+    Raises ConfigError for a worker that differs from the client.
+    """
     host = socket.gethostname()
     if (__version__, source_digest()) != (client.version, client.sources):
         there = f"mafr {__version__}" if __version__ != client.version else f"another copy of mafr {__version__}"
-        return (
+        raise ConfigError(
             f"the worker on {host} has {there}, this machine ({client.host}) mafr {client.version}; results would not "
             "be of one version: install the same on both and restart the worker"
         )
     for folder, name, content in client.folders:
         try:
-            found = (folder / name).read_text() if name else _names(folder)
+            found, reason = (folder / name).read_text() if name else _names(folder), "other files"
         except OSError as error:
             found, reason = None, error.strerror
-        else:
-            reason = "other files"
         if found != content:
-            return (
+            raise ConfigError(
                 f"the worker on {host} does not see {folder} as it is on {client.host} ({reason}); data, features "
                 "and runs must lie on a file system that all workers share, under the same path"
             )
-    if client.place and (own := _place(client.config)) != client.place:
-        return f"the worker on {host} would compute on {own}, the others on {client.place}; {_ALIKE}"
-    return None
-
-
-def _place(config: Config) -> str:
-    """On a worker: the kind of device and the precision that the settings mean there."""
-    place = Place.of(config)
-    return f"{place.device.type} in {place.describe()['precision']}"
+    if client.config is None:
+        return None
+    try:
+        place = Place.of(client.config)
+    except ConfigError as error:
+        raise ConfigError(f"the worker on {host}: {error}") from None
+    own = f"{place.device.type} in {place.describe()['precision']}"
+    if client.place not in (None, own):
+        raise ConfigError(f"the worker on {host} would compute on {own}, the others on {client.place}; {_ALIKE}")
+    return own
 
 
 def _work(function: Callable, item: object, client: _Client) -> object:
-    # Workers may join when the others were long checked.
-    if difference := _difference(client):
-        raise ConfigError(difference)
+    _check(client)  # workers may join after the others were checked
     with _TURN:
         return function(item)

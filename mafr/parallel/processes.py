@@ -1,4 +1,4 @@
-"""Local worker processes: each does one item at a time, and one that dies loses no more than that."""
+"""Local worker processes: each does one item at a time, and a death costs no more than that item."""
 
 from __future__ import annotations
 
@@ -25,27 +25,25 @@ def processors() -> int:
 
 @contextmanager
 def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables inside the block, and so of processes started there; as before after it."""
-    before = {name: os.environ.get(name) for name in values}
+    """Set environment variables inside the block, and so of processes started there."""
+    before = {name: os.environ[name] for name in values if name in os.environ}
     os.environ.update(values)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        for name in values:
+            os.environ.pop(name, None)
+        os.environ.update(before)
 
 
 def worker_environments(count: int, gpus: int = 0) -> list[dict[str, str]]:
-    """What `count` worker processes find in their environment: their share of threads and, in turn, a GPU.
+    """Environments of `count` worker processes: their share of threads and, in turn, a GPU.
 
-    gpus: how many GPUs torch sees; with CUDA_VISIBLE_DEVICES set, they are the first so many of its list.
+    gpus: the number of GPUs that torch sees; with CUDA_VISIBLE_DEVICES set, they are the first of its list.
     """
     threads = dict.fromkeys(_THREADS, str(max(1, processors() // count)))
     if not gpus:
-        return [dict(threads) for _ in range(count)]
+        return [threads] * count
     names = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     names = (names or [str(k) for k in range(gpus)])[:gpus]
     return [{**threads, "CUDA_VISIBLE_DEVICES": names[k % len(names)]} for k in range(count)]
@@ -80,7 +78,7 @@ def run_in_processes(
                     reason = worker.end()
                     deaths[k] += 1
                     if deaths[k] < MAX_DEATHS:
-                        # Bad luck is made good at once; what kills its worker again must not hold up the others.
+                        # After one death at once; an item that kills its worker again must not delay the others.
                         (waiting.appendleft if deaths[k] == 1 else waiting.append)(k)
                     elif failure is None:
                         failure = MafrError(
@@ -101,7 +99,7 @@ def run_in_processes(
 
 
 class _Worker:
-    """A process and this side of its pipe; it starts with its first item, and again after its death."""
+    """A process and the parent's end of its pipe; it starts with its first item, and again after its death."""
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         self.variables = variables
@@ -114,7 +112,7 @@ class _Worker:
         if self.process is None:
             self._start()
         self.item = k
-        with suppress(OSError):  # a process that died meanwhile: `receive` will tell
+        with suppress(OSError):  # if the process has died, `receive` tells
             self.pipe.send_bytes(work)
 
     def _start(self) -> None:
@@ -124,24 +122,24 @@ class _Worker:
         process = context.Process(target=_serve, args=(other,))
         with environment(self.variables), _interrupts_held():
             process.start()
-            # Not before it runs: `start` tells scripts without a main guard what they lack. And not after the block,
-            # at whose end a Ctrl-C that came meanwhile is raised: nobody would end the process.
+            # Set after `start`, which tells scripts without a main guard what they lack, and inside the block: at its
+            # end a Ctrl-C that came meanwhile is raised, and the process must be known by then to be ended.
             self.process = process
-        other.close()  # so that this side reads an end of file when the process is gone
+        other.close()  # so that the parent reads an end of file when the process is gone
 
     def receive(self) -> tuple[bool, object]:
         """(True, result) or (False, exception). Raises EOFError or OSError if the process is gone."""
         return pickle.loads(self.pipe.recv_bytes())
 
     def end(self) -> str:
-        """End the process, if there is one; says how it went."""
+        """End the process, if there is one; returns how it ended."""
         if self.process is None:
             return "never started"
         process, self.process = self.process, None
         self.pipe.close()
         if self.item is not None:
             process.terminate()
-        process.join(5)  # an idle one leaves by itself at the end of the pipe
+        process.join(5)  # an idle one ends by itself when its pipe closes
         if process.is_alive():
             process.kill()
             process.join()
@@ -151,8 +149,8 @@ class _Worker:
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Processes started inside the block are born with Ctrl-C blocked: it must not meet them half imported."""
-    resource_tracker.ensure_running()  # it would unblock them again
+    """Block Ctrl-C for processes started inside the block, so that it does not interrupt their imports."""
+    resource_tracker.ensure_running()  # starting it later would unblock the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -161,10 +159,10 @@ def _interrupts_held() -> Iterator[None]:
 
 
 def _serve(pipe: connection.Connection) -> None:
-    """The life of a worker process: one item after the other, until the pipe closes."""
-    # Ctrl-C reaches the workers too: they leave it to the other side, which ends them and says what is to be said.
+    """The main loop of a worker process: one item after the other, until the pipe closes."""
+    # Ctrl-C reaches the workers too: they leave it to the parent process, which ends them and reports.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # what they start themselves is no such case
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # for the processes that a worker starts
     with suppress(EOFError, OSError):
         while True:
             pipe.send_bytes(_answer(pipe.recv_bytes()))
@@ -179,6 +177,6 @@ def _answer(work: bytes) -> bytes:
         try:
             answer = pickle.dumps((False, error))
             pickle.loads(answer)
-        except Exception:  # not every exception survives the way
+        except Exception:  # not every exception can be pickled and rebuilt
             return pickle.dumps((False, MafrError(f"{type(error).__name__}: {error}")))
         return answer

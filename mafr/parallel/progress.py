@@ -5,49 +5,43 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from typing import Protocol
+from typing import TYPE_CHECKING, TypeAlias
 
 from tqdm.auto import tqdm
 
 from mafr.parallel.processes import processors, run_in_processes, worker_environments
 
+if TYPE_CHECKING:
+    from mafr.parallel.dask import Cluster
 
-class Crew(Protocol):
-    """Workers elsewhere, as `mafr.parallel.dask.Cluster` has them."""
-
-    def run(self, function: Callable, items: list, what: str) -> Iterator[tuple[int, object]]:
-        """(index, function(item)) of every item, as they finish."""
-        ...
-
-
-# Who does the work: so many local processes, a cluster, or None for as many processes as suit this machine.
-Workers = int | Crew | None
+# A number of local processes, a cluster, or None for as many processes as suit this machine.
+Workers: TypeAlias = "int | Cluster | None"
 
 
 def default_workers(gpus: int = 0) -> int:
-    """As many processes as suit this machine: one a GPU where work goes to GPUs, else one a processor."""
+    """As many processes as suit this machine: one per GPU where work goes to GPUs, else one per processor."""
     return gpus or processors()
 
 
-def bar(items: Iterable, total: int | None = None, what: str = "") -> Iterator:
-    """A progress bar for the terminal or Jupyter; silent where nobody watches (not a terminal, TQDM_DISABLE)."""
-    silent = True if os.environ.get("TQDM_DISABLE") else None
-    return tqdm(items, total=total, desc=what, disable=silent, leave=True, dynamic_ncols=True)
+def bar(items: Iterable, total: int | None = None, what: str = "", show: bool = True) -> Iterator:
+    """A progress bar for the terminal or Jupyter; none on request, outside a terminal and with TQDM_DISABLE."""
+    silent = True if not show or os.environ.get("TQDM_DISABLE") else None
+    return tqdm(items, total=total, desc=what, disable=silent, dynamic_ncols=True)
 
 
 def byte_bar(total: int | None, done: int = 0, what: str = "", silent: bool = False) -> tqdm:
-    """A progress bar in bytes that starts at `done`; silent on request and where nobody watches, as `bar`."""
+    """A progress bar in bytes that starts at `done`; none where `bar` shows none."""
     silent = True if silent or os.environ.get("TQDM_DISABLE") else None
     units = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
-    return tqdm(total=total, initial=done, desc=what, disable=silent, leave=True, dynamic_ncols=True, **units)
+    return tqdm(total=total, initial=done, desc=what, disable=silent, dynamic_ncols=True, **units)
 
 
 def map_parallel(function: Callable, items: list, workers: Workers = 1, what: str = "", gpus: int = 0) -> list:
     """[function(item) for item in items], by `workers`, results in order.
 
     `function` must be importable (a module's top level). gpus: local processes get GPUs 0 to gpus - 1 in turn.
-    The item of a worker that died is done again, see `mafr.parallel.processes`. An error in one item is raised once
-    nothing further is begun; what finished before it stays on disk.
+    The item of a worker that died is done again, see `mafr.parallel.processes`. After an error in one item no further
+    one is begun, then it is raised.
     """
     if not items:
         return []  # without an empty bar

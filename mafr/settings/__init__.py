@@ -1,1 +1,1 @@
-"""The settings by section. Read `field` first: in its words a setting says whom it concerns and what it decides."""
+"""The settings by section. Read `field` first: it explains the words in which a setting describes itself."""

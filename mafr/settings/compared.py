@@ -28,7 +28,7 @@ class BTFSettings:
 
     # Colour features: the stored tokens, or "wide_resnet50_2" (published).
     btf_backbone: str = setting("shared", choices=("shared", "wide_resnet50_2"), full="wide_resnet50_2")
-    btf_step: int = setting(2, full=1)  # FPFH at every so many pixels in both directions; published: 1
+    btf_step: int = setting(2, full=1)  # FPFH at every n-th pixel in both directions; published: 1
 
 
 @section(POSITIVE, of=("m3dm",))
@@ -36,8 +36,8 @@ class M3DMSettings:
     """M3DM (mafr.baselines.m3dm)."""
 
     m3dm_steps: int = setting(160, smoke=20, full=750)  # of the feature fusion's training; published: 750
-    m3dm_batch: int = 16  # samples a step (published)
-    m3dm_patches: int = setting(16, full=56 * 56)  # patches of a sample a step; published: all of its 56 x 56
+    m3dm_batch: int = 16  # samples per step (published)
+    m3dm_patches: int = setting(16, full=56 * 56)  # patches per sample and step; published: all 56 x 56
     m3dm_rate: float = 0.003  # highest learning rate (published)
     m3dm_temperature: float = 1.0  # of the contrastive loss (published code)
     # Which cells banks and maps hold: those with a 3D point, or "all" (published code).
@@ -56,8 +56,8 @@ class ASTSettings:
 
     # Image features: the shared stored tokens, or "efficientnet_b5" (published).
     ast_backbone: str = setting("tokens", choices=("tokens", "efficientnet_b5"), full="efficientnet_b5")
-    ast_mode: str = setting("combi", choices=("combi", "rgb", "depth"))  # the networks see image and depth, or one
-    ast_stride: int = 16  # pixels of the image a cell, where the features are tokens
+    ast_mode: str = setting("combi", choices=("combi", "rgb", "depth"))  # the input: image and depth, or one of them
+    ast_stride: int = 16  # pixels of the image per cell, where the features are tokens
     ast_image_side: int = 768  # pixels of the image that efficientnet_b5 sees (published)
     ast_depth_pixels: int = 8  # pixels of the depth map along a cell's edge (published)
     ast_positions: int = 32  # channels of the positional encoding (published)
@@ -88,7 +88,7 @@ class RGBDSettings:
 
 @section(POSITIVE, of=("depthgan", "depthae", "depthvm"))
 class DepthSettings:
-    """DepthGAN, DepthAE, DepthVM (mafr.baselines.depth)."""
+    """DepthGAN, DepthAE, DepthVM (mafr.baselines.mvtec_benchmark)."""
 
     depth_side: int = setting(64, full=256)  # pixels of the autoencoder's input, a power of two; published: 256
     depth_width: int = setting(16, full=64)  # channels of its largest maps
@@ -97,7 +97,7 @@ class DepthSettings:
     depth_gan_width: int = setting(8, full=64)  # f-AnoGAN: 64
     depth_gan_latent: int = setting(64, full=512)
     depth_batch: int = setting(4, full=8)
-    depth_epochs: int = setting(3, full=50)  # of all copies of the training samples, with 2 as many as of MAFR
+    depth_epochs: int = setting(3, full=50)  # of all copies of the training samples: with 2, as many as MAFR's
     depth_copies: int = setting(2, full=20)  # turned copies of a training sample; published: 20
     depth_learning_rate: float = setting(1e-3, full=2e-4)  # of the autoencoder
     depth_gan_rate: float = setting(1e-3, full=1e-4)  # of generator and critic; f-AnoGAN: 1e-4
@@ -107,7 +107,7 @@ class DepthSettings:
 
 @section(POSITIVE, of=("voxelgan", "voxelae", "voxelvm"))
 class VoxelSettings:
-    """VoxelGAN, VoxelAE, VoxelVM (mafr.baselines.voxel)."""
+    """VoxelGAN, VoxelAE, VoxelVM (mafr.baselines.mvtec_benchmark)."""
 
     voxel_side: int = setting(16, full=64)  # voxels along the autoencoder's grid, a power of two; published: 64
     voxel_width: int = setting(8, full=32)  # channels of its largest maps
@@ -116,7 +116,7 @@ class VoxelSettings:
     voxel_gan_width: int = setting(4, full=32)
     voxel_gan_latent: int = setting(64, full=512)
     voxel_batch: int = setting(4, full=8)
-    voxel_epochs: int = setting(3, full=50)  # of all copies of the training samples, with 2 as many as of MAFR
+    voxel_epochs: int = setting(3, full=50)  # of all copies of the training samples: with 2, as many as MAFR's
     voxel_copies: int = setting(2, full=20)  # turned copies of a training sample; published: 20
     voxel_learning_rate: float = setting(1e-3, full=2e-4)  # of the autoencoder
     voxel_gan_rate: float = setting(1e-3, full=1e-4)  # of generator and critic; f-AnoGAN: 1e-4

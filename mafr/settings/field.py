@@ -1,24 +1,22 @@
-"""What a setting says of itself: whom it concerns, what it decides and which values it may have.
+"""Settings that say whom they concern, what they decide and which values they may have.
 
-A section is a frozen dataclass of settings. What `section` names holds for all its settings, what `setting` names for
-one of them:
+A section is a frozen dataclass of settings; `section` says what holds for all of them, `setting` what holds for one:
 
 of          the methods that a setting concerns: ALL, MAFR, or names of compared methods
 decides     what depends on it, one of
-              data      what a generated data set holds
-              features  what the stored features are, the data aside
+              data      the content of a generated data set
+              features  the stored features, the data aside
               head      which parts the head has and in which order; its widths show in a checkpoint itself
-              result    all else that may change a number
-              report    what is told of a run's maps, or in how many threads they are made
-              runs      which runs are made; one of them does not depend on it
-              place     where and by what they are computed; their records say where it was
-rules       what a number must be: POSITIVE, ODD, ...; a tuple's every element
-choices     the values that it may have
-smoke, full its values in these profiles; the default is the demo's
-absent_is   it is younger than records that may lie about: what it means that they lack it. At this value all digests
-            leave it out
-unnamed_at  it is younger than stored features: at this value their digests and the settings' leave it out, but runs
-            and records name it
+              result    anything else that may change a number
+              report    what is reported of a run's maps, or how many threads make them
+              runs      which runs are made; no single run depends on it
+              place     where and by what results are computed; records say where it was
+rules       conditions on a number, or on every element of a tuple: POSITIVE, ODD, ...
+choices     the allowed values
+smoke, full values in these profiles; the default is the demo's
+absent_is   the value meant by records older than the setting; at this value all digests leave it out
+unnamed_at  the value at which the digests of features and settings leave it out, because stored features are older;
+            runs and records name it
 """
 
 from __future__ import annotations
@@ -35,7 +33,7 @@ DECIDES = ("data", "features", "head", "result", "report", "runs", "place")
 
 
 class Rule(NamedTuple):
-    """A condition on a number, and how an error says it."""
+    """A condition on a number, and its wording in errors."""
 
     must: str
     holds: Callable[[float], bool]
@@ -43,31 +41,30 @@ class Rule(NamedTuple):
 
 ANY = Rule("be a number", lambda value: True)
 POSITIVE = Rule("be positive", lambda value: value > 0)
-NOT_NEGATIVE = Rule("not be negative", lambda value: value >= 0)
+NONNEGATIVE = Rule("not be negative", lambda value: value >= 0)
 AT_LEAST_3 = Rule("be at least 3", lambda value: value >= 3)
 ODD = Rule("be odd", lambda value: value % 2 != 0)
 SHARE = Rule("be in [0, 1)", lambda value: 0 <= value < 1)
 QUANTILE = Rule("be in (0, 1]", lambda value: 0 < value <= 1)
-_UNSAID: Any = object()
 
 
 def setting(
     default: object,
     *rules: Rule,
-    of: tuple[str, ...] = _UNSAID,
-    decides: str = _UNSAID,
-    choices: tuple[str, ...] = _UNSAID,
-    smoke: object = _UNSAID,
-    full: object = _UNSAID,
-    absent_is: object = _UNSAID,
-    unnamed_at: object = _UNSAID,
+    of: tuple[str, ...] | None = None,
+    decides: str | None = None,
+    choices: tuple[str, ...] | None = None,
+    smoke: object = None,
+    full: object = None,
+    absent_is: object = None,
+    unnamed_at: object = None,
 ) -> Any:
-    """A field of a section that says more than its section does; see the module for the words."""
+    """A field of a section with words of its own, which the module explains."""
     said = {
-        "rules": rules or _UNSAID, "of": of, "decides": decides, "choices": choices, "smoke": smoke, "full": full,
+        "rules": rules, "of": of, "decides": decides, "choices": choices, "smoke": smoke, "full": full,
         "absent_is": absent_is, "unnamed_at": unnamed_at,
     }  # fmt: skip
-    return dataclasses.field(default=default, metadata={k: v for k, v in said.items() if v is not _UNSAID})
+    return dataclasses.field(default=default, metadata={k: v for k, v in said.items() if v not in (None, ())})
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(setting,))

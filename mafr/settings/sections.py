@@ -7,19 +7,7 @@ from __future__ import annotations
 
 import math
 
-from mafr.settings.field import (
-    ALL,
-    ANY,
-    AT_LEAST_3,
-    MAFR,
-    NOT_NEGATIVE,
-    ODD,
-    POSITIVE,
-    QUANTILE,
-    SHARE,
-    section,
-    setting,
-)
+from mafr.settings.field import ALL, AT_LEAST_3, MAFR, NONNEGATIVE, ODD, POSITIVE, QUANTILE, SHARE, section, setting
 
 PROFILES = ("smoke", "demo", "full")
 VARIANTS = ("paper", "released")
@@ -38,11 +26,11 @@ FUSIONS = ("product", "sum", "max", "rgb", "xyz")
 
 @section()
 class RunSettings:
-    """Which run it is."""
+    """Profile, variant and seed."""
 
     profile: str = setting("demo", choices=PROFILES)
     variant: str = setting("paper", choices=VARIANTS, of=MAFR)
-    seed: int = setting(115, NOT_NEGATIVE)  # the released code's training seed
+    seed: int = setting(115, NONNEGATIVE)  # the released code's training seed
 
 
 @section(POSITIVE, decides="data")
@@ -50,12 +38,12 @@ class DataSettings:
     """Generated data, and the preparation of all data."""
 
     generated: bool = setting(True, full=False, decides="result")
-    raw_side: int = setting(200, ANY, smoke=100, full=0)  # longer side of a generated image; 0 for real data
+    raw_side: int = setting(200, NONNEGATIVE, smoke=100, full=0)  # longer side of a generated image; 0 for real data
     mvtec3d_categories: tuple[str, ...] = setting(CATEGORIES["mvtec3d"], smoke=("bagel", "tire"), decides="runs")
     eyecandies_categories: tuple[str, ...] = setting(
         CATEGORIES["eyecandies"], smoke=("CandyCane", "Lollipop"), decides="runs"
     )
-    mvtec3d_train: int = setting(80, smoke=6)  # counts of generated samples a category
+    mvtec3d_train: int = setting(80, smoke=6)  # counts of generated samples per category
     eyecandies_train: int = setting(24, smoke=4)
     validation_count: int = setting(8, smoke=2)
     test_good: int = setting(20, smoke=3)
@@ -74,15 +62,15 @@ class FeatureSettings:
     rgb_dim: int = setting(152, full=768)
     xyz_dim: int = setting(192, full=1152)
     grid: int = setting(28, smoke=14, full=224)  # side of the feature maps that the head sees; the paper: 224
-    groups: int = setting(256, smoke=64, full=1024)  # Point-MAE groups a cloud
-    group_size: int = setting(32, smoke=16, full=128)  # neighbours a group
+    groups: int = setting(256, smoke=64, full=1024)  # Point-MAE groups per cloud
+    group_size: int = setting(32, smoke=16, full=128)  # neighbours per group
     # Side of the average pool over the scattered point features; released code: 3.
     xyz_pool: int = setting(1, POSITIVE, ODD, full=3)
     # "train" repeats the released code's never switching to eval.
     extractor_mode: str = setting("eval", choices=("eval", "train"))
     # Only the first blocks of a backbone; 0: all. CFM-M: two thirds.
-    rgb_blocks: int = setting(0, NOT_NEGATIVE, unnamed_at=0)
-    point_blocks: int = setting(0, NOT_NEGATIVE, unnamed_at=0)
+    rgb_blocks: int = setting(0, NONNEGATIVE, unnamed_at=0)
+    point_blocks: int = setting(0, NONNEGATIVE, unnamed_at=0)
     random_weights: bool = False  # untrained backbones, for tests and timing; every output says so
 
 
@@ -120,12 +108,12 @@ class TrainingSettings:
 
     # Columns of Table III beside the full set.
     shots: tuple[int, ...] = setting((5, 10, 50), POSITIVE, smoke=(2, 3, 4), decides="runs", of=ALL)
-    # Few enough for all of run_all.sh in less than 50 minutes on 2 cores; the paper: 100.
+    # Demo: few enough for all of run_all.sh in less than 50 minutes on 2 cores; the paper: 100.
     epochs: int = setting(6, smoke=2, full=100)
-    # At least so many steps, so that few-shot runs are trained too; the paper: none.
-    min_steps: int = setting(160, NOT_NEGATIVE, smoke=8, full=0, of=ALL)
+    # The least number of steps, so that few-shot runs are trained too; the paper: none.
+    min_steps: int = setting(160, NONNEGATIVE, smoke=8, full=0, of=ALL)
     learning_rate: float = 1e-3
-    samples_a_step: int = setting(1, absent_is=1)  # gradients are averaged over so many; paper and released code: 1
+    samples_a_step: int = setting(1, absent_is=1)  # gradients are averaged over them; paper and released code: 1
 
 
 @section()
@@ -141,10 +129,10 @@ class ScoringSettings:
 
 @section()
 class ComputingSettings:
-    """Where and how exactly it is computed."""
+    """Device, threads and precision."""
 
     # torch threads of a run; 0: torch's own choice. One, so that results repeat exactly.
-    threads: int = setting(1, NOT_NEGATIVE, full=0, decides="report")
+    threads: int = setting(1, NONNEGATIVE, full=0, decides="report")
     # Of matrix products. "auto": bfloat16 where the hardware multiplies it natively; "tf32": a GPU's, in training and
     # scoring of MAFR, CFM and AST, with all else in float32.
     precision: str = setting(
@@ -157,7 +145,7 @@ class ComputingSettings:
 
 @section(POSITIVE, decides="report")
 class ReportingSettings:
-    """What is told of a result."""
+    """What is reported of a result."""
 
     bootstrap: int = setting(1000, smoke=100)  # resamples behind a confidence interval
     quantile: float = setting(0.95, QUANTILE)  # of the good validation scores: the threshold of `mafr predict`

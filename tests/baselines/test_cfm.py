@@ -19,7 +19,6 @@ from torch import nn
 from mafr import training
 from mafr.baselines import cfm
 from mafr.baselines.cfm import CFM, CFMMedium, epochs_for
-from mafr.baselines.parts import crossmodal
 from mafr.baselines.registry import method_class
 from mafr.config import FEATURE_SETTINGS, Config
 from mafr.data.samples import Sample
@@ -77,7 +76,6 @@ def plain_rows(tokens: Tokens, config: Config) -> tuple[torch.Tensor, torch.Tens
 @pytest.mark.parametrize("rows", [2**13, 50])
 def test_a_step_leaves_the_plain_gradients(monkeypatch: pytest.MonkeyPatch, grid: int, side: int, pool: int, rows: int):
     """With fewer tokens than pixels and with more, in one part and in several, over a batch of unequal samples."""
-    monkeypatch.setattr(crossmodal, "ROWS", {"cpu": rows})
     monkeypatch.setattr(cfm, "ROWS", {"cpu": rows})
     config = dataclasses.replace(SMOKE, **TOKENS | {"grid": grid}, xyz_pool=pool)
     batch = [tokens_of(config, seed, side) for seed in (0, 1)]
@@ -101,7 +99,7 @@ def test_a_step_leaves_the_plain_gradients(monkeypatch: pytest.MonkeyPatch, grid
 
 @pytest.mark.parametrize(("grid", "pool", "rows"), [(112, 3, 2**13), (112, 1, 500), (28, 1, 2**13)])
 def test_maps_and_score_are_the_published_ones(monkeypatch: pytest.MonkeyPatch, grid: int, pool: int, rows: int):
-    monkeypatch.setattr(crossmodal, "ROWS", {"cpu": rows})
+    monkeypatch.setattr(cfm, "ROWS", {"cpu": rows})
     config = dataclasses.replace(SMOKE, **TOKENS | {"grid": grid}, xyz_pool=pool)
     tokens, method = tokens_of(config), method_of(config)
     e_rgb, e_xyz, valid = plain_rows(tokens, config)

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from support import domes
 from torch import nn
 
-from mafr.baselines.depth import DepthAE, DepthGAN, DepthImages, DepthMethod, DepthVM
-from mafr.baselines.parts.autoencoder import ConvAutoencoder
+from mafr.baselines.mvtec_benchmark import DepthAE, DepthGAN, DepthMethod, DepthVM, random_angles, turned_images
+from mafr.baselines.parts.benchmark_models import ConvAutoencoder, Sizes, VariationModel
 from mafr.baselines.parts.gan import (
     Contractor,
     Generator,
@@ -21,7 +21,7 @@ from mafr.baselines.parts.gan import (
     train_gan,
 )
 from mafr.baselines.parts.inputs import distance, turn_images
-from mafr.baselines.parts.mvtec_benchmark import Sizes, VariationModel, random_angles
+from mafr.baselines.parts.raw import Source
 from mafr.baselines.registry import method_class
 from mafr.config import Config
 from mafr.errors import ConfigError, WeightsError
@@ -33,19 +33,9 @@ TINY = {"depth_side": 16, "depth_width": 4, "depth_latent": 8, "depth_gan_side":
         "depth_gan_latent": 8}  # fmt: skip
 
 
-class Still:
+def still(images: torch.Tensor) -> Source:
     """Training images that are not turned."""
-
-    empty = None
-
-    def __init__(self, images: torch.Tensor) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def draw(self, chosen: list[int], generator: torch.Generator) -> torch.Tensor:
-        return self.images[chosen]
+    return Source(len(images), lambda chosen, _: images[chosen])
 
 
 def test_variation_model_against_numpy() -> None:
@@ -54,12 +44,12 @@ def test_variation_model_against_numpy() -> None:
     images[:, 0, 2, 2] = 0.5  # a pixel that never changes
     sizes = Sizes.of(domes.config(depth_copies=3, depth_floor=0.1), "depth", 2, 4, side=6)
     model = VariationModel(sizes)
-    assert model.learn(Still(torch.from_numpy(images))) == []
+    assert model.learn(still(torch.from_numpy(images))) == []
     mean, std = images.astype(np.float64).mean(axis=0), images.astype(np.float64).std(axis=0)
     assert np.allclose(model.mean, mean, atol=1e-6)
     assert np.allclose(model.std, std, atol=1e-4)
     x = rng.normal(0, 1, (2, 4, 6, 6)).astype(np.float32)
-    squares = model.squares(torch.from_numpy(x))
+    squares = model.residuals(torch.from_numpy(x))
     expected = np.sqrt((((x - mean) / np.maximum(std, 0.1)) ** 2).sum(axis=1, keepdims=True))
     assert np.allclose(model.total(squares), expected, rtol=1e-3)
     assert np.isclose(squares[0, 0, 2, 2], ((x[0, 0, 2, 2] - 0.5) / 0.1) ** 2, rtol=1e-3)
@@ -237,9 +227,9 @@ def test_training_images_are_turned_by_five_degrees_at_most() -> None:
     assert angles.abs().max() <= 5
     assert angles.min() < -4
     assert angles.max() > 4
-    source = DepthImages(torch.rand(3, 4, 16, 16), torch.device("cpu"))
-    drawn = source.draw([0, 2], torch.Generator().manual_seed(1))
-    expected = turn_images(source.images[[0, 2]], random_angles(2, torch.Generator().manual_seed(1)))
+    images = torch.rand(3, 4, 16, 16)
+    drawn = turned_images(images, [0, 2], torch.Generator().manual_seed(1))
+    expected = turn_images(images[[0, 2]], random_angles(2, torch.Generator().manual_seed(1)))
     assert torch.equal(drawn, expected)
 
 

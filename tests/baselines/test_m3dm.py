@@ -9,9 +9,18 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cdist
 from sklearn.linear_model import SGDOneClassSVM
 
-from mafr.baselines.m3dm import BANKS, M3DM, Cells, DecisionFusion, one_pixel_a_cell
-from mafr.baselines.parts import fusion_contrast
-from mafr.baselines.parts.fusion_contrast import FeatureFusion, info_nce, rate, train_fusion
+from mafr.baselines import m3dm
+from mafr.baselines.m3dm import (
+    BANKS,
+    M3DM,
+    Cells,
+    DecisionFusion,
+    FeatureFusion,
+    info_nce,
+    one_pixel_per_cell,
+    rate,
+    train_fusion,
+)
 from mafr.config import Config
 from mafr.data.samples import Sample
 from mafr.device import Place
@@ -84,7 +93,7 @@ def test_a_large_similarity_matrix_in_parts_gives_the_same_loss_and_gradients(mo
     parts = [tensor.detach().clone().requires_grad_() for tensor in whole]
     expected = info_nce(*whole, 0.5)
     expected.backward()
-    monkeypatch.setattr(fusion_contrast, "ROWS", 7)
+    monkeypatch.setattr(m3dm, "ROWS", 7)
     loss = info_nce(*parts, 0.5)
     loss.backward()
     assert torch.allclose(loss, expected, rtol=1e-6)
@@ -249,7 +258,7 @@ def test_the_map_svm_sees_the_middle_pixel_of_each_cell():
     g = torch.Generator().manual_seed(6)
     maps, mask = torch.rand(3, 1, 16, 16, generator=g), torch.rand(1, 1, 16, 16, generator=g) < 0.5
     expected = [maps[:, 0, i, j] for i in range(2, 16, 4) for j in range(2, 16, 4) if mask[0, 0, i, j]]
-    assert torch.equal(one_pixel_a_cell(maps, mask, config), torch.stack(expected))
+    assert torch.equal(one_pixel_per_cell(maps, mask, config), torch.stack(expected))
 
 
 def test_with_all_cells_the_surroundings_are_scored_too(config, extractor):

@@ -15,7 +15,6 @@ from threadpoolctl import threadpool_info
 from mafr.baselines.parts import memory_bank
 from mafr.baselines.parts.memory_bank import (
     MemoryBank,
-    choose,
     greedy_coreset,
     projected,
     search_library,
@@ -80,9 +79,9 @@ def test_a_coreset_has_at_least_one_and_at_most_all():
     for count, start in ((0, 0), (6, 0), (2, 5)):
         with pytest.raises(MafrError, match="cannot choose"):
             greedy_coreset(rows, count, start)
-    assert choose(rows, SMOKE).tolist() == [0]  # a tenth of five, rounded up to one
+    assert torch.equal(MemoryBank.build(rows, SMOKE).vectors, rows[:1])  # a tenth of five, rounded up to one
     with pytest.raises(MafrError, match="memory bank needs"):
-        choose(rows[:0], SMOKE)
+        MemoryBank.build(rows[:0], SMOKE)
 
 
 def test_size_of_a_bank():
@@ -205,9 +204,10 @@ def test_image_score_of_far_features_and_of_tiny_banks():
 
 def test_state_round_trip():
     bank = MemoryBank(features(6, 3).float())
-    again = MemoryBank.restore(bank.state("bank.rgb"), "bank.rgb")
+    state = {"bank.rgb": bank.vectors}
+    again = MemoryBank.restore(state, "bank.rgb")
     assert torch.equal(again.vectors, bank.vectors)
     with pytest.raises(KeyError):
-        MemoryBank.restore(bank.state("bank.rgb"))
+        MemoryBank.restore(state)
     with pytest.raises(RuntimeError, match="no memory bank"):
         MemoryBank.restore({"bank": torch.zeros(3)})

@@ -6,10 +6,10 @@ import torch
 from support import domes
 from torch import nn
 
-from mafr.baselines.parts.autoencoder import CandyAutoencoder, batches, recorded, steps_for
 from mafr.baselines.parts.inputs import DepthRange, normals, shrink, turn_images
+from mafr.baselines.parts.raw import Source, recorded, steps_for
 from mafr.baselines.registry import method_class
-from mafr.baselines.rgbd import RGBD, CandyMethod, RGBcDn, augment, jitter
+from mafr.baselines.rgbd import RGBD, CandyAutoencoder, CandyMethod, RGBcDn, augment, jitter
 from mafr.data.camera import View
 from mafr.data.samples import Sample
 from mafr.errors import ConfigError, DataError, MafrError
@@ -180,11 +180,11 @@ def test_published_size() -> None:
 
 
 def test_walking_through_samples() -> None:
-    seen = batches(5, 2, 7, lambda chosen, _: torch.tensor(chosen))
+    seen = Source(5, lambda chosen, _: torch.tensor(chosen)).batches(2, 7)
     first = torch.cat([next(seen) for _ in range(5)]).tolist()
     assert sorted(first[:5]) == sorted(first[5:]) == list(range(5))
     assert first[:5] != first[5:]
-    few = batches(2, 8, 7, lambda chosen, _: torch.tensor(chosen))
+    few = Source(2, lambda chosen, _: torch.tensor(chosen)).batches(8, 7)
     assert sorted(next(few).tolist()) == [0, 1]
     assert steps_for(80, 8, 8, 0) == 80
     assert steps_for(81, 8, 8, 0) == 88

@@ -5,12 +5,19 @@ import pytest
 import torch
 from support import domes
 
-from mafr.baselines.parts.autoencoder import ConvAutoencoder, weighted_mse
+from mafr.baselines.mvtec_benchmark import (
+    VoxelAE,
+    VoxelGAN,
+    VoxelMethod,
+    VoxelVM,
+    empty_share,
+    random_angles,
+    turned_grids,
+)
+from mafr.baselines.parts.benchmark_models import ConvAutoencoder, Sizes, weighted_mse
 from mafr.baselines.parts.gan import Contractor, Generator
 from mafr.baselines.parts.inputs import Frame, turn_points
-from mafr.baselines.parts.mvtec_benchmark import Sizes, random_angles
 from mafr.baselines.registry import method_class
-from mafr.baselines.voxel import VoxelAE, VoxelGAN, VoxelGrids, VoxelMethod, VoxelVM
 from mafr.config import Config
 from mafr.errors import DataError
 from mafr.features.sources.splits import SampleSplit
@@ -100,14 +107,13 @@ def test_training_grids_and_their_empty_share() -> None:
     rng = np.random.default_rng(0)
     clouds = [(rng.random((50, 3)), rng.random((50, 3))) for _ in range(3)]
     frame = Frame.around((points for points, _ in clouds), 8)
-    grids = VoxelGrids(clouds, frame, 2, torch.device("cpu"))
     plain = np.stack([plain_grid(frame, *cloud) for cloud in clouds])
-    assert grids.empty == pytest.approx((plain[:, 0] == -1).mean())
-    drawn = grids.draw([2, 0], torch.Generator().manual_seed(1))
+    assert empty_share(clouds, frame) == pytest.approx((plain[:, 0] == -1).mean())
+    drawn = turned_grids(clouds, frame, 2, [2, 0], torch.Generator().manual_seed(1))
     angles = random_angles(2, torch.Generator().manual_seed(1)).tolist()
     for grid, k, angle in zip(drawn, (2, 0), angles, strict=True):
-        turned = turn_points(clouds[k][0], angle, 2, frame.middle)
-        assert np.allclose(grid, plain_grid(frame, turned, clouds[k][1]), atol=1e-6)
+        points = turn_points(clouds[k][0], angle, 2, frame.middle)
+        assert np.allclose(grid, plain_grid(frame, points, clouds[k][1]), atol=1e-6)
 
 
 def test_weighted_error_against_a_loop() -> None:

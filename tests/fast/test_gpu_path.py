@@ -12,7 +12,7 @@ from support.cfm import method_of
 from support.samples import CPU, FakeFeatures, config_of, make_sample, model_of, relative, small, state, tokens_of
 
 from mafr import training
-from mafr.baselines.parts.crossmodal import ROWS
+from mafr.baselines.cfm import ROWS
 from mafr.baselines.parts.flow import Flow, likelihood_loss, pad_edges
 from mafr.baselines.registry import method_class
 from mafr.config import Config

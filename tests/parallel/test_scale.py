@@ -199,7 +199,7 @@ def test_workers_of_another_precision_are_refused(smoke, address, monkeypatch):
         monkeypatch.setattr(connection, "_here", others)
         with pytest.raises(ConfigError, match=r"the worker on \S+ would compute on cpu in float32, the others on cuda"):
             list(connection.run(float, ["1"]))
-    with pytest.raises(ConfigError, match=r'the worker at \S+: precision is "tf32"'):
+    with pytest.raises(ConfigError, match=r'the worker on \S+: precision is "tf32"'):
         Cluster.of(address, paths, config=replace(config, precision="tf32"))
 
 

@@ -1,1 +1,1 @@
-"""What the compared methods are built from: memory banks, FPFH, flows, autoencoders, GANs, voxel grids."""
+"""Building blocks of the compared methods: memory banks, FPFH, flows, autoencoders, GANs, voxel grids."""

@@ -6,10 +6,8 @@ A block permutes the channels in a random but fixed way, splits them in halves a
 
 s and t come from a two-layer convolutional subnet that also sees the condition, an encoding of the position. The
 log-scale is clamped softly, 0.636 c · atan(s / c) with 0.636 ≈ 2/π, so that a scale stays within exp(±c). Each subnet
-ends in a learned factor that begins at zero: an untrained flow is a permutation. The log-determinant of a position
-is the sum of its log-scales.
-
-Departure: the authors' code also cuts the outputs at ±10⁶, which no trained flow reaches and no inverse undoes.
+ends in a learned factor that begins at zero: an untrained flow is a permutation. Departure: the authors' code also cuts
+the outputs at ±10⁶, which no trained flow reaches and no inverse undoes.
 """
 
 from __future__ import annotations
@@ -42,7 +40,7 @@ class Subnet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not x.is_cuda:
             return self.leave(F.relu(self.enter(x))) * self.gamma
-        # There the gradient of torch's own padding adds up in any order, and no training would repeat.
+        # On a GPU the gradient of torch's own padding is summed in any order, and no training would repeat.
         x = F.relu(F.conv2d(pad_edges(x, self.enter.padding[0]), self.enter.weight, self.enter.bias))
         return F.conv2d(pad_edges(x, self.leave.padding[0]), self.leave.weight, self.leave.bias) * self.gamma
 
@@ -89,12 +87,12 @@ class Coupling(nn.Module):
 
 
 class Flow(nn.Module):
-    """Coupling blocks one after the other, the channels permuted before each; one block a kernel size."""
+    """Coupling blocks in sequence, one per kernel size, the channels permuted before each."""
 
     def __init__(self, channels: int, condition: int, hidden: int, kernels: Sequence[int], clamp: float) -> None:
-        """The permutations depend on the block's number alone, as in the authors' code; they are stored as buffers."""
         super().__init__()
         self.blocks = nn.ModuleList(Coupling(channels, condition, hidden, kernel, clamp) for kernel in kernels)
+        # Permutations depend on the block's number alone, as in the authors' code.
         orders = np.stack([np.random.default_rng(k).permutation(channels) for k in range(len(kernels))])
         self.register_buffer("orders", torch.from_numpy(orders))
 
@@ -116,13 +114,13 @@ class Flow(nn.Module):
 def likelihood_loss(z: Tensor, logdet: Tensor, weight: Tensor) -> Tensor:
     """Negative log-likelihood under a standard normal, without its constant (AST, Sec. 3): a scalar.
 
-    z (B, C, H, W), logdet (B, H, W), weight (B, 1, H, W) in [0, 1]; the mean over all positions, whatever they weigh.
+    z (B, C, H, W), logdet (B, H, W), weight (B, 1, H, W) in [0, 1]; the mean over all positions, whatever their weight.
     """
     return (weight[:, 0] * (0.5 * z.square().sum(dim=1) - logdet)).mean()
 
 
 def positional_encoding(channels: int, height: int, width: int) -> Tensor:
-    """Sines and cosines of column and row, (1, channels, height, width) float32: a half of the channels each.
+    """Sines and cosines of column and row, (1, channels, height, width) float32: half of the channels each.
 
     Frequencies fall from 1 to nearly 10⁻⁴, as in CFLOW-AD (WACV 2022). Raises ConfigError unless 4 divides channels.
     """

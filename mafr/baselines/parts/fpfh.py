@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 
 from mafr.errors import DataError
 
-VERSION = 1  # raised whenever a change of the code changes histograms; kept ones are then computed anew
+VERSION = 1  # raised whenever a change of the code changes histograms; kept ones are then computed again
 ANGLES, BINS = 3, 11
 DIM = ANGLES * BINS
 NORMAL_RADIUS, NORMAL_COUNT = 0.1, 30  # metres, points: twice the authors' voxel size 0.05
@@ -28,8 +28,8 @@ RADIUS, COUNT = 0.25, 100  # five times it
 def organised_fpfh(xyz: np.ndarray, step: int = 1, workers: int = 1) -> np.ndarray:
     """The histograms of an organised cloud at every `step`-th pixel, the middle one of each step x step block.
 
-    xyz: (3, S, S), metres, zero where there is no point; S a multiple of step; workers: threads of the neighbour
-    search. Returns (33, S/step, S/step) float32, zero where there is no point. Raises DataError for other shapes.
+    xyz: (3, S, S), metres, zero where there is no point, S a multiple of step; workers: threads of the search. Returns
+    (33, S/step, S/step) float32, zero where there is no point. Raises DataError for other shapes.
     """
     side = xyz.shape[-1]
     if xyz.shape != (3, side, side) or side % step:
@@ -54,10 +54,8 @@ def neighbours(points: np.ndarray, count: int, radius: float, workers: int = 1) 
     points: (N, 3). Returns distances (N, K) float64 and indices (N, K) int32, K = min(count, N); infinity and -1
     where there are fewer.
     """
-    count = min(count, len(points))
-    distance, index = cKDTree(points).query(
-        points, k=np.arange(1, count + 1), distance_upper_bound=radius, workers=workers
-    )
+    ranks = np.arange(1, min(count, len(points)) + 1)
+    distance, index = cKDTree(points).query(points, k=ranks, distance_upper_bound=radius, workers=workers)
     return distance, np.where(np.isfinite(distance), index, -1).astype(np.int32)
 
 
@@ -66,7 +64,7 @@ def estimate_normals(points: np.ndarray, index: np.ndarray, pixels: np.ndarray |
 
     points: (N, 3); index: (N, K), the neighbours with the point itself, -1 for none; pixels: (N, 2), row and column of
     each point, by which normals are turned to the camera (None: signs are the eigensolver's). Points with fewer than
-    three of these get (0, 0, 1), as in Open3D.
+    three neighbours get (0, 0, 1), as in Open3D.
     """
     there = index >= 0
     weight = there / np.maximum(1, there.sum(axis=1, keepdims=True))
@@ -80,28 +78,25 @@ def estimate_normals(points: np.ndarray, index: np.ndarray, pixels: np.ndarray |
     normals = np.linalg.eigh(covariance)[1][:, :, 0]  # eigenvalues ascend
     normals[there.sum(axis=1) < 3] = (0.0, 0.0, 1.0)
     if pixels is not None:
-        # How the surface runs along rows and columns; a camera sees (down) x (right) point towards itself.
-        down, right = (axis[index] - axis[:, None] for axis in pixels.T)
-        along_rows = np.stack([(weight * down * o).sum(axis=1) for o in offsets], axis=1)
-        along_columns = np.stack([(weight * right * o).sum(axis=1) for o in offsets], axis=1)
-        away = (normals * np.cross(along_rows, along_columns)).sum(axis=1) < 0
-        normals[away] *= -1
+        # Tangents down the rows and along the columns; for a camera (down) x (right) points towards itself.
+        steps = [axis[index] - axis[:, None] for axis in pixels.T]
+        down, right = (np.stack([(weight * step * o).sum(axis=1) for o in offsets], axis=1) for step in steps)
+        normals[(normals * np.cross(down, right)).sum(axis=1) < 0] *= -1
     return normals
 
 
 def fpfh(points: np.ndarray, normals: np.ndarray, distance: np.ndarray, index: np.ndarray) -> np.ndarray:
     """The histograms (N, 33) float64 of a cloud: 11 bins of each of three angles, each set summing to 200.
 
-    points, normals: (N, 3), unit normals; distance, index: (N, K) as `neighbours` gives them: the first of each row is
-    the point itself and is left out, as are indices of -1. A point without neighbours gets zeros.
+    points, normals: (N, 3), unit normals; distance, index: (N, K) as `neighbours` gives them: the first of each row,
+    the point itself, is left out, as are indices of -1. A point without neighbours gets zeros.
     """
     distance, index = distance[:, 1:], index[:, 1:]
     total, count = index.shape
     there = index >= 0
     bins = _pair_bins(points, normals, distance, np.where(there, index, 0))
-    cells = (bins + np.arange(0, total * DIM, DIM)[:, None]).reshape(ANGLES, -1)
-    if not there.all():
-        cells = cells[:, there.reshape(-1)]
+    cells = bins + np.arange(0, total * DIM, DIM)[:, None]
+    cells = cells if there.all() else cells[:, there]
     own = np.bincount(cells.reshape(-1), minlength=total * DIM).reshape(total, DIM).astype(np.float64)
     own *= 100 / np.maximum(1, there.sum(axis=1, keepdims=True))
     with np.errstate(divide="ignore"):
@@ -121,13 +116,12 @@ def _pair_bins(points: np.ndarray, normals: np.ndarray, distance: np.ndarray, in
     the target's normal: atan2(w·n, u·n), v·n and u·d. The source is the one whose normal is nearer to the line
     between the two.
     """
-    shift = [axis[index] - axis[:, None] for axis in points.T]
     length = np.where(distance > 0, distance, 1.0)
-    dx, dy, dz = shift
+    dx, dy, dz = (axis[index] - axis[:, None] for axis in points.T)
     ux, uy, uz = (axis[:, None] for axis in normals.T)
     nx, ny, nz = (axis[index] for axis in normals.T)
     own, other = (ux * dx + uy * dy + uz * dz) / length, (nx * dx + ny * dy + nz * dz) / length
-    # Exchanging source and target turns d round as well: v·n and u·n stay, the two cosines change place and sign.
+    # Exchanging source and target also reverses d: v·n and u·n stay, the two cosines swap and change sign.
     # Points with the same neighbours have the same normal: there rounding decides, so it must be as in Open3D.
     swap = np.abs(own) < np.abs(other)
     along, across = np.where(swap, -other, own), np.where(swap, -own, other)

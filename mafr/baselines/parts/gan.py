@@ -1,7 +1,7 @@
 """f-AnoGAN on images and on voxel grids: a Wasserstein GAN of good samples and an encoder into its latent space.
 
 Schlegl et al., "f-AnoGAN", Medical Image Analysis 54 (2019), Sec. 2, and the authors' code: residual generator and
-critic, WGAN-GP with weight 10 and five critic steps a generator step, then the izi_f training of the encoder on the
+critic, WGAN-GP with weight 10 and five critic steps per generator step, then the izi_f training of the encoder on the
 image residual plus the residual of the critic's features. The same layers in three dimensions for voxels.
 """
 
@@ -9,52 +9,50 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mafr.baselines.parts.raw import descend
 from mafr.device import send
 from mafr.errors import ConfigError
 
 PENALTY = 10.0  # weight of the gradient penalty
-CRITIC_STEPS = 5  # a generator step
+CRITIC_STEPS = 5  # per generator step
 KAPPA = 1.0  # weight of the critic's features in the encoder's loss
 START = 4  # side of the smallest maps
-WIDEST = 8  # the widest maps have so many times the width
+WIDEST = 8  # width of the widest maps, in units of the smallest width
+# Layers by the number of dimensions, 2 for images and 3 for voxel grids.
+CONV = {2: nn.Conv2d, 3: nn.Conv3d}
+BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+POOL = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
 
 def halvings(side: int) -> int:
-    """How often a side is halved down to the smallest maps. Raises ConfigError for no power of two of at least 8."""
+    """The number of times a side is halved down to the smallest maps. Raises ConfigError unless a power of two >= 8."""
     if side < 2 * START or side & (side - 1):
         raise ConfigError(f"the side must be a power of two of at least {2 * START}, not {side}")
     return round(math.log2(side // START))
 
 
-def _conv(dims: int, inputs: int, outputs: int, kernel: int, bias: bool = True) -> nn.Module:
-    return (nn.Conv2d if dims == 2 else nn.Conv3d)(inputs, outputs, kernel, padding=kernel // 2, bias=bias)
-
-
 class ResidualBlock(nn.Module):
     """Pre-activation residual block that halves ("down") or doubles ("up") the side.
 
-    Critics normalise each sample alone (layer normalisation with one scale a channel), the others by batch.
+    Critics normalise each sample alone (layer normalisation with one scale per channel), the others by batch.
     """
 
     def __init__(self, dims: int, inputs: int, outputs: int, way: str, by_batch: bool) -> None:
         super().__init__()
-        batch_norm = nn.BatchNorm2d if dims == 2 else nn.BatchNorm3d
         inner = inputs if way == "down" else outputs
-
-        def norm(channels: int) -> nn.Module:
-            return batch_norm(channels) if by_batch else nn.GroupNorm(1, channels)
-
+        norms = [BATCH_NORM[dims](width) if by_batch else nn.GroupNorm(1, width) for width in (inputs, inner)]
         self.down = way == "down"
-        self.pool = nn.AvgPool2d(2) if dims == 2 else nn.AvgPool3d(2)
-        self.norm1, self.norm2 = norm(inputs), norm(inner)
-        self.conv1 = _conv(dims, inputs, inner, 3, bias=False)
-        self.conv2 = _conv(dims, inner, outputs, 3)
-        self.shortcut = _conv(dims, inputs, outputs, 1)
+        self.pool = POOL[dims](2)
+        self.norm1, self.norm2 = norms
+        self.conv1 = CONV[dims](inputs, inner, 3, padding=1, bias=False)
+        self.conv2 = CONV[dims](inner, outputs, 3, padding=1)
+        self.shortcut = CONV[dims](inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.down:
@@ -72,15 +70,14 @@ class Generator(nn.Module):
 
     def __init__(self, dims: int, channels: int, side: int, width: int, latent: int) -> None:
         super().__init__()
-        count = halvings(side)
-        widths = [width * min(WIDEST, 2 ** (count - 1 - k)) for k in range(count)]
+        widths = [width * min(WIDEST, 2**k) for k in reversed(range(halvings(side)))]
         self.shape = (widths[0], *(START,) * dims)
         self.input = nn.Linear(latent, math.prod(self.shape))
         self.blocks = nn.Sequential(
             *(ResidualBlock(dims, a, b, "up", True) for a, b in zip([widths[0], *widths], widths, strict=False))
         )
-        self.norm = (nn.BatchNorm2d if dims == 2 else nn.BatchNorm3d)(widths[-1])
-        self.output = _conv(dims, widths[-1], channels, 3)
+        self.norm = BATCH_NORM[dims](widths[-1])
+        self.output = CONV[dims](widths[-1], channels, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
         h = self.blocks(self.input(z).unflatten(1, self.shape))
@@ -93,14 +90,14 @@ class Contractor(nn.Module):
     def __init__(self, dims: int, channels: int, side: int, width: int, outputs: int, by_batch: bool) -> None:
         super().__init__()
         widths = [width * min(WIDEST, 2 ** (k + 1)) for k in range(halvings(side))]
-        self.input = _conv(dims, channels, width, 3)
+        self.input = CONV[dims](channels, width, 3, padding=1)
         self.blocks = nn.Sequential(
             *(ResidualBlock(dims, a, b, "down", by_batch) for a, b in zip([width, *widths], widths, strict=False))
         )
         self.output = nn.Linear(widths[-1] * START**dims, outputs)
 
     def features(self, x: Tensor) -> Tensor:
-        """(B, F), what the last layer sees."""
+        """(B, F), the last layer's input."""
         return self.blocks(self.input(x)).flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -129,21 +126,25 @@ def train_gan(
     settings = {"lr": rate, "betas": (0.0, 0.9)}
     critic_optimiser = torch.optim.Adam(critic.parameters(), **settings)
     generator_optimiser = torch.optim.Adam(generator.parameters(), **settings)
+
+    def fakes(like: Tensor) -> Tensor:
+        # Noise is drawn on the CPU, so that every device sees the same.
+        return generator(send(torch.randn(len(like), latent), like.device))
+
     generator.train()
     losses = []
-    for step in range(steps):
-        real = next(batches)
+    for step, real in enumerate(islice(batches, steps), start=1):
         with torch.no_grad():
-            fake = generator(_noise(len(real), latent, real))
+            fake = fakes(real)
         loss = critic_loss(critic, real, fake, send(torch.rand(len(real)), real.device))
         critic_optimiser.zero_grad(set_to_none=True)
         loss.backward()
         critic_optimiser.step()
         losses.append(loss.detach())
-        if step % CRITIC_STEPS == CRITIC_STEPS - 1:
+        if step % CRITIC_STEPS == 0:
             critic.requires_grad_(False)
             generator_optimiser.zero_grad(set_to_none=True)
-            (-critic(generator(_noise(len(real), latent, real))).mean()).backward()
+            (-critic(fakes(real)).mean()).backward()
             generator_optimiser.step()
             critic.requires_grad_(True)
     return torch.stack(losses).tolist()
@@ -153,20 +154,7 @@ def train_encoder(
     encoder: Contractor, generator: Generator, critic: Contractor, batches: Iterator[Tensor], steps: int, rate: float
 ) -> list[float]:
     """Train the encoder on `steps` batches, the generator and the critic fixed; its losses."""
-    generator.eval().requires_grad_(False)
-    critic.eval().requires_grad_(False)
+    for fixed in (generator, critic):
+        fixed.eval().requires_grad_(False)
     optimiser = torch.optim.RMSprop(encoder.parameters(), lr=rate)
-    encoder.train()
-    losses = []
-    for _ in range(steps):
-        x = next(batches)
-        loss = encoder_loss(critic, x, generator(encoder(x)))
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.detach())
-    return torch.stack(losses).tolist()
-
-
-def _noise(count: int, latent: int, like: Tensor) -> Tensor:
-    return send(torch.randn(count, latent), like.device)  # drawn on the CPU, so that every device sees the same
+    return descend(encoder, lambda x: encoder_loss(critic, x, generator(encoder(x))), batches, steps, optimiser)

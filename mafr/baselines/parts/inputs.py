@@ -1,7 +1,4 @@
-"""What the depth, voxel and Eyecandies baselines see of a sample: depth images, surface normals, voxel grids.
-
-They know nothing of the feature backbones: everything here is computed from `Sample.rgb` and `Sample.xyz`.
-"""
+"""Inputs of the depth, voxel and Eyecandies methods, from images and clouds: depth, surface normals, voxel grids."""
 
 from __future__ import annotations
 
@@ -18,10 +15,7 @@ from mafr.errors import DataError
 
 
 def distance(xyz: np.ndarray) -> np.ndarray:
-    """(3, S, S) metres -> (S, S) Euclidean distance to the camera's centre, 0 where there is no point.
-
-    The camera's centre is the origin (MVTec 3D-AD; Bergmann et al. 2022, Sec. 4).
-    """
+    """(3, S, S) metres -> (S, S) Euclidean distance to the camera's centre, the origin; 0 where there is no point."""
     return np.sqrt((xyz.astype(np.float64) ** 2).sum(axis=0)).astype(np.float32)
 
 
@@ -41,12 +35,12 @@ class DepthRange:
         return cls(min(near for near, _ in ends), max(far for _, far in ends))
 
     def stretch(self, depth: np.ndarray, clamp: bool = False) -> np.ndarray:
-        """near..far to 0..1, pixels without a point to 0; clamp: what lies outside the range to its ends."""
+        """near..far to 0..1, pixels without a point to 0; clamp: values outside the range to its ends."""
         scaled = (depth - self.near) / max(self.far - self.near, 1e-9)
         return np.where(depth != 0, np.clip(scaled, 0, 1) if clamp else scaled, 0).astype(np.float32)
 
     def whole(self, depth: np.ndarray) -> np.ndarray:
-        """0..far to 0..1: the camera's whole range, of which a part's relief is a small share."""
+        """0..far to 0..1: the camera's whole range."""
         return (depth / max(self.far, 1e-9)).astype(np.float32)
 
 
@@ -93,13 +87,13 @@ def shrink(values: np.ndarray, valid: np.ndarray, side: int) -> tuple[Tensor, Te
 def turn_images(images: Tensor, angles: Tensor, shift: Tensor | None = None, scale: Tensor | None = None) -> Tensor:
     """Turn images (B, C, S, S) around their middles by `angles` (B,), radians; nearest pixel, edges repeated.
 
-    shift: (B, 2) in parts of the side; scale: (B,) magnification. No pixels are mixed: a mean of a depth and of the
-    0 that stands for "no point" would be a depth that is nowhere.
+    shift: (B, 2) in parts of the side; scale: (B,) magnification. Pixels are not interpolated: the mean of a depth and
+    the 0 of "no point" would be no depth.
     """
-    cos, sin = torch.cos(angles), torch.sin(angles)
     zoom = 1.0 if scale is None else 1.0 / scale
-    move = torch.zeros(len(images), 2, device=images.device) if shift is None else 2.0 * shift
-    rows = [torch.stack([cos * zoom, -sin * zoom, move[:, 0]], 1), torch.stack([sin * zoom, cos * zoom, move[:, 1]], 1)]
+    cos, sin = torch.cos(angles) * zoom, torch.sin(angles) * zoom
+    x, y = torch.zeros_like(angles).expand(2, -1) if shift is None else 2.0 * shift.T
+    rows = [torch.stack([cos, -sin, x], 1), torch.stack([sin, cos, y], 1)]
     grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="nearest", padding_mode="border", align_corners=False)
 
@@ -133,7 +127,7 @@ class Frame:
 
     def cells(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(N, 3) -> number of the voxel, x slowest, or of the nearest one (N,) int64; and whether it is inside (N,)."""
-        # A coordinate at a time: numpy is slow along an axis of three.
+        # One coordinate at a time: numpy is slow along an axis of three.
         cell, inside = np.zeros(len(points), dtype=np.int64), np.ones(len(points), dtype=bool)
         for column, low in zip(points.T, self.low, strict=True):
             place = np.floor((column.astype(np.float64) - low) * (self.side / self.edge)).astype(np.int64)

@@ -1,15 +1,14 @@
 """Memory banks of normal features (PatchCore, CVPR 2022, Sec. 3), shared by BTF and M3DM.
 
-A bank is a greedy coreset of the training features: beginning with the first feature, the one farthest from all
-chosen so far is added until `bank_ratio` of them are kept (10 %, as both methods publish). Distances for the choice
-are taken after a sparse random projection, whose width follows from the Johnson-Lindenstrauss lemma at the
-published eps 0.9; where a feature is no wider than that, the published code does not project.
+A bank is a greedy coreset of the training features: beginning with the first feature, the one farthest from all chosen
+so far is added until `bank_ratio` of them are kept (10 %, as both methods publish). Distances for the choice are taken
+after a sparse random projection, whose width follows from the Johnson-Lindenstrauss lemma at the published eps 0.9;
+where a feature is no wider than that, the published code does not project.
 
 Departures. Distances are float32 throughout (the authors' code: float16 for the choice), and the projection is seeded.
-The rules are the same in all profiles.
 
 Nearest neighbours are found by exact search, which for features of a hundred dimensions and more is faster than any
-tree: scikit-learn's on the CPU, on a GPU blocks of matrix products. The distances returned are then computed from the
+tree: scikit-learn's on the CPU, blocks of matrix products on a GPU. The distances returned are then computed from the
 differences themselves.
 """
 
@@ -27,37 +26,37 @@ from mafr.config import Config
 from mafr.device import gpu_products
 from mafr.errors import MafrError
 
-POOL = 1024  # candidates among which the farthest is looked for before all distances are brought up to date
-BLOCK = {"cpu": 2**18, "cuda": 2**27}  # distances held at a time; on a CPU so many as its cache holds
+POOL = 1024  # candidates among which the farthest is searched before all distances are updated
+BLOCK = {"cpu": 2**18, "cuda": 2**27}  # distances held at a time; on a CPU as many as its cache holds
 REWEIGHT = 3  # neighbours of the reweighted image score, the nearest itself among them (both methods' code)
 
 
 @dataclass(frozen=True)
 class MemoryBank:
-    """The kept features, (M, D) float32, on the device where distances are computed.
+    """The kept features, on the device where distances are computed."""
 
-    searches: seconds of each call of `nearest` so far.
-    """
-
-    vectors: Tensor
-    searches: list[float] = field(default_factory=list, compare=False, repr=False)
+    vectors: Tensor  # (M, D) float32
+    searches: list[float] = field(default_factory=list, compare=False, repr=False)  # seconds of each call of `nearest`
 
     @classmethod
     def build(cls, rows: Tensor, config: Config) -> MemoryBank:
-        """The bank of training features rows (N, D) float32, chosen by `choose`; it stays on their device."""
-        return cls(rows[choose(rows, config)].contiguous())
+        """A coreset of the training features rows (N, D) float32, on their device, in the order of its choice.
+
+        It keeps `bank_ratio` of them, at least 1. Raises MafrError for no features, or for a ratio above 1.
+        """
+        if rows.ndim != 2 or not len(rows):
+            raise MafrError(f"a memory bank needs features of shape (N, D), not {tuple(rows.shape)}")
+        with gpu_products("float32"):
+            kept = greedy_coreset(projected(rows, config), max(1, int(config.bank_ratio * len(rows))))
+        return cls(rows[kept].contiguous())
 
     @classmethod
     def restore(cls, state: dict[str, Tensor], name: str = "bank", device: torch.device | str = "cpu") -> MemoryBank:
-        """The inverse of `state`. Raises KeyError where `name` is missing, RuntimeError for no (M, D) tensor."""
+        """From saved `vectors`. Raises KeyError where `name` is missing, RuntimeError for no (M, D) tensor."""
         vectors = state[name]
         if vectors.ndim != 2 or not len(vectors):
             raise RuntimeError(f"{name} has shape {tuple(vectors.shape)}, no memory bank")
         return cls(vectors.to(device, torch.float32))
-
-    def state(self, name: str = "bank") -> dict[str, Tensor]:
-        """What is written to disk."""
-        return {name: self.vectors}
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -68,10 +67,9 @@ class MemoryBank:
         return self.vectors.numel() * self.vectors.element_size() / 1e6
 
     def nearest(self, queries: Tensor, count: int = 1) -> tuple[Tensor, Tensor]:
-        """The `count` nearest features of the bank to each query, nearest first.
+        """Euclidean distances (Q, count) float32 and indices (Q, count) int64 of the nearest features, nearest first.
 
-        queries: (Q, D). Returns Euclidean distances (Q, count) float32 and indices (Q, count) int64. Raises
-        MafrError for a bank of fewer features or of another width.
+        queries: (Q, D). Raises MafrError for a bank of fewer features or of another width.
         """
         if not 0 < count <= len(self):
             raise MafrError(f"cannot take {count} neighbours of a memory bank of {len(self)} features")
@@ -82,7 +80,7 @@ class MemoryBank:
         with gpu_products("float32"):
             index = search(self.vectors, queries.float(), count)
         distance = torch.stack([(queries - self.vectors[column]).norm(dim=1) for column in index.T], dim=1)
-        if count > 1:  # what rounding brought into disorder
+        if count > 1:  # rounding may have changed the order
             distance, order = distance.sort(dim=1, stable=True)
             index = index.gather(1, order)
         if distance.device.type == "cuda":
@@ -93,9 +91,9 @@ class MemoryBank:
     def image_score(self, queries: Tensor, distance: Tensor, index: Tensor) -> float:
         """The reweighted largest distance of an image's features, PatchCore eq. 7.
 
-        queries: (Q, D); distance, index: (Q, 1), their nearest features as `nearest` gives them. The largest distance s
-        is multiplied by 1 - exp(s/√D) / Σ exp(dᵢ/√D), dᵢ being the distances from that query to the `REWEIGHT` - 1
-        features of the bank that are nearest to its own nearest one. A bank of fewer than `REWEIGHT` gives s itself.
+        queries: (Q, D); distance, index: (Q, 1), as `nearest` gives them. The largest distance s is multiplied by
+        1 - exp(s/√D) / Σ exp(dᵢ/√D), dᵢ being the distances from that query to the `REWEIGHT` - 1 features of the bank
+        that are nearest to its own nearest one. A bank of fewer than `REWEIGHT` features gives s itself.
         """
         worst = int(distance[:, 0].argmax())
         star = distance[worst, 0]
@@ -104,14 +102,8 @@ class MemoryBank:
         around = self.nearest(self.vectors[index[worst]], REWEIGHT)[1][0]
         others = around[around != index[worst, 0]][: REWEIGHT - 1]
         near = (queries[worst] - self.vectors[others]).norm(dim=1)
-        return float(star * reweight(star, near, queries.shape[1]))
-
-
-def reweight(star: Tensor, near: Tensor, dim: int) -> Tensor:
-    """The factor of PatchCore's eq. 7: star (), near (b,) distances, dim: width of the features; returns ()."""
-    scale = dim**0.5
-    # Exponents relative to star: the same quotient, and no overflow.
-    return 1 - 1 / torch.exp((near - star) / scale).sum()
+        # Exponents relative to star: the same quotient, and no overflow.
+        return float(star * (1 - 1 / torch.exp((near - star) / queries.shape[1] ** 0.5).sum()))
 
 
 def search_library(bank: Tensor, queries: Tensor, count: int) -> Tensor:
@@ -125,12 +117,12 @@ def search_library(bank: Tensor, queries: Tensor, count: int) -> Tensor:
 
 @cache
 def _thread_pools() -> ThreadpoolController:
-    """The thread pools of the loaded libraries; to look for them takes longer than most searches."""
+    """The thread pools of the loaded libraries; finding them takes longer than most searches."""
     return ThreadpoolController()
 
 
 def search_products(bank: Tensor, queries: Tensor, count: int) -> Tensor:
-    """The same where bank and queries lie, by blocks of matrix products."""
+    """The same on the tensors' own device, by blocks of matrix products."""
     # Around the bank's mean the expanded squares lose least to rounding.
     middle = bank.mean(dim=0)
     centred = bank - middle
@@ -139,23 +131,9 @@ def search_products(bank: Tensor, queries: Tensor, count: int) -> Tensor:
     for part in queries.split(_block(bank, len(bank))):
         # |q|² is the same for a whole row and decides nothing.
         partial = torch.addmm(squares, part - middle, transposed, alpha=-2)
-        if count == 1:
-            found.append(partial.argmin(dim=1, keepdim=True))
-        else:
-            found.append(partial.topk(count, dim=1, largest=False).indices)
+        nearest = partial.topk(count, dim=1, largest=False).indices if count > 1 else partial.argmin(1, keepdim=True)
+        found.append(nearest)
     return torch.cat(found)
-
-
-def choose(rows: Tensor, config: Config) -> Tensor:
-    """Indices (M,) int64 of the training features rows (N, D) that a bank keeps, in the order of their choice.
-
-    M is `bank_ratio` of N, at least 1; see `projected` and `greedy_coreset`. Raises MafrError for no features, or for a
-    ratio above 1.
-    """
-    if rows.ndim != 2 or not len(rows):
-        raise MafrError(f"a memory bank needs features of shape (N, D), not {tuple(rows.shape)}")
-    with gpu_products("float32"):
-        return greedy_coreset(projected(rows, config), max(1, int(config.bank_ratio * len(rows))))
 
 
 def projected(rows: Tensor, config: Config) -> Tensor:
@@ -177,12 +155,11 @@ def projected(rows: Tensor, config: Config) -> Tensor:
 def greedy_coreset(rows: Tensor, count: int, start: int = 0) -> Tensor:
     """Indices (count,) int64 of rows (N, D): from `start` on, each the farthest from those chosen before it.
 
-    The result is the plain greedy choice's (k-centre greedy). A feature's distance to the chosen ones only falls, so
-    an old value bounds it from above: the farthest of the `POOL` features with the largest bounds is the farthest of
-    all as long as it lies above the bounds of the rest. So choices are made inside a pool small enough for the cache,
-    and all bounds follow in one matrix product a pool; no (N, count) matrix is ever held. Distances are computed in
-    rows' own precision. Of equally far features one is taken, always the same. Raises MafrError for a count that
-    does not fit.
+    The result is that of the plain k-centre greedy algorithm. A feature's distance to the chosen ones only falls, so an
+    old value bounds it from above: the farthest of the `POOL` features with the largest bounds is the farthest of all
+    as long as it lies above the bounds of the rest. So choices are made inside a pool small enough for the cache, and
+    all bounds are updated by one matrix product per pool; no (N, count) matrix is ever held. Of equally far features
+    always the same is taken. Raises MafrError for a count that does not fit.
     """
     total = len(rows)
     if not 0 < count <= total or not 0 <= start < total:
@@ -231,5 +208,5 @@ def _follow(bound: Tensor, rows: Tensor, squares: Tensor, chosen: list[int]) -> 
 
 
 def _block(rows: Tensor, columns: int) -> int:
-    """How many rows of `columns` values fit a block."""
+    """The number of rows of `columns` values that fit a block."""
     return max(1, BLOCK[rows.device.type] // columns)

@@ -1,41 +1,26 @@
 """The three models of the first MVTec 3D-AD benchmark: variation model, autoencoder, f-AnoGAN; on images or voxels.
 
-Bergmann et al., "The MVTec 3D-AD Dataset" (VISAPP 2022), Sec. 4. `mafr.baselines.depth` and
-`mafr.baselines.voxel` say what goes in and how the scores come back to the pixels.
+Their sources, sizes and departures stand in `mafr.baselines.mvtec_benchmark`.
 """
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, fields
-from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mafr.baselines.parts.autoencoder import ConvAutoencoder, batches, descend, recorded, steps_for, weighted_mse
-from mafr.baselines.parts.gan import Contractor, Generator, train_encoder, train_gan
+from mafr.baselines.parts.gan import CONV, START, WIDEST, Contractor, Generator, halvings, train_encoder, train_gan
+from mafr.baselines.parts.raw import Source, descend, recorded, steps_for
 from mafr.config import Config
 
-TURN = 5.0  # degrees: training samples are turned by up to so much around the viewing axis (Sec. 4)
 WEIGHT_DECAY = 1e-5  # of the autoencoder (Bergmann et al., VISAPP 2019)
-
-
-class Source(Protocol):
-    """The training samples of a model. empty: the share of empty voxels, None for images."""
-
-    empty: float | None
-
-    def __len__(self) -> int: ...
-
-    def draw(self, chosen: list[int], generator: torch.Generator) -> Tensor:
-        """Some samples, each turned by a random angle: (B, channels, side, ...) in [-1, 1]."""
-        ...
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large the models are and how long they are trained; from the settings with one prefix."""
+    """The size of the models and the length of their training; from the settings with one prefix."""
 
     dims: int
     channels: int
@@ -82,48 +67,79 @@ class VariationModel(nn.Module):
 
     def learn(self, source: Source) -> list[dict[str, float]]:
         """Over `copies` turned copies of every sample; there is no loss to record."""
-        sizes = self.sizes
         total = torch.zeros_like(self.mean, dtype=torch.float64)
         squares, count = torch.zeros_like(total), 0
-        wanted = len(source) * sizes.copies
-        for x in batches(len(source), sizes.batch, sizes.seed, source.draw):
-            x = x[: wanted - count].double()
+        wanted = source.count * self.sizes.copies
+        walk = source.batches(self.sizes.batch, self.sizes.seed)
+        while count < wanted:
+            x = next(walk)[: wanted - count].double()
             total += x.sum(dim=0)
             squares += x.square().sum(dim=0)
             count += len(x)
-            if count == wanted:
-                break
         mean = total / count
         self.mean.copy_(mean)
         self.std.copy_((squares / count - mean.square()).clamp_min(0).sqrt())
         return []
 
-    def squares(self, x: Tensor) -> Tensor:
+    def residuals(self, x: Tensor) -> Tensor:
         """(B, C, ...) -> squared deviation in standard deviations, which are at least `floor`: (B, C, ...)."""
         return ((x - self.mean) / self.std.clamp_min(self.sizes.floor)).square()
 
-    def total(self, squares: Tensor) -> Tensor:
+    def total(self, residuals: Tensor) -> Tensor:
         """The Mahalanobis distance of independent channels: (B, C, ...) -> (B, 1, ...)."""
-        return squares.sum(dim=1, keepdim=True).sqrt()
+        return residuals.sum(dim=1, keepdim=True).sqrt()
 
 
 class Reconstruction(nn.Module):
-    """A model that restores its input: its squared residual is the anomaly score."""
+    """A model that restores its input, `restored(x)`: its squared residual is the anomaly score."""
 
-    def restored(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def squares(self, x: Tensor) -> Tensor:
+    def residuals(self, x: Tensor) -> Tensor:
         """(B, C, ...) -> squared residual, (B, C, ...)."""
         return (x - self.restored(x)).square()
 
-    def total(self, squares: Tensor) -> Tensor:
+    def total(self, residuals: Tensor) -> Tensor:
         """Mean over the channels: (B, C, ...) -> (B, 1, ...)."""
-        return squares.mean(dim=1, keepdim=True)
+        return residuals.mean(dim=1, keepdim=True)
+
+
+class ConvAutoencoder(nn.Module):
+    """A strided convolutional autoencoder of images (dims 2) or voxel grids (3): (B, channels, side, ...) -> the same.
+
+    Loosely after Bergmann et al., "Improving unsupervised defect segmentation" (VISAPP 2019): 4 x 4 convolutions
+    with stride 2 and leaky ReLU (0.2) down to 4 cells per side, a linear code of `latent` values, and the mirror image.
+    """
+
+    def __init__(self, dims: int, channels: int, side: int, width: int, latent: int) -> None:
+        super().__init__()
+        widths = [width * min(WIDEST, 2**k) for k in range(halvings(side))]
+        conv, back = CONV[dims], nn.ConvTranspose2d if dims == 2 else nn.ConvTranspose3d
+        encoder: list[nn.Module] = []
+        for a, b in zip([channels, *widths], widths, strict=False):
+            encoder += [conv(a, b, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        decoder: list[nn.Module] = [back(latent, widths[-1], START), nn.LeakyReLU(0.2)]
+        for a, b in zip(widths[::-1], [*widths[-2::-1], channels], strict=True):
+            decoder += [back(a, b, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        self.encoder = nn.Sequential(*encoder, conv(widths[-1], latent, START))
+        self.decoder = nn.Sequential(*decoder[:-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decoder(self.encoder(x))
+
+
+def weighted_mse(x_hat: Tensor, x: Tensor, empty: float | None) -> Tensor:
+    """Mean squared error; with `empty`, the share of empty voxels, those with points weigh as much as all others.
+
+    Occupied voxels (any channel above -1/2) weigh `empty`, empty ones 1 - empty (Bergmann et al. 2022, Sec. 4).
+    """
+    if empty is None:
+        return F.mse_loss(x_hat, x)
+    occupied = x.amax(dim=1, keepdim=True) > -0.5
+    weight = torch.where(occupied, empty, 1.0 - empty)
+    return (weight * (x_hat - x).square()).mean()
 
 
 class AutoencoderModel(Reconstruction):
-    """A convolutional autoencoder with squared error, see `mafr.baselines.parts.autoencoder`."""
+    """A convolutional autoencoder with squared error."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -133,15 +149,11 @@ class AutoencoderModel(Reconstruction):
     def learn(self, source: Source) -> list[dict[str, float]]:
         """Train on good samples; means of the losses."""
         sizes = self.sizes
-        losses = descend(
-            self.network,
-            lambda x: weighted_mse(self.network(x), x, source.empty),
-            batches(len(source), sizes.batch, sizes.seed, source.draw),
-            sizes.steps(len(source)),
-            sizes.learning_rate,
-            WEIGHT_DECAY,
+        optimiser = torch.optim.Adam(self.network.parameters(), lr=sizes.learning_rate, weight_decay=WEIGHT_DECAY)
+        walk, steps = source.batches(sizes.batch, sizes.seed), sizes.steps(source.count)
+        return recorded(
+            descend(self.network, lambda x: weighted_mse(self.network(x), x, source.empty), walk, steps, optimiser)
         )
-        return recorded(losses)
 
     def restored(self, x: Tensor) -> Tensor:
         return self.network(x)
@@ -153,25 +165,18 @@ class GanModel(Reconstruction):
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
         self.sizes = sizes
-        shape = (sizes.dims, sizes.channels, sizes.side, sizes.width)
-        self.generator = Generator(*shape, sizes.latent)
-        self.encoder = Contractor(*shape, sizes.latent, by_batch=True)
+        self.shape = (sizes.dims, sizes.channels, sizes.side, sizes.width)
+        self.generator = Generator(*self.shape, sizes.latent)
+        self.encoder = Contractor(*self.shape, sizes.latent, by_batch=True)
 
     def learn(self, source: Source) -> list[dict[str, float]]:
         """Train the GAN, then the encoder, on equally many batches; means of both losses."""
         sizes = self.sizes
-        critic = Contractor(sizes.dims, sizes.channels, sizes.side, sizes.width, 1, by_batch=False)
-        critic.to(next(self.parameters()).device)
-        walk, steps = batches(len(source), sizes.batch, sizes.seed, source.draw), sizes.steps(len(source))
+        critic = Contractor(*self.shape, 1, by_batch=False).to(source.device)
+        walk, steps = source.batches(sizes.batch, sizes.seed), sizes.steps(source.count)
         first = train_gan(self.generator, critic, walk, steps, sizes.latent, sizes.gan_rate)
         second = train_encoder(self.encoder, self.generator, critic, walk, steps, sizes.encoder_rate)
-        pairs = itertools.zip_longest(recorded(first, "critic"), recorded(second, "total"), fillvalue={})
-        return [a | b for a, b in pairs]
+        return [a | b for a, b in zip(recorded(first, "critic"), recorded(second), strict=True)]
 
     def restored(self, x: Tensor) -> Tensor:
         return self.generator(self.encoder(x))
-
-
-def random_angles(count: int, generator: torch.Generator) -> Tensor:
-    """(count,) radians, uniform within `TURN` degrees to either side."""
-    return torch.deg2rad((2 * torch.rand(count, generator=generator) - 1) * TURN)
