@@ -1,8 +1,4 @@
-"""A pinhole camera. See `render` for the conventions.
-
-`Camera`: focal, cx, cy (pixels), width, height, rotation (3, 3; columns are the camera's axes in the world), origin.
-`unit(v)`: v / |v| along the last axis.
-"""
+"""The generated scans' pinhole camera."""
 
 from __future__ import annotations
 
@@ -10,20 +6,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mafr.data.synthetic.core.rows import row_dot
-
-Array = np.ndarray
-
-
-def unit(v: object) -> Array:
-    """v / |v| along the last axis, float32; zero vectors stay zero."""
-    v = np.asarray(v, np.float32)
-    return v / np.maximum(np.sqrt(row_dot(v, v))[..., None], 1e-12)
+from mafr.data.synthetic.core.rows import Array, unit
 
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera; see the module's text."""
+    """A pinhole camera without distortion: x right, y down, z forward.
+
+    Pixel (row v, column u) looks along ((u - cx)/focal, (v - cy)/focal, 1): rays pass through integer coordinates.
+
+    Attributes:
+        focal, cx, cy, width, height: pixels.
+        rotation: (3, 3), the camera's axes in the world as columns.
+        origin: (3,), the camera's place in the world.
+    """
 
     focal: float
     cx: float
@@ -34,11 +30,8 @@ class Camera:
     origin: Array
 
     @classmethod
-    def look_at(
-        cls, eye: object, target: object, roll: float, focal: float, width: int, height: int,
-        shift: tuple[float, float] = (0.0, 0.0),
-    ) -> Camera:  # fmt: skip
-        """From `eye` towards `target`, image centre at W/2, H/2 (plus `shift` pixels), rolled by radians.
+    def look_at(cls, eye: object, target: object, roll: float, focal: float, width: int, height: int) -> Camera:
+        """From `eye` towards `target`, principal point at W/2, H/2, rolled by radians.
 
         At roll 0 the world's y axis points up in the image (x to the right, seen from above).
         """
@@ -49,11 +42,8 @@ class Camera:
         right /= np.linalg.norm(right)
         down = np.cross(forward, right)
         c, s = np.cos(roll), np.sin(roll)
-        rotation = np.stack([c * right + s * down, c * down - s * right, forward], axis=1)
-        return cls(
-            float(focal), width / 2 + shift[0], height / 2 + shift[1], int(width), int(height),
-            rotation.astype(np.float32), eye.astype(np.float32),
-        )  # fmt: skip
+        rotation = np.stack([c * right + s * down, c * down - s * right, forward], axis=1).astype(np.float32)
+        return cls(float(focal), width / 2, height / 2, int(width), int(height), rotation, eye.astype(np.float32))
 
     def directions(self) -> Array:
         """Unit directions of all pixels' rays in the world, (H·W, 3) float32."""
@@ -70,9 +60,3 @@ class Camera:
         q = self.to_camera(points)
         z = q[..., 2]
         return q[..., 0] / z * self.focal + self.cx, q[..., 1] / z * self.focal + self.cy, z
-
-    def pose(self) -> Array:
-        """Camera to world, (4, 4) float64."""
-        pose = np.eye(4)
-        pose[:3, :3], pose[:3, 3] = self.rotation, self.origin
-        return pose

@@ -8,25 +8,12 @@ import numpy as np
 
 from mafr.data.synthetic.core import defects, sdf
 from mafr.data.synthetic.core.noise import cells, fbm, noise, pick, smoothstep, waves
-from mafr.data.synthetic.core.part import Part
-from mafr.data.synthetic.core.render import Hits, Surface
-from mafr.data.synthetic.mvtec.recipe import (
-    Recipe,
-    between,
-    combine,
-    contamination,
-    crumb,
-    fissure,
-    laid_bare,
-    mix,
-    pit,
-    seeds,
-    shrunk,
-    stretched,
-)
-
-Array = np.ndarray
-Rng = np.random.Generator
+from mafr.data.synthetic.core.operations import Site
+from mafr.data.synthetic.core.part import Part, Surface
+from mafr.data.synthetic.core.render import Hits
+from mafr.data.synthetic.core.rows import Array, Rng
+from mafr.data.synthetic.mvtec.recipe import Recipe, between, mix, seeds, shrunk, stretched
+from mafr.data.synthetic.mvtec.shared_defects import contamination, crumb, exposed, fissure, pit, with_combined
 
 
 def bagel(rng: Rng) -> Part:
@@ -133,26 +120,23 @@ def cookie_crack(part: Part, hits: Hits, rng: Rng, s: float) -> Part:
         angle = rng.uniform(0, 2 * np.pi)
         out = np.array([np.cos(angle), np.sin(angle), 0.0])
         rim = out * (float(part.box[1][0]) - 4.0) + np.array([0, 0, 4.0])
-        site = defects.Site(rim.astype(np.float32), sdf.frame(out + np.array([0, 0, 0.2])))
+        site = Site(rim.astype(np.float32), sdf.frame(out + np.array([0, 0, 0.2])))
         radius = between(6, 20, s)
-        inside = laid_bare(part, site, rng, _COOKIE, s)
+        inside = exposed(part, site, rng, _COOKIE, s)
         return defects.bite(part, site, rng, radius, between(2.5, 12, s), inside, rough=0.12)
     return fissure(part, hits, rng, s, _COOKIE)
 
 
 _CRUMB, _COOKIE = crumb((0.74, 0.60, 0.38), 101), crumb((0.60, 0.42, 0.21), 102, 0.7)
-_bagel_crack, _bagel_hole = partial(fissure, look=_CRUMB), partial(pit, look=_CRUMB)
-_cookie_hole = partial(pit, look=_COOKIE)
 
-BAKED = {
+RECIPES = {
     "bagel": Recipe(
-        bagel, {"combined": combine(contamination, _bagel_crack, _bagel_hole), "contamination": contamination,
-                "crack": _bagel_crack, "hole": _bagel_hole},
+        bagel,
+        with_combined(contamination=contamination, crack=partial(fissure, look=_CRUMB), hole=partial(pit, look=_CRUMB)),
         view=152, tilt=10,
     ),
     "cookie": Recipe(
-        cookie, {"combined": combine(contamination, cookie_crack, _cookie_hole), "contamination": contamination,
-                 "crack": cookie_crack, "hole": _cookie_hole},
+        cookie, with_combined(contamination=contamination, crack=cookie_crack, hole=partial(pit, look=_COOKIE)),
         size=(500, 500), view=118, tilt=14, azimuth=200,
     ),
 }  # fmt: skip

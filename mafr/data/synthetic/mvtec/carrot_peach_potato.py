@@ -8,24 +8,12 @@ import numpy as np
 
 from mafr.data.synthetic.core import defects, sdf
 from mafr.data.synthetic.core.noise import cells, fbm, noise, pick, smoothstep, waves
-from mafr.data.synthetic.core.part import Part
-from mafr.data.synthetic.core.render import Hits, Surface, unit
-from mafr.data.synthetic.mvtec.recipe import (
-    Recipe,
-    between,
-    combine,
-    contamination,
-    fissure,
-    knife,
-    mix,
-    pit,
-    seeds,
-    shrunk,
-    stretched,
-)
-
-Array = np.ndarray
-Rng = np.random.Generator
+from mafr.data.synthetic.core.operations import Site, carve, pick_site, plain_look
+from mafr.data.synthetic.core.part import Part, Surface
+from mafr.data.synthetic.core.render import Hits
+from mafr.data.synthetic.core.rows import Array, Rng, unit
+from mafr.data.synthetic.mvtec.recipe import Recipe, between, mix, seeds, shrunk, stretched
+from mafr.data.synthetic.mvtec.shared_defects import contamination, fissure, knife_cut, pit, with_combined
 
 
 def carrot(rng: Rng) -> Part:
@@ -73,18 +61,13 @@ def carrot(rng: Rng) -> Part:
     return Part(distance, surface, [[-half - 1, -wide, 0], [half + 1, wide, 2 * thick + 3]], 0.85)
 
 
-def _snap(part: Part, hits: Hits, rng: Rng, s: float) -> Part:
-    """The tip cut off square (carrot)."""
-    end = float(part.box[1][0])
-    site = defects.Site(np.float32([end - between(6, 30, s), 0, 5]), sdf.frame((1.0, rng.normal(0, 0.2), 0.1)))
-    return defects.carve(part, lambda p: -(site.local(p)[:, 2]), _CARROT, 0.3, 0.3)
-
-
 def carrot_cut(part: Part, hits: Hits, rng: Rng, s: float) -> Part:
-    """A knife cut, a slice off the side, or the tip missing."""
-    if rng.random() < 0.25:
-        return _snap(part, hits, rng, s)
-    return knife(part, hits, rng, s, _CARROT, 0.8)
+    """A knife cut, a slice off the side, or the tip cut off square."""
+    if rng.random() >= 0.25:
+        return knife_cut(part, hits, rng, s, _CARROT, 0.8)
+    end = float(part.box[1][0])
+    site = Site(np.float32([end - between(6, 30, s), 0, 5]), sdf.frame((1.0, rng.normal(0, 0.2), 0.1)))
+    return carve(part, lambda p: -(site.local(p)[:, 2]), _CARROT, 0.3, 0.3)
 
 
 def peach(rng: Rng) -> Part:
@@ -132,10 +115,10 @@ def peach(rng: Rng) -> Part:
 
 def squeeze(part: Part, hits: Hits, rng: Rng, s: float) -> Part:
     """A pressed spot: a hollow 4 to 10 mm wide, 0.8 to 4.5 mm deep, bruised brown the more the deeper it is."""
-    site = defects.pick_site(rng, hits, 9)
+    site = pick_site(rng, hits, 9)
     radius = between(4, 10, s)
     out = defects.dent(part, site, radius, between(0.8, 4.5, s), rng.uniform(0.8, 1.25))
-    bruise = defects.paint_of((0.26, 0.11, 0.035), 0.03, 10.0, 0.2, 0.2, 0.2, int(rng.integers(1 << 31)))
+    bruise = plain_look((0.26, 0.11, 0.035), 0.03, 10.0, 0.2, 0.2, 0.2, int(rng.integers(1 << 31)))
     return defects.stain(out, site, rng, radius * 0.75, bruise, between(0.0, 0.75, s), 0.4, soft=0.6)
 
 
@@ -186,28 +169,32 @@ def potato(rng: Rng) -> Part:
     return Part(distance, surface, box, 0.9, shrunk(body, 0.3))
 
 
-_CARROT = defects.paint_of((0.86, 0.42, 0.09), 0.10, 20.0, 0.2, 0.12, 0.6, 103)
-_PEACH = defects.paint_of((0.86, 0.62, 0.24), 0.15, 25.0, 0.3, 0.10, 0.4, 104)
-_POTATO = defects.paint_of((0.78, 0.68, 0.40), 0.08, 20.0, 0.2, 0.06, 0.5, 105)
-_small = partial(contamination, scale=0.8)
-_carrot_crack, _carrot_hole = partial(fissure, look=_CARROT, scale=0.75), partial(pit, look=_CARROT, scale=0.75)
-_peach_hole, _peach_cut = partial(pit, look=_PEACH), partial(knife, look=_PEACH)
-_potato_hole, _potato_cut = partial(pit, look=_POTATO), partial(knife, look=_POTATO)
+_CARROT = plain_look((0.86, 0.42, 0.09), 0.10, 20.0, 0.2, 0.12, 0.6, 103)
+_PEACH = plain_look((0.86, 0.62, 0.24), 0.15, 25.0, 0.3, 0.10, 0.4, 104)
+_POTATO = plain_look((0.78, 0.68, 0.40), 0.08, 20.0, 0.2, 0.06, 0.5, 105)
 
-GROWN = {
+RECIPES = {
     "carrot": Recipe(
-        carrot, {"combined": combine(_small, _carrot_crack, carrot_cut, _carrot_hole), "contamination": _small,
-                 "crack": _carrot_crack, "cut": carrot_cut, "hole": _carrot_hole},
+        carrot,
+        with_combined(
+            contamination=partial(contamination, scale=0.8), crack=partial(fissure, look=_CARROT, scale=0.75),
+            cut=carrot_cut, hole=partial(pit, look=_CARROT, scale=0.75),
+        ),
         view=142, tilt=6, azimuth=60, shift=3,
     ),
     "peach": Recipe(
-        peach, {"combined": combine(contamination, _peach_cut, _peach_hole, squeeze), "contamination": contamination,
-                "cut": _peach_cut, "hole": _peach_hole, "squeeze": squeeze},
+        peach,
+        with_combined(
+            contamination=contamination, cut=partial(knife_cut, look=_PEACH), hole=partial(pit, look=_PEACH),
+            squeeze=squeeze,
+        ),
         size=(600, 600), view=124, tilt=9, azimuth=20, elevation=55,
     ),
     "potato": Recipe(
-        potato, {"combined": combine(contamination, _potato_cut, _potato_hole), "contamination": contamination,
-                 "cut": _potato_cut, "hole": _potato_hole},
+        potato,
+        with_combined(
+            contamination=contamination, cut=partial(knife_cut, look=_POTATO), hole=partial(pit, look=_POTATO)
+        ),
         view=140, tilt=12, azimuth=310,
     ),
 }  # fmt: skip

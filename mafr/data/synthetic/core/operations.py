@@ -1,33 +1,23 @@
-"""What defects are made of: where (`Site`, `pick_site`) and how a Part is changed.
-
-- `pick_site(rng, hits, margin, ...)` takes a visible pixel well inside the part's silhouette.
-- `Site(point, frame)`: `site.local(p)` gives (u, v, n), n along the surface normal.
-- `carve(part, tool, inside, ...)`, `add(part, solid, look, ...)`, `push(part, field, most)`,
-  `paint(part, weight, look)`, `warp(part, mapping, box)`; `local(tool, centre, reach)` evaluates a tool only near by.
-- `paint_of(colour, ...)`: a simple look.
-"""
+"""Operations that defects are made of: a place on the surface (`pick_site`), and changes of a Part's shape and look."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
 
 from mafr.data.synthetic.core import noise, sdf
 from mafr.data.synthetic.core.noise import smoothstep
-from mafr.data.synthetic.core.part import Part
-from mafr.data.synthetic.core.render import Hits, Surface
-from mafr.data.synthetic.core.rows import row_dot, take
-
-Array = np.ndarray
-Look = Callable[[Array, Array], Surface]
+from mafr.data.synthetic.core.part import Look, Part, Surface
+from mafr.data.synthetic.core.render import Hits
+from mafr.data.synthetic.core.rows import Array, Field, Rng, length, take
 
 
-def paint_of(colour: object, specular: float = 0.03, shininess: float = 15.0, wrap: float = 0.0,
-             mottle: float = 0.12, scale: float = 0.5, seed: int = 0) -> Look:  # fmt: skip
-    """A surface function of one linear colour, mottled by noise of `scale` features a unit."""
+def plain_look(
+    colour: object, specular: float, shininess: float, wrap: float, mottle: float, scale: float, seed: int
+) -> Look:
+    """A surface function of one linear colour, mottled by noise of `scale` features per unit."""
     colour = np.asarray(colour, np.float32)
 
     def look(p: Array, n: Array) -> Surface:
@@ -39,7 +29,7 @@ def paint_of(colour: object, specular: float = 0.03, shininess: float = 15.0, wr
 
 @dataclass(frozen=True)
 class Site:
-    """Where a defect is: a surface point and a frame (columns u, v, normal)."""
+    """A defect's place: a surface point and a frame (columns u, v, normal)."""
 
     point: Array
     frame: Array
@@ -53,10 +43,8 @@ class Site:
         return self.frame[:, 2]
 
 
-def pick_site(
-    rng: np.random.Generator, hits: Hits, margin: float, facing: float = 0.45,
-    where: Callable[[Array], Array] | None = None, along: object | None = None, spread: float = np.pi,
-) -> Site:  # fmt: skip
+def pick_site(rng: Rng, hits: Hits, margin: float, facing: float = 0.45, where: Field | None = None,
+              along: object | None = None, spread: float = np.pi) -> Site:  # fmt: skip
     """A random visible place at least `margin` pixels inside the silhouette whose surface faces the camera.
 
     where: keeps points (N, 3) -> bool, if any pass. along: a world direction that u follows, within ± spread radians.
@@ -87,12 +75,7 @@ def pick_site(
     return Site(point, sdf.frame(normal, angle))
 
 
-# --- what defects are made of
-
-
-def local(
-    tool: Callable[[Array], Array], centre: Array, reach: float, beyond: float | None = None
-) -> Callable[[Array], Array]:
+def local(tool: Field, centre: Array, reach: float, beyond: float | None = None) -> Field:
     """The tool's distance within 1.3·reach of the centre, a lower bound beyond; the tool lies within `reach`.
 
     beyond: this number instead of the lower bound.
@@ -101,7 +84,7 @@ def local(
 
     def bounded(p: Array) -> Array:
         q = p - centre
-        out = np.sqrt(row_dot(q, q)) - reach
+        out = length(q) - reach
         near = out < 0.3 * reach
         if beyond is not None:
             out = np.where(near, out, np.float32(beyond))
@@ -112,8 +95,8 @@ def local(
     return bounded
 
 
-def carve(part: Part, tool: Callable[[Array], Array], inside: Look | None, rounding: float, edge: float) -> Part:
-    """Take the tool's volume away; what it lays bare looks like `inside`, fading out over `edge` around it."""
+def carve(part: Part, tool: Field, inside: Look | None, rounding: float, edge: float) -> Part:
+    """Take the tool's volume away; what it exposes looks like `inside`, fading out over `edge` around it."""
 
     def distance(p: Array) -> Array:
         return sdf.smooth_subtract(part.sdf(p), tool(p), rounding)
@@ -126,17 +109,12 @@ def carve(part: Part, tool: Callable[[Array], Array], inside: Look | None, round
         if inside is None:
             return base
         weight = 1 - smoothstep(edge * 0.3, edge, tool(p))
-        near = weight > 0
-        if not near.any():
-            return base
-        return base.blend(inside(p, n).full(), weight)
+        return base.blend(inside(p, n).full(), weight) if (weight > 0).any() else base
 
-    return part.with_(sdf=distance, surface=surface, caster=caster if part.caster else None)
+    return replace(part, sdf=distance, surface=surface, caster=caster if part.caster else None)
 
 
-def add(
-    part: Part, solid: Callable[[Array], Array], look: Look, rounding: float, centre: Array, reach: float, soft: float
-) -> Part:
+def add(part: Part, solid: Field, look: Look, rounding: float, centre: Array, reach: float, soft: float) -> Part:
     """Join a solid that lies within `reach` of the centre; its look fades out over a tenth of `soft`, its thickness."""
     near_solid, cast_solid = local(solid, centre, reach), local(solid, centre, reach, beyond=1e3)
 
@@ -151,21 +129,21 @@ def add(
         weight = 1 - smoothstep(0.02 * soft, 0.1 * soft, near_solid(p))
         return base.blend(look(p, n).full(), weight) if (weight > 0).any() else base
 
-    box = np.asarray(part.box, np.float32)
-    low = np.minimum(box[0], centre - np.float32(reach))
-    low[2] = box[0, 2]
-    box = np.stack([low, np.maximum(box[1], centre + np.float32(reach))])
-    return part.with_(sdf=distance, surface=surface, box=box, caster=caster)
+    low, high = np.asarray(part.box, np.float32)
+    box = np.stack([np.minimum(low, centre - np.float32(reach)), np.maximum(high, centre + np.float32(reach))])
+    box[0, 2] = low[2]
+    return replace(part, sdf=distance, surface=surface, box=box, caster=caster)
 
 
-def push(part: Part, field: Callable[[Array], Array], most: float) -> Part:
-    """Move the surface outwards by field(p); `most` is how far at most (the box grows by it)."""
-    box = part.grown(max(most, 0), max(most, 0))
+def push(part: Part, field: Field, most: float) -> Part:
+    """Move the surface outwards by field(p), at most by `most`: the box grows by it."""
     caster = (lambda p: part.caster(p) - field(p)) if part.caster else None
-    return part.with_(sdf=lambda p: part.sdf(p) - field(p), box=box, step=part.step * 0.85, caster=caster)
+    return replace(
+        part, sdf=lambda p: part.sdf(p) - field(p), box=part.grown(max(most, 0)), step=part.step * 0.85, caster=caster
+    )
 
 
-def paint(part: Part, weight: Callable[[Array], Array], look: Look) -> Part:
+def paint(part: Part, weight: Field, look: Look) -> Part:
     """Blend another look in by weight(p) in [0, 1]; the shape stays."""
 
     def surface(p: Array, n: Array) -> Surface:
@@ -173,13 +151,13 @@ def paint(part: Part, weight: Callable[[Array], Array], look: Look) -> Part:
         base = part.surface(p, n).full()
         return base.blend(look(p, n).full(), w) if (w > 0).any() else base
 
-    return part.with_(surface=surface)
+    return replace(part, surface=surface)
 
 
-def warp(part: Part, mapping: Callable[[Array], Array], box: object, step: float = 0.7) -> Part:
+def warp(part: Part, mapping: Field, box: Array) -> Part:
     """The part seen through a mapping of space (changed world -> original world), its look included."""
-    return part.with_(
-        sdf=lambda p: part.sdf(mapping(p)), surface=lambda p, n: part.surface(mapping(p), n),
-        box=np.asarray(box, np.float32), step=part.step * step,
-        caster=(lambda p: part.caster(mapping(p))) if part.caster else None,
+    caster = (lambda p: part.caster(mapping(p))) if part.caster else None
+    return replace(
+        part, sdf=lambda p: part.sdf(mapping(p)), surface=lambda p, n: part.surface(mapping(p), n), box=box,
+        step=part.step * 0.85, caster=caster,
     )  # fmt: skip
