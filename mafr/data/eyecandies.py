@@ -10,8 +10,7 @@ import numpy as np
 import yaml
 
 from mafr.data.formats.images import check_same_size, decode_image, decode_mask, decode_rgb
-from mafr.data.layout import numeric_order
-from mafr.data.raw import Processed, RawSample
+from mafr.data.layout import Processed, RawSample, numeric_order, some_of
 from mafr.errors import DataError
 
 FOCAL = 711.11  # pixels, for images 512 pixels wide
@@ -20,6 +19,7 @@ LOWEST, DEEPEST, WIDEST = -0.02, 1.8, 1.0  # metres in the turned frame
 IMAGE = "image_4.png"  # lit by one spotlight
 DEFECTS = ("bumps", "dents", "colors", "normals")
 SPLIT_NAMES = {"train": "train", "val": "validation", "test_public": "test"}  # test_private has no labels
+LAYOUT = "{train,val,test_public}/data/<index>_<item>, as in the archives of Eyecandies"
 PARAMETERS = {
     "focal": FOCAL,
     "focal_width": FOCAL_WIDTH,
@@ -45,19 +45,13 @@ def scan(folder: Path) -> list[RawSample]:
         needed = _NEEDED | ({"gt": "mask.png"} if name == "test" else {})
         missing = [f"{index}_{item}" for index in indices for item in needed.values() if f"{index}_{item}" not in names]
         if missing:
-            shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
-            raise DataError(f"{data}: files are missing: {shown}; extract the archive of the class again")
+            raise DataError(f"{data}: files are missing: {some_of(missing)}; extract the archive of the class again")
         for index in indices:
             roles = dict(needed)
             if name == "test":
                 roles |= {role: item for role, item in _MASKS.items() if f"{index}_{item}" in names}
             files = tuple((role, f"{split}/data/{index}_{item}") for role, item in roles.items())
             samples.append(RawSample(f"{split}/{index}", files))
-    if not samples:
-        raise DataError(
-            f"{folder}: the class is empty; expected are {{train,val,test_public}}/data/<index>_<item>, as in the "
-            "archives of Eyecandies"
-        )
     return samples
 
 

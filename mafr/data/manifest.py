@@ -1,4 +1,4 @@
-"""`manifest.json`, written last beside a category's processed files: what they were made from and how."""
+"""`manifest.json`, written last beside a category's processed files: the raw files they were made from, and how."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from mafr.config import Config
+from mafr.config import CATEGORIES, Config
+from mafr.data.layout import found_in, unknown_category
 from mafr.errors import DataError
 
 FORMAT = 1
@@ -22,13 +23,23 @@ def data_command(dataset: str, config: Config, category: str = "") -> str:
     return f"mafr data {dataset} --data-root DIR" + (f" --categories {category}" if category else "")
 
 
+def check_category(dataset: str, root: Path, category: str, config: Config) -> None:
+    """Raise DataError where a category has no folder in `root`."""
+    if (root / category).is_dir():
+        return
+    if category not in CATEGORIES[dataset]:
+        raise unknown_category(dataset, root, category)
+    way = data_command(dataset, config, category)
+    raise DataError(f"{root / category}: no such folder ({found_in(root)}); make the data ready with `{way}`")
+
+
 def digest(lines: Iterable[str]) -> str:
     """SHA-256 (hex) of lines."""
     return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
 
 
 def settings_digest(dataset: str, plane: str, parameters: Mapping) -> str:
-    """What decides processed files beside the raw ones."""
+    """Digest of everything that decides processed files beside the raw ones."""
     return digest([str(FORMAT), dataset, plane, json.dumps(parameters, sort_keys=True)])
 
 

@@ -8,10 +8,9 @@ import numpy as np
 
 from mafr.data.clean.dbscan import largest_cluster
 from mafr.data.clean.plane import border_points, fit_plane
-from mafr.data.formats.clouds import camera_file, decode_camera, decode_cloud, decode_depth_image, odd_unit
+from mafr.data.formats.clouds import camera_file, decode_cloud, decode_depth_image, decode_intrinsics, odd_unit
 from mafr.data.formats.images import check_mask_label, check_same_size, decode_mask, decode_rgb, encode_mask
-from mafr.data.layout import SPLITS, scan_split, subfolders
-from mafr.data.raw import Processed, RawSample
+from mafr.data.layout import SPLITS, Processed, RawSample, scan_split, subfolders
 from mafr.data.transforms import pad_square, square_side
 from mafr.errors import DataError
 
@@ -22,6 +21,7 @@ PLANE_ITERATIONS = 1000
 PLANE_DISTANCE = 0.005
 CLUSTER_EPS = 0.006
 CLUSTER_POINTS = 30
+LAYOUT = "{train,validation,test}/<good or a defect's name>/{rgb,xyz,gt} with NNN.png, NNN.tiff and NNN.png"
 PARAMETERS = {
     "border": BORDER,
     "plane_inlier": PLANE_INLIER,
@@ -34,7 +34,7 @@ PARAMETERS = {
 
 
 def scan(folder: Path) -> list[RawSample]:
-    """The raw samples of a category's folder. Raises DataError where files are missing or odd."""
+    """The raw samples of a category's folder. Raises DataError where files are missing or do not fit together."""
     samples = []
     camera = camera_file(folder)
     for split in SPLITS:
@@ -51,11 +51,6 @@ def scan(folder: Path) -> list[RawSample]:
                 roles["camera"] = camera
             files = ((role, path.relative_to(folder).as_posix()) for role, path in roles.items() if path)
             samples.append(RawSample(entry.id, tuple(files)))
-    if not samples:
-        raise DataError(
-            f"{folder}: the category is empty; expected are {{train,validation,test}}/<good or a defect's name>/"
-            "{rgb,xyz,gt} with NNN.png, NNN.tiff and NNN.png"
-        )
     return samples
 
 
@@ -64,7 +59,7 @@ def convert(folder: Path, raw: RawSample, contents: dict[str, bytes], plane: str
     paths = {role: folder / name for role, name in raw.files}
     split, defect, _ = raw.key.split("/")
     size = decode_rgb(contents["rgb"], paths["rgb"]).shape[:2]
-    camera = decode_camera(contents["camera"], paths["camera"]) if "camera" in contents else None
+    camera = decode_intrinsics(contents["camera"], paths["camera"]) if "camera" in contents else None
     if "depth" in contents:
         cloud = paths["depth"]
         xyz = decode_depth_image(contents["depth"], cloud, camera)

@@ -1,4 +1,4 @@
-"""What every data set gives: a `Sample`; and which samples few-shot runs train on."""
+"""Samples, the common currency of all data sets; and the choice of few-shot training samples."""
 
 from __future__ import annotations
 

@@ -1,16 +1,17 @@
-"""Exact DBSCAN for dense clouds: a grid decides most points, a k-d tree the few that are left."""
+"""Exact DBSCAN for dense clouds: a grid decides most points, a k-d tree the few others."""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy import ndimage
+from scipy.cluster.hierarchy import DisjointSet
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-_REPRESENTATIVES = 8  # points of a cell that stand for it in the first, cheap test of two cells
+_REPRESENTATIVES = 8  # points that stand for a cell in the first, cheap test of two cells
 _TABLE = 4_000_000  # cells, 32 MB
-_FIRST, _CHUNK = 1_000, 20_000  # pairs of cells compared at once: the first ones, and at most, some 60 MB
+_FIRST, _CHUNK = 1_000, 20_000  # pairs of cells compared at once: at first, and at most (some 60 MB)
 
 
 def dbscan(points: np.ndarray, eps: float, min_points: int) -> np.ndarray:
@@ -59,19 +60,13 @@ def dbscan(points: np.ndarray, eps: float, min_points: int) -> np.ndarray:
 
 
 def largest_cluster(points: np.ndarray, eps: float, min_points: int) -> np.ndarray:
-    """Which points belong to the largest DBSCAN cluster; the first one of equally large ones.
+    """Membership (N,) in the largest DBSCAN cluster of points (N, 3), the first of equally large ones.
 
-    Args:
-        points: (N, 3).
-
-    Returns:
-        (N,) bool; all false where everything is noise.
+    All false where everything is noise.
     """
     labels = dbscan(points, eps, min_points)
     clustered = labels[labels >= 0]
-    if not clustered.size:
-        return np.zeros(len(points), dtype=bool)
-    return labels == np.bincount(clustered).argmax()
+    return labels == np.bincount(clustered).argmax() if clustered.size else labels >= 0
 
 
 def _grid(points: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray]:
@@ -112,12 +107,12 @@ def _connect(points: np.ndarray, node_of: np.ndarray, cells: np.ndarray, eps: fl
     points = points[order]
     sizes = np.bincount(node_of, minlength=count)
     starts = np.cumsum(sizes) - sizes
-    # A distance of up to eps spans at most two cells a direction.
+    # A distance of up to eps spans at most two cells per direction.
     pairs = cKDTree(cells).query_pairs(2.5, p=np.inf, output_type="ndarray")
     offsets = np.abs(cells[pairs[:, 0]] - cells[pairs[:, 1]]).sum(axis=1)
     pairs = pairs[np.argsort(offsets, kind="stable")]  # near cells first: they join almost always
 
-    # First a few points a cell; this is exact for cells of no more points than that.
+    # First a few points per cell; this is exact for cells of no more points than that.
     chosen = points[starts[:, None] + np.arange(_REPRESENTATIVES) * sizes[:, None] // _REPRESENTATIVES]
     joined = np.empty((0, 2), dtype=np.int64)
     component = np.arange(count)
@@ -140,25 +135,17 @@ def _connect(points: np.ndarray, node_of: np.ndarray, cells: np.ndarray, eps: fl
     a, b = apart.T
     gaps = np.maximum(np.maximum(low[a] - high[b], low[b] - high[a]), 0)
     apart = apart[(gaps**2).sum(axis=1) <= eps * eps * (1 + 1e-9)]
-    parent = list(range(component.max() + 1))
-
-    def root(node: int) -> int:
-        while parent[node] != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
+    sets = DisjointSet(range(component.max() + 1))
     for a, b in apart.tolist():
-        left, right = root(component[a]), root(component[b])
-        if left == right:
+        if sets.connected(component[a], component[b]):
             continue
         first = _near_box(points[starts[a] : starts[a] + sizes[a]], low[b], high[b], eps)
         second = _near_box(points[starts[b] : starts[b] + sizes[b]], low[a], high[a], eps)
         if len(first) and len(second):
             distances, _ = cKDTree(first).query(second, distance_upper_bound=eps * (1 + 1e-9))
             if distances.min() <= eps:
-                parent[max(left, right)] = min(left, right)
-    return np.array([root(node) for node in range(len(parent))])[component]
+                sets.merge(component[a], component[b])
+    return np.array([sets[number] for number in sets])[component]
 
 
 def _components(count: int, edges: np.ndarray) -> np.ndarray:

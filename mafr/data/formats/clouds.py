@@ -12,8 +12,7 @@ import numpy as np
 import tifffile
 
 from mafr.data.formats.images import check_same_size, decode_image, decode_xyz
-from mafr.data.formats.pcd import decode_pcd, is_pcd
-from mafr.data.formats.ply import decode_ply, is_ply
+from mafr.data.formats.points import decode_pcd, decode_ply, is_pcd, is_ply
 from mafr.errors import DataError
 
 CAMERA_FILES = (
@@ -32,7 +31,7 @@ _DISTORTION += ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
 
 
 @dataclass(frozen=True)
-class Camera:
+class Intrinsics:
     """A pinhole camera: focal lengths and principal point in pixels, depth scale in metres a step, unit in metres.
 
     A camera file without fx and fy, for its unit alone, leaves `focal` None; `size` is (height, width) if given.
@@ -47,7 +46,7 @@ class Camera:
     path: Path
 
 
-def decode_camera(content: bytes, path: Path) -> Camera:
+def decode_intrinsics(content: bytes, path: Path) -> Intrinsics:
     """A camera from json: fx, fy, cx, cy (or focal_length_px; or a 3 x 3 camera_matrix), depth_scale, unit.
 
     `depth_scale` below 1 is metres a step of an integer depth image, above 1 steps a metre; `unit` (m, cm or mm) is
@@ -76,7 +75,7 @@ def decode_camera(content: bytes, path: Path) -> Camera:
         ) from error
     if scale is not None and scale > 1:
         scale = 1 / scale
-    return Camera(focal, centre, scale, UNITS[values.get("unit", "m")], size, path)
+    return Intrinsics(focal, centre, scale, UNITS[values.get("unit", "m")], size, path)
 
 
 def _is_bent(value: object) -> bool:
@@ -97,7 +96,7 @@ def _pinhole(values: Mapping) -> tuple[tuple[float, float] | None, tuple[float, 
 
 
 def decode_cloud(
-    content: bytes, path: Path, image: tuple[int, int], image_path: Path, camera: Camera | None = None
+    content: bytes, path: Path, image: tuple[int, int], image_path: Path, camera: Intrinsics | None = None
 ) -> np.ndarray:
     """An organised cloud from an xyz tiff, PLY or PCD file, whichever its content is.
 
@@ -125,7 +124,7 @@ def decode_cloud(
     return _finished(points.reshape(*image, 3) * (camera.unit if camera else 1.0), path)
 
 
-def decode_depth_image(content: bytes, path: Path, camera: Camera) -> np.ndarray:
+def decode_depth_image(content: bytes, path: Path, camera: Intrinsics) -> np.ndarray:
     """An organised cloud from a depth image along the optical axis: integers in steps of the scale, or floats.
 
     Returns:
@@ -168,7 +167,7 @@ def decode_depth_image(content: bytes, path: Path, camera: Camera) -> np.ndarray
     return _finished(np.stack([x, y, z], axis=2), path)
 
 
-def _check_view(camera: Camera, size: tuple[int, int], path: Path) -> None:
+def _check_view(camera: Intrinsics, size: tuple[int, int], path: Path) -> None:
     """Raise DataError where a camera cannot have taken an image of this (height, width)."""
     for axis, focal, centre, pixels in zip("xy", camera.focal, camera.centre, size[::-1], strict=True):
         view = np.degrees(np.arctan(centre / focal) + np.arctan((pixels - centre) / focal))
@@ -185,7 +184,7 @@ def _check_view(camera: Camera, size: tuple[int, int], path: Path) -> None:
 
 
 def decode_scan(
-    content: bytes, path: Path, image: tuple[int, int], image_path: Path, camera: Camera | None = None
+    content: bytes, path: Path, image: tuple[int, int], image_path: Path, camera: Intrinsics | None = None
 ) -> np.ndarray:
     """An organised cloud (H, W, 3) from a file of any of the forms, a depth image told apart by its content.
 

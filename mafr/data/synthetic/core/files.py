@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-
-import numpy as np
-from PIL import Image
 
 from mafr.data.manifest import GENERATED
 from mafr.errors import DataError
@@ -55,10 +51,3 @@ def is_complete(folder: Path, stamp: Mapping) -> bool:
         return json.loads((folder / GENERATED).read_text()) == stamp
     except (OSError, ValueError):
         return False
-
-
-def png(image: np.ndarray, level: int) -> bytes:
-    """An image (H, W) or (H, W, 3) as a png file, by zlib's compression level."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "png", compress_level=level)
-    return buffer.getvalue()

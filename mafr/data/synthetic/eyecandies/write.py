@@ -16,8 +16,8 @@ import yaml
 
 from mafr.config import Config
 from mafr.data.eyecandies import DEFECTS as KINDS
+from mafr.data.formats.images import encode_png
 from mafr.data.synthetic.core import render as r
-from mafr.data.synthetic.core.files import png
 from mafr.data.synthetic.core.noise import seed_of
 from mafr.data.synthetic.core.rows import Array, Rng
 from mafr.data.synthetic.eyecandies import discs, lumps, ropes, scene
@@ -147,15 +147,15 @@ def write_shot(folder: Path, name: str, shot: Shot) -> None:
     low, high = float(np.floor(shot.depth.min() * 1e4) / 1e4), float(np.ceil(shot.depth.max() * 1e4) / 1e4)
     code = np.round((shot.depth - low) / (high - low) * 65535).astype(np.uint16)
     flags = {kind: int(shot.masks[kind].any()) for kind in KINDS}
-    files = {f"image_{k}.png": png(image, level=1) for k, image in enumerate(shot.images)}
-    files["depth.png"] = png(code, level=1)
+    files = {f"image_{k}.png": encode_png(image, level=1) for k, image in enumerate(shot.images)}
+    files["depth.png"] = encode_png(code, level=1)
     files["info_depth.yaml"] = _yaml({"normalization": {"min": low, "max": high}})
-    files["normals.png"] = png(np.clip(np.round((shot.normals + 1) * 127.5), 0, 255).astype(np.uint8), level=1)
+    files["normals.png"] = encode_png(np.clip(np.round((shot.normals + 1) * 127.5), 0, 255).astype(np.uint8), level=1)
     files["pose.txt"] = "".join(" ".join(f"{x:.6f}" for x in row) + "\n" for row in scene.pose_of()).encode()
     files["obj_params.yaml"] = _yaml(shot.params)
     files["metadata.yaml"] = _yaml({"anomalous": int(shot.mask.any()), **flags})
     for item, mask in (("mask", shot.mask), *((f"{kind}_mask", shot.masks[kind]) for kind in KINDS)):
-        files[f"{item}.png"] = png(mask.astype(np.uint8) * 255, level=1)
+        files[f"{item}.png"] = encode_png(mask.astype(np.uint8) * 255, level=1)
     for item, content in files.items():
         (folder / f"{name}_{item}").write_bytes(content)
 

@@ -25,9 +25,9 @@ import tifffile
 from scipy.ndimage import gaussian_filter
 
 from mafr.config import Config
+from mafr.data.formats.images import encode_png
 from mafr.data.synthetic.core import render, sdf
 from mafr.data.synthetic.core.camera import Camera
-from mafr.data.synthetic.core.files import png
 from mafr.data.synthetic.core.noise import seed_of
 from mafr.data.synthetic.core.operations import plain_look
 from mafr.data.synthetic.core.part import Look, Part
@@ -241,8 +241,8 @@ def write(folder: Path, config: Config, category: str) -> None:
         if index == 0:
             for name in ("rgb", "xyz", "gt"):
                 (place / name).mkdir(parents=True)
-        (place / "rgb" / f"{index:03}.png").write_bytes(png(scan.rgb, level=3))
-        (place / "gt" / f"{index:03}.png").write_bytes(png(scan.gt, level=3))
+        (place / "rgb" / f"{index:03}.png").write_bytes(encode_png(scan.rgb, level=3))
+        (place / "gt" / f"{index:03}.png").write_bytes(encode_png(scan.gt, level=3))
         tifffile.imwrite(place / "xyz" / f"{index:03}.tiff", scan.xyz, photometric="minisblack", metadata=None)
         if scan.info:
             record[f"{split}/{defect}/{index:03}"] = {"type": defect, **scan.info}

@@ -1,42 +1,42 @@
-"""From raw folders to a processed copy, once: in parallel, resumable, raw files untouched."""
+"""Preprocessing: from raw folders to a processed copy, once; in parallel, resumable, raw files untouched."""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
 from mafr.config import CATEGORIES, DATASET_TITLES, DATASETS, Config
 from mafr.data import eyecandies, mvtec3d
 from mafr.data.formats.images import encode_xyz, read_bytes
-from mafr.data.layout import found_in, subfolders, unknown_category
+from mafr.data.layout import RawSample, subfolders, unknown_category
 from mafr.data.manifest import (
     GENERATED,
     MANIFEST,
     build_manifest,
+    check_category,
     check_source,
     data_command,
     listing_digest,
     read_json,
     settings_digest,
 )
-from mafr.data.raw import RawSample
 from mafr.errors import DataError
 from mafr.parallel.progress import Workers, map_parallel
 from mafr.paths import write_atomically, write_json
 
 _MODULES: dict[str, ModuleType] = {"mvtec3d": mvtec3d, "eyecandies": eyecandies}
-_PREVIOUS = ".previous.json"  # the manifest of before, while samples are being made again
-_JOURNAL = ".journal"  # one file a finished sample, until the manifest holds them all
-_CHUNK = 8  # samples a job
+_PREVIOUS = ".previous.json"  # the former manifest, while samples are being made again
+_JOURNAL = ".journal"  # one file per finished sample, until the manifest holds them all
+_CHUNK = 8  # samples per job
 
 
 @dataclass(frozen=True)
-class _Category:
-    """What is to be done for one category."""
+class _Job:
+    """A category to preprocess, or some of its samples."""
 
     dataset: str
     plane: str
@@ -48,17 +48,11 @@ class _Category:
     listings: dict[str, str]  # key -> digest of the names, sizes and times of its files
     records: dict[str, dict]  # key -> record of what exists
 
-
-@dataclass(frozen=True)
-class _Job:
-    """Some samples of a category: each with its listing and the record of what exists."""
-
-    dataset: str
-    plane: str
-    raw: Path
-    out: Path
-    settings: str
-    items: tuple[tuple[RawSample, str, dict | None], ...]
+    def part(self, samples: Sequence[RawSample]) -> _Job:
+        """The same for some of the samples alone."""
+        listings = {sample.key: self.listings[sample.key] for sample in samples}
+        records = {key: self.records[key] for key in listings if key in self.records}
+        return replace(self, samples=tuple(samples), listings=listings, records=records)
 
 
 def preprocess(
@@ -72,8 +66,8 @@ def preprocess(
 ) -> None:
     """Make `<processed_root>/<category>/{train,validation,test}/<good|defect>/{rgb,xyz,gt}` from raw folders.
 
-    What is up to date is kept (a matching `manifest.json` takes milliseconds), what was interrupted
-    goes on, and only samples whose raw files changed are made again.
+    Up-to-date files are kept (a matching `manifest.json` takes milliseconds), interrupted work is resumed, and only
+    samples whose raw files changed are made again.
 
     Args:
         raw_root: holds `<category>/...` as the data set is published; never written to.
@@ -83,7 +77,7 @@ def preprocess(
             default: the setting `plane`.
 
     Raises:
-        DataError: folders or files are missing, damaged, or not what they should be.
+        DataError: folders or files are missing, damaged, or not as expected.
     """
     raw_root, processed_root = Path(raw_root), Path(processed_root)
     plane = config.plane if plane is None else plane
@@ -97,11 +91,10 @@ def preprocess(
     plans = [_plan(dataset, raw_root / name, processed_root / name, config, plane) for name in names]
     plans = [plan for plan in plans if plan is not None]
     jobs = [job for plan in plans for job in _jobs(plan)]
+    finished = map_parallel(_process, jobs, workers, f"preprocessing {DATASET_TITLES[dataset]}")
     made: dict[Path, list[dict]] = {plan.out: [] for plan in plans}
-    if jobs:
-        title = f"preprocessing {DATASET_TITLES[dataset]}"
-        for job, records in zip(jobs, map_parallel(_process, jobs, workers, title), strict=True):
-            made[job.out] += records
+    for job, records in zip(jobs, finished, strict=True):
+        made[job.out] += records
     for plan in plans:
         _finish(plan, made[plan.out])
 
@@ -119,20 +112,18 @@ def _categories(dataset: str, raw_root: Path, config: Config, asked: Sequence[st
     if not names:
         raise DataError(f"{raw_root}: no category folders; expected are <category>/... as in {DATASET_TITLES[dataset]}")
     for name in names:
-        if name not in found:
-            way = data_command(dataset, config, name)
-            raise DataError(
-                f"{raw_root / name}: no such folder ({found_in(raw_root)}); make the data ready with `{way}`"
-            )
+        check_category(dataset, raw_root, name, config)
     return names
 
 
-def _plan(dataset: str, raw: Path, out: Path, config: Config, plane: str) -> _Category | None:
-    """What is to be done for a category, None where all is up to date."""
+def _plan(dataset: str, raw: Path, out: Path, config: Config, plane: str) -> _Job | None:
+    """The work on a category, None where all is up to date."""
     module = _MODULES[dataset]
     source = read_json(raw / GENERATED, f"make the data again with `{data_command(dataset, config)}`")
     check_source(source, raw, dataset, config)
     samples = tuple(module.scan(raw))
+    if not samples:
+        raise DataError(f"{raw}: the category is empty; expected are {module.LAYOUT}")
     if not any(sample.key.startswith("train/") for sample in samples):
         raise DataError(
             f"{raw / 'train'}: no samples; every method learns from the good samples of a category: add them in the "
@@ -162,29 +153,25 @@ def _plan(dataset: str, raw: Path, out: Path, config: Config, plane: str) -> _Ca
         current = previous.get("settings") == settings
         write_json(out / _PREVIOUS, previous if current else previous | {"settings": None})
         (out / MANIFEST).unlink(missing_ok=True)
-    return _Category(dataset, plane, raw, out, settings, source, samples, listings, records)
+    return _Job(dataset, plane, raw, out, settings, source, samples, listings, records)
 
 
-def _jobs(plan: _Category) -> list[_Job]:
-    items = [(sample, plan.listings[sample.key], plan.records.get(sample.key)) for sample in plan.samples]
-    todo = [item for item in items if item[2] is None or item[2]["listing"] != item[1]]
-    return [
-        _Job(plan.dataset, plan.plane, plan.raw, plan.out, plan.settings, tuple(todo[k : k + _CHUNK]))
-        for k in range(0, len(todo), _CHUNK)
-    ]
+def _jobs(plan: _Job) -> list[_Job]:
+    todo = [s for s in plan.samples if plan.records.get(s.key, {}).get("listing") != plan.listings[s.key]]
+    return [plan.part(todo[k : k + _CHUNK]) for k in range(0, len(todo), _CHUNK)]
 
 
 def _process(job: _Job) -> list[dict]:
-    return [_process_sample(job, *item) for item in job.items]
+    return [_process_sample(job, sample, job.records.get(sample.key)) for sample in job.samples]
 
 
-def _process_sample(job: _Job, sample: RawSample, listing: str, old: dict | None) -> dict:
+def _process_sample(job: _Job, sample: RawSample, old: dict | None) -> dict:
     """Make one sample's files, its record last; only the record where the raw contents are as before."""
     contents = {role: read_bytes(job.raw / name) for role, name in sample.files}
     content = hashlib.sha256()
     for role, name in sorted(sample.files):
         content.update(f"{name} {len(contents[role])} {hashlib.sha256(contents[role]).hexdigest()}\n".encode())
-    record = {"key": sample.key, "listing": listing, "content": content.hexdigest()}
+    record = {"key": sample.key, "listing": job.listings[sample.key], "content": content.hexdigest()}
     if old and old["content"] == record["content"]:
         record = {**old, **record}
     else:
@@ -202,7 +189,7 @@ def _process_sample(job: _Job, sample: RawSample, listing: str, old: dict | None
     return record
 
 
-def _finish(plan: _Category, made: list[dict]) -> None:
+def _finish(plan: _Job, made: list[dict]) -> None:
     records = plan.records | {record["key"]: record for record in made}
     current = [records[sample.key] for sample in plan.samples]
     kept = {record["id"] for record in current}
@@ -225,16 +212,9 @@ def _outputs(out: Path, name: str) -> tuple[Path, Path, Path]:
 
 def _is_whole(out: Path, name: str, record: dict) -> bool:
     """Whether a sample's files are there, and as large as they were written (old manifests do not say how large)."""
-    sizes = [_size(path) for path in _outputs(out, name)]
+    sizes = [path.stat().st_size if path.is_file() else None for path in _outputs(out, name)]
     needed = sizes if name.startswith("test/") else sizes[:2]
     return None not in needed and record.get("sizes", sizes) == sizes
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return None
 
 
 def _listing(raw: Path, sample: RawSample) -> str:
