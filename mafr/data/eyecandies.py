@@ -1,4 +1,4 @@
-"""Eyecandies: raw folders, and unprojection and cropping as CFM, M3DM and MAFR do them."""
+"""Eyecandies: raw folders, and unprojection and cropping as in CFM, M3DM and MAFR."""
 
 from __future__ import annotations
 
@@ -39,9 +39,8 @@ def scan(folder: Path) -> list[RawSample]:
         data = folder / split / "data"
         if not data.is_dir():
             continue
-        found = [re.match(r"(\d+)_", path.name) for path in data.iterdir()]
         names = {path.name for path in data.iterdir()}
-        indices = sorted({match[1] for match in found if match}, key=numeric_order)
+        indices = sorted({match[1] for match in map(re.compile(r"(\d+)_").match, names) if match}, key=numeric_order)
         needed = _NEEDED | ({"gt": "mask.png"} if name == "test" else {})
         missing = [f"{index}_{item}" for index in indices for item in needed.values() if f"{index}_{item}" not in names]
         if missing:
@@ -79,8 +78,7 @@ def convert(folder: Path, raw: RawSample, contents: dict[str, bytes], plane: str
 def defect_name(masks: dict[str, np.ndarray]) -> str:
     """The folder of a test sample: "good" for an empty mask, else the type, "combined" for several.
 
-    Args:
-        masks: "gt" and, where there are, those of the types in `DEFECTS`; (H, W) bool.
+    masks: "gt" and, if present, those of the types in `DEFECTS`; (H, W) bool.
     """
     if not masks["gt"].any():
         return "good"
@@ -111,9 +109,7 @@ def decode_depth(depth: bytes, info: bytes, depth_path: Path, info_path: Path) -
 def unproject(depth: np.ndarray, pose: np.ndarray) -> np.ndarray:
     """Points (H, W, 3) in the world: d · inv(K·pose) · (u, v, 1, 1/d) at integer pixels u, v.
 
-    Args:
-        depth: (H, W), metres.
-        pose: (4, 4), world to camera.
+    depth: (H, W), metres. pose: (4, 4), world to camera.
     """
     height, width = depth.shape
     focal = FOCAL * width / FOCAL_WIDTH
@@ -132,12 +128,8 @@ def crop(points: np.ndarray, measured: np.ndarray, plane: str) -> np.ndarray:
     The frame is turned so that the stage runs along one axis, seen from the middle pixels of the
     first and the last row. `plane="none"` keeps every point.
 
-    Args:
-        points: (H, W, 3), world.
-        measured: (H, W) bool, true where there is a depth.
-
-    Returns:
-        (H, W, 3) float32; (0, 0, 0) where a point is invalid.
+    points: (H, W, 3), world. measured: (H, W) bool, true where there is a depth. Returns (H, W, 3) float32; (0, 0, 0)
+    where a point is invalid.
     """
     height, width = measured.shape
     valid = measured

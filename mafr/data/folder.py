@@ -115,11 +115,8 @@ def load_pair(
         intrinsics: json with the camera of a depth image, or the unit of a PLY or PCD file; see
             `mafr.data.formats.clouds.decode_intrinsics`.
 
-    Returns:
-        Sample without a mask: `defect` "unknown", `label` 0, `id` the image's stem.
-
-    Raises:
-        DataError: a file is damaged, the two differ in size, or the cloud is not preprocessed.
+    Returns a Sample without a mask: `defect` "unknown", `label` 0, `id` the image's stem. Raises DataError where a file
+    is damaged, the two differ in size, or the cloud is not preprocessed.
     """
     rgb_path, xyz_path = Path(rgb_path), Path(xyz_path)
     if plane not in (None, "remove", "none"):

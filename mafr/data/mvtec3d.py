@@ -39,7 +39,7 @@ def scan(folder: Path) -> list[RawSample]:
     camera = camera_file(folder)
     for split in SPLITS:
         if not subfolders(folder / split):
-            continue  # parts of one's own may come without a validation set
+            continue  # the user's own parts may come without a validation set
         for entry in scan_split(folder, split, raw=True):
             if entry.is_depth and camera is None:
                 raise DataError(
@@ -84,19 +84,11 @@ def clean_cloud(xyz: np.ndarray, seed_text: str, plane: str, path: Path) -> np.n
     A plane is fitted to the border by RANSAC, points near it are dropped, and the largest DBSCAN
     cluster of the others is kept. `plane="none"` only pads, for scans without a table.
 
-    Args:
-        xyz: (H, W, 3) float32, metres; (0, 0, 0) where there is no point.
-        seed_text: decides RANSAC's draws.
-        path: for messages.
-
-    Returns:
-        (S, S, 3) float32; S is the next multiple of 100.
-
-    Raises:
-        DataError: the coordinates are not metres, no table is found, or nothing is left without it.
+    xyz: (H, W, 3) float32, metres; (0, 0, 0) where there is no point. seed_text: decides RANSAC's draws. Returns
+    (S, S, 3) float32; S is the next multiple of 100. Raises DataError where the coordinates are not metres, no table is
+    found, or nothing is left without it; `path` is for the message.
     """
-    odd = odd_unit(xyz)
-    if odd:  # the unit in intrinsics.json is that of other files than xyz tiffs
+    if odd := odd_unit(xyz):  # the unit in intrinsics.json is that of other files than xyz tiffs
         raise DataError(
             f"{path}: {odd}; metres expected: divide millimetres by 1,000 and centimetres by 100, or save the cloud as "
             'PLY or PCD with {"unit": "mm"} (or "cm") in intrinsics.json'

@@ -76,8 +76,7 @@ def preprocess(
         plane: "remove" or "none" (MVTec 3D-AD: keep table and strays; Eyecandies: do not crop);
             default: the setting `plane`.
 
-    Raises:
-        DataError: folders or files are missing, damaged, or not as expected.
+    Raises DataError where folders or files are missing, damaged, or not as expected.
     """
     raw_root, processed_root = Path(raw_root), Path(processed_root)
     plane = config.plane if plane is None else plane

@@ -12,7 +12,7 @@ from mafr.config import CATEGORIES, Config
 from mafr.data import synthetic
 from mafr.data.synthetic import generate
 from mafr.data.synthetic.mvtec import write as mvtec
-from mafr.data.synthetic.mvtec.write import defect_types, image_size, make_pair, make_scan
+from mafr.data.synthetic.mvtec.write import defect_types, image_size, make_scan
 from mafr.errors import ConfigError, DataError
 
 SIDE = 80
@@ -168,7 +168,7 @@ def test_every_defect_shows(category, defect):
 
 
 def test_colour_defects_leave_the_points_alone():
-    clean, spoilt = make_pair("foam", "test", "color", 0, SIDE, 0.8)
+    clean, spoilt = (make_scan("foam", "test", "color", 0, SIDE, 0.8, clean=clean) for clean in (True, False))
     mask = spoilt.gt > 0
     assert spoilt.info["changes"] == "colour"
     both = (clean.xyz != 0).any(-1) & (spoilt.xyz != 0).any(-1)
@@ -180,7 +180,7 @@ def test_colour_defects_leave_the_points_alone():
 
 @pytest.mark.parametrize(("category", "defect"), [("dowel", "bent"), ("peach", "squeeze"), ("rope", "open")])
 def test_shape_defects_move_points_inside_the_mask_only(category, defect):
-    clean, spoilt = make_pair(category, "test", defect, 1, SIDE, 0.8)
+    clean, spoilt = (make_scan(category, "test", defect, 1, SIDE, 0.8, clean=clean) for clean in (True, False))
     mask = spoilt.gt > 0
     both = (clean.xyz != 0).any(-1) & (spoilt.xyz != 0).any(-1)
     moved = np.linalg.norm(clean.xyz - spoilt.xyz, axis=-1)

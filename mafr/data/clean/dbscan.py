@@ -20,11 +20,7 @@ def dbscan(points: np.ndarray, eps: float, min_points: int) -> np.ndarray:
     A core point has at least `min_points` points within `eps`, itself included. Clusters are numbered
     by their first core point; a point within `eps` of core points of several clusters gets the lowest.
 
-    Args:
-        points: (N, 3), in the unit of `eps`.
-
-    Returns:
-        (N,) int64, -1 for noise.
+    points: (N, 3), in the unit of `eps`. Returns (N,) int64, -1 for noise.
     """
     points = np.ascontiguousarray(points, dtype=np.float64)
     labels = np.full(len(points), -1, dtype=np.int64)

@@ -24,12 +24,8 @@ def fit_plane(
     Each of the `iterations` planes is fitted by least squares to `sample` different points. Equal
     inputs give equal planes: the draws depend on `seed_text` alone.
 
-    Args:
-        points: (N, 3), N >= sample; metres.
-        threshold: metres.
-
-    Returns:
-        unit normal (3,) and offset d of the plane n·p + d = 0, float64.
+    points: (N, 3), N >= sample; metres, as the threshold. Returns the unit normal (3,) and the offset d of the plane
+    n·p + d = 0, float64.
     """
     points = np.asarray(points, dtype=np.float64)
     seed = int.from_bytes(hashlib.sha256(seed_text.encode()).digest()[:8], "little")

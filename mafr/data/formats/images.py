@@ -56,8 +56,10 @@ def decode_mask(content: bytes, path: Path) -> np.ndarray:
 
 
 def decode_xyz(content: bytes, path: Path) -> np.ndarray:
-    """An organised cloud (H, W, 3) float32. Raises DataError for damaged files, other shapes or types,
-    values that are not finite, and clouds without a valid point."""
+    """An organised cloud (H, W, 3) float32.
+
+    Raises DataError for damaged files, other shapes or types, values that are not finite, and clouds without a point.
+    """
     if len(content) < 1024 and content.isascii() and content.decode().isprintable():
         # What is left of a symbolic link where it was copied or checked out as a plain file.
         raise DataError(

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import time
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
@@ -12,9 +15,12 @@ from pathlib import Path
 from types import ModuleType
 
 from mafr.config import CATEGORIES, DATASETS, Config
-from mafr.data.synthetic.core.files import is_complete, write_category
-from mafr.errors import ConfigError
+from mafr.data.manifest import GENERATED
+from mafr.errors import ConfigError, DataError
 from mafr.parallel.progress import Workers, map_parallel
+from mafr.paths import temporary_beside, write_json
+
+_STALE = 3600.0  # seconds after which a temporary folder is nobody's any more
 
 
 def generate(
@@ -34,7 +40,7 @@ def generate(
             known = ", ".join(CATEGORIES[dataset])
             raise ConfigError(f"unknown category {name!r}; the generated ones are {known}")
     # Checking needs no processes of its own.
-    missing = [name for name in names if not is_complete(Path(root) / name, _half(dataset).stamp(name, config))]
+    missing = [name for name in names if not _is_complete(dataset, Path(root), config, name)]
     map_parallel(partial(_generate, dataset, Path(root), config), missing, workers, f"generating {dataset}")
     return [Path(root) / name for name in names]
 
@@ -44,7 +50,38 @@ def _half(dataset: str) -> ModuleType:
     return import_module(f"mafr.data.synthetic.{folder}.write")
 
 
+def _is_complete(dataset: str, root: Path, config: Config, category: str) -> bool:
+    """Whether a category's folder is whole and from the same settings, by the stamp in it."""
+    try:
+        stamp = json.loads((root / category / GENERATED).read_text())
+    except (OSError, ValueError):
+        return False
+    return stamp == _half(dataset).stamp(category, config)
+
+
 def _generate(dataset: str, root: Path, config: Config, category: str) -> None:
-    half = _half(dataset)
-    write = partial(half.write, config=config, category=category)
-    write_category(root / category, half.stamp(category, config), write)
+    """Write a category beside its folder, the stamp last, and put it in place whole."""
+    folder = root / category
+    if _is_complete(dataset, root, config, category):
+        return
+    if folder.exists() and not (folder / GENERATED).is_file():
+        raise DataError(
+            f"{folder} exists and was not generated: it holds no {GENERATED}. Move it away or choose another data "
+            "root; real data is never overwritten."
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.parent.glob(f".{folder.name}.*"):
+        if time.time() - leftover.stat().st_mtime > _STALE:
+            shutil.rmtree(leftover, ignore_errors=True)
+    fresh, old = temporary_beside(folder), temporary_beside(folder)
+    try:
+        _half(dataset).write(fresh, config, category)
+        write_json(fresh / GENERATED, _half(dataset).stamp(category, config))
+        if _is_complete(dataset, root, config, category):  # another process has just finished it
+            return
+        if folder.exists():
+            folder.rename(old)
+        fresh.rename(folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)

@@ -15,35 +15,27 @@ import numpy as np
 
 from mafr.data.eyecandies import FOCAL, FOCAL_WIDTH
 from mafr.data.synthetic.core import render as r
-from mafr.data.synthetic.core.camera import Camera
 from mafr.data.synthetic.core.noise import fbm, noise, smoothstep
 from mafr.data.synthetic.core.part import Part
 from mafr.data.synthetic.core.rows import Array, Rng, unit
 from mafr.data.synthetic.eyecandies.candy import Candy, colour
 
 _DISTANCE, _ELEVATION = 2.15, np.deg2rad(60.0)
-# World axes as in the published poses: parallel to the camera's. The small sideways shift keeps x = 0, which later
-# stands for "no point", away from the middle column.
-_POSE_SHIFT = (0.0125, 0.03, _DISTANCE)
+# World to camera, the matrix of pose.txt, to be used as `K · pose`; world axes as in the published poses: parallel to
+# the camera's. The small sideways shift keeps x = 0, which later stands for "no point", away from the middle column.
+POSE = np.array([[1, 0, 0, 0.0125], [0, 1, 0, 0.03], [0, 0, 1, _DISTANCE], [0, 0, 0, 1]])
 _SPOTS = ((0.0, -1.5), (1.5, 0.0), (0.0, 1.5), (-1.5, 0.0))  # bottom, right, top, left: x, y
 _SPOT_HEIGHT = 1.6
 _EPS = 0.0012
 
 
-def camera_of(side: int) -> Camera:
+def camera_of(side: int) -> r.Camera:
     """The camera for images of `side` pixels."""
     eye = (0.0, -_DISTANCE * np.cos(_ELEVATION), _DISTANCE * np.sin(_ELEVATION))
-    return Camera.look_at(eye, (0, 0, 0), 0.0, FOCAL * side / FOCAL_WIDTH, side, side)
+    return r.Camera.look_at(eye, (0, 0, 0), 0.0, FOCAL * side / FOCAL_WIDTH, side, side)
 
 
-def pose_of() -> Array:
-    """World to camera, (4, 4): the matrix of pose.txt, to be used as `K · pose` (world axes as the camera's)."""
-    pose = np.eye(4)
-    pose[:3, 3] = _POSE_SHIFT
-    return pose
-
-
-def trace_part(camera: Camera, part: Part) -> r.Hits:
+def trace_part(camera: r.Camera, part: Part) -> r.Hits:
     """The hits of a part on the belt, without grain."""
     return r.trace(camera, part, _EPS)
 

@@ -93,7 +93,13 @@ def shoot(category: str, split: str, index: int, side: int, kinds: tuple[str, ..
     candy = place(_BUILDERS[category](rng), rng)
     clean = scene.trace_part(scene.camera_of(side), candy.part)
     if kinds:
-        made = _with_anomalies(category, candy, clean, kinds, severity, rng, stage)
+        # Later tries are less subtle, so that every anomaly can be seen in the end.
+        levels = (min(severity + 0.02 * attempt, 1.0) for attempt in range(_ATTEMPTS))
+        tries = (add_anomalies(candy, clean, kinds, level, rng, stage.belt) for level in levels)
+        made = next((one for one in tries if one is not None), None)
+        if made is None:
+            wanted = "+".join(kinds)
+            raise DataError(f"no visible place for {wanted} on {category} at {side} pixels; use a larger raw_side")
     else:
         hits = scene.grained(clean, candy)
         view = r.Rendering(candy.part, hits, r.look_of(hits, candy.part.surface, stage.belt))
@@ -104,18 +110,6 @@ def shoot(category: str, split: str, index: int, side: int, kinds: tuple[str, ..
         "category": category, "severity": severity if kinds else 0.0, "object": candy.params, "anomalies": made.params,
     }  # fmt: skip
     return Shot(images, hits.depth.astype(np.float64), normals, hits.part, made.masks, params)
-
-
-def _with_anomalies(
-    category: str, candy: Candy, clean: r.Hits, kinds: tuple[str, ...], severity: float, rng: Rng, stage: scene.Scene
-) -> Anomalous:
-    for attempt in range(_ATTEMPTS):
-        # Later attempts are less subtle, so that every anomaly can be seen in the end.
-        made = add_anomalies(candy, clean, kinds, min(severity + 0.02 * attempt, 1.0), rng, stage.belt)
-        if made is not None:
-            return made
-    side = clean.camera.width
-    raise DataError(f"no visible place for {'+'.join(kinds)} on {category} at {side} pixels; use a larger raw_side")
 
 
 def stamp(category: str, config: Config) -> dict:
@@ -151,7 +145,7 @@ def write_shot(folder: Path, name: str, shot: Shot) -> None:
     files["depth.png"] = encode_png(code, level=1)
     files["info_depth.yaml"] = _yaml({"normalization": {"min": low, "max": high}})
     files["normals.png"] = encode_png(np.clip(np.round((shot.normals + 1) * 127.5), 0, 255).astype(np.uint8), level=1)
-    files["pose.txt"] = "".join(" ".join(f"{x:.6f}" for x in row) + "\n" for row in scene.pose_of()).encode()
+    files["pose.txt"] = "".join(" ".join(f"{x:.6f}" for x in row) + "\n" for row in scene.POSE).encode()
     files["obj_params.yaml"] = _yaml(shot.params)
     files["metadata.yaml"] = _yaml({"anomalous": int(shot.mask.any()), **flags})
     for item, mask in (("mask", shot.mask), *((f"{kind}_mask", shot.masks[kind]) for kind in KINDS)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mafr.data.synthetic.core import defects, noise
+from mafr.data.synthetic.core import defects
 from mafr.data.synthetic.core.operations import Site, pick_site, plain_look
 from mafr.data.synthetic.core.part import Look, Part, Surface
 from mafr.data.synthetic.core.render import Hits
@@ -141,15 +141,3 @@ def with_combined(**makers: DefectMaker) -> dict[str, DefectMaker]:
         return kinds[second](kinds[first](part, hits, rng, severity), hits, rng, severity)
 
     return {**makers, "combined": combined}
-
-
-def crumb(colour: tuple[float, float, float], seed: int, size: float = 0.9) -> Look:
-    """The inside of baked things: pale, porous."""
-    colour = np.asarray(colour, np.float32)
-
-    def look(p: Array, n: Array) -> Surface:
-        pores = noise.smoothstep(0.15, 0.5, noise.noise(p * np.float32(size), seed))
-        tone = 1 + 0.12 * noise.fbm(p * np.float32(0.3), seed + 1, 2) - 0.4 * pores
-        return Surface(np.clip(colour * tone[:, None], 0, 1), 0.0, 10.0, 0.25)
-
-    return look
