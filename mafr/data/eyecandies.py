@@ -21,13 +21,9 @@ DEFECTS = ("bumps", "dents", "colors", "normals")
 SPLIT_NAMES = {"train": "train", "val": "validation", "test_public": "test"}  # test_private has no labels
 LAYOUT = "{train,val,test_public}/data/<index>_<item>, as in the archives of Eyecandies"
 PARAMETERS = {
-    "focal": FOCAL,
-    "focal_width": FOCAL_WIDTH,
-    "image": IMAGE,
-    "crop": [LOWEST, DEEPEST, WIDEST],
-    "axes": ["x", "z", "y"],
-    "scale": [0.1, -0.1, 0.1],
-}
+    "focal": FOCAL, "focal_width": FOCAL_WIDTH, "image": IMAGE, "crop": [LOWEST, DEEPEST, WIDEST],
+    "axes": ["x", "z", "y"], "scale": [0.1, -0.1, 0.1],
+}  # fmt: skip
 _NEEDED = {"rgb": IMAGE, "depth": "depth.png", "info": "info_depth.yaml", "pose": "pose.txt"}
 _MASKS = {name: f"{name}_mask.png" for name in DEFECTS}
 

@@ -101,12 +101,9 @@ def open_dataset(name: str, root: str | Path, category: str, split: str, config:
 
 
 def load_pair(
-    rgb_path: str | Path,
-    xyz_path: str | Path,
-    config: Config,
-    plane: str | None = None,
+    rgb_path: str | Path, xyz_path: str | Path, config: Config, plane: str | None = None,
     intrinsics: str | Path | None = None,
-) -> Sample:
+) -> Sample:  # fmt: skip
     """A sample from one RGB image and its organised cloud: a (H, W, 3) tiff in metres, PLY or PCD; or a depth image.
 
     Args:

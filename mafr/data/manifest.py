@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -81,12 +82,11 @@ def build_manifest(
 ) -> dict:
     """The manifest of processed samples, from their records (id, key, listing, content, points, sizes)."""
     settings = settings_digest(dataset, plane, parameters)
-    counts: dict[str, dict[str, int]] = {}
+    counts: dict[str, Counter] = {}
     contents: dict[str, list[str]] = {}
     for record in records:
         split, defect, _ = record["id"].split("/")
-        counts.setdefault(split, {}).setdefault(defect, 0)
-        counts[split][defect] += 1
+        counts.setdefault(split, Counter())[defect] += 1
         contents.setdefault(split, []).append(f"{record['id']} {record['key']} {record['content']}")
     return {
         "format": FORMAT,

@@ -23,14 +23,9 @@ CLUSTER_EPS = 0.006
 CLUSTER_POINTS = 30
 LAYOUT = "{train,validation,test}/<good or a defect's name>/{rgb,xyz,gt} with NNN.png, NNN.tiff and NNN.png"
 PARAMETERS = {
-    "border": BORDER,
-    "plane_inlier": PLANE_INLIER,
-    "plane_sample": PLANE_SAMPLE,
-    "plane_iterations": PLANE_ITERATIONS,
-    "plane_distance": PLANE_DISTANCE,
-    "cluster_eps": CLUSTER_EPS,
-    "cluster_points": CLUSTER_POINTS,
-}
+    "border": BORDER, "plane_inlier": PLANE_INLIER, "plane_sample": PLANE_SAMPLE, "plane_iterations": PLANE_ITERATIONS,
+    "plane_distance": PLANE_DISTANCE, "cluster_eps": CLUSTER_EPS, "cluster_points": CLUSTER_POINTS,
+}  # fmt: skip
 
 
 def scan(folder: Path) -> list[RawSample]:

@@ -10,20 +10,9 @@ from pathlib import Path
 from types import ModuleType
 
 from mafr.config import CATEGORIES, DATASET_TITLES, DATASETS, Config
-from mafr.data import eyecandies, mvtec3d
+from mafr.data import eyecandies, manifest, mvtec3d
 from mafr.data.formats.images import encode_xyz, read_bytes
 from mafr.data.layout import RawSample, subfolders, unknown_category
-from mafr.data.manifest import (
-    GENERATED,
-    MANIFEST,
-    build_manifest,
-    check_category,
-    check_source,
-    data_command,
-    listing_digest,
-    read_json,
-    settings_digest,
-)
 from mafr.errors import DataError
 from mafr.parallel.progress import Workers, map_parallel
 from mafr.paths import write_atomically, write_json
@@ -56,14 +45,9 @@ class _Job:
 
 
 def preprocess(
-    dataset: str,
-    raw_root: str | Path,
-    processed_root: str | Path,
-    config: Config,
-    categories: Sequence[str] | None = None,
-    workers: Workers = 1,
-    plane: str | None = None,
-) -> None:
+    dataset: str, raw_root: str | Path, processed_root: str | Path, config: Config,
+    categories: Sequence[str] | None = None, workers: Workers = 1, plane: str | None = None,
+) -> None:  # fmt: skip
     """Make `<processed_root>/<category>/{train,validation,test}/<good|defect>/{rgb,xyz,gt}` from raw folders.
 
     Up-to-date files are kept (a matching `manifest.json` takes milliseconds), interrupted work is resumed, and only
@@ -104,22 +88,23 @@ def _categories(dataset: str, raw_root: Path, config: Config, asked: Sequence[st
         if name not in found and name not in CATEGORIES[dataset]:
             raise unknown_category(dataset, raw_root, name)
     if not raw_root.is_dir():
-        command = data_command(dataset, config)
+        command = manifest.data_command(dataset, config)
         hint = "" if config.generated else f" (it belongs in DIR/raw/{dataset}, or name it by --source)"
         raise DataError(f"{raw_root}: no such folder; make the data ready with `{command}`{hint}")
     names = list(asked) if asked is not None else list(config.categories(dataset)) if config.generated else found
     if not names:
         raise DataError(f"{raw_root}: no category folders; expected are <category>/... as in {DATASET_TITLES[dataset]}")
     for name in names:
-        check_category(dataset, raw_root, name, config)
+        manifest.check_category(dataset, raw_root, name, config)
     return names
 
 
 def _plan(dataset: str, raw: Path, out: Path, config: Config, plane: str) -> _Job | None:
     """The work on a category, None where all is up to date."""
     module = _MODULES[dataset]
-    source = read_json(raw / GENERATED, f"make the data again with `{data_command(dataset, config)}`")
-    check_source(source, raw, dataset, config)
+    command = manifest.data_command(dataset, config)
+    source = manifest.read_json(raw / manifest.GENERATED, f"make the data again with `{command}`")
+    manifest.check_source(source, raw, dataset, config)
     samples = tuple(module.scan(raw))
     if not samples:
         raise DataError(f"{raw}: the category is empty; expected are {module.LAYOUT}")
@@ -129,19 +114,19 @@ def _plan(dataset: str, raw: Path, out: Path, config: Config, plane: str) -> _Jo
             f"layout of {DATASET_TITLES[dataset]}"
         )
     listings = {sample.key: _listing(raw, sample) for sample in samples}
-    settings = settings_digest(dataset, plane, module.PARAMETERS)
+    settings = manifest.settings_digest(dataset, plane, module.PARAMETERS)
     again = "delete it and preprocess again"
-    manifest = read_json(out / MANIFEST, again)
-    previous = manifest or read_json(out / _PREVIOUS, again) or {}
+    finished = manifest.read_json(out / manifest.MANIFEST, again)
+    previous = finished or manifest.read_json(out / _PREVIOUS, again) or {}
     records = {}
     if previous.get("settings") == settings:
         records = {r["key"]: {"id": name, **r} for name, r in previous["samples"].items() if _is_whole(out, name, r)}
-    if manifest and manifest.get("settings") == settings and manifest.get("source") == source:
-        listing = listing_digest({"key": key, "listing": text} for key, text in listings.items())
-        if manifest["raw_listing"] == listing and len(records) == len(samples):
+    if finished and finished.get("settings") == settings and finished.get("source") == source:
+        listing = manifest.listing_digest({"key": key, "listing": text} for key, text in listings.items())
+        if finished["raw_listing"] == listing and len(records) == len(samples):
             return None
     for path in (out / _JOURNAL).glob("*.json"):
-        entry = read_json(path, again) or {}
+        entry = manifest.read_json(path, again) or {}
         if entry.get("settings") != settings:
             path.unlink()
         elif _is_whole(out, entry["record"]["id"], entry["record"]):
@@ -151,7 +136,7 @@ def _plan(dataset: str, raw: Path, out: Path, config: Config, plane: str) -> _Jo
         # one from here on: none of them may count as current if this run is interrupted.
         current = previous.get("settings") == settings
         write_json(out / _PREVIOUS, previous if current else previous | {"settings": None})
-        (out / MANIFEST).unlink(missing_ok=True)
+        (out / manifest.MANIFEST).unlink(missing_ok=True)
     return _Job(dataset, plane, raw, out, settings, source, samples, listings, records)
 
 
@@ -192,13 +177,13 @@ def _finish(plan: _Job, made: list[dict]) -> None:
     records = plan.records | {record["key"]: record for record in made}
     current = [records[sample.key] for sample in plan.samples]
     kept = {record["id"] for record in current}
-    previous = read_json(plan.out / _PREVIOUS, "delete it and preprocess again") or {}
+    previous = manifest.read_json(plan.out / _PREVIOUS, "delete it and preprocess again") or {}
     for name in {*previous.get("samples", {}), *(r["id"] for r in plan.records.values())} - kept:
         for path in _outputs(plan.out, name):  # its raw files are gone, or now show another defect
             path.unlink(missing_ok=True)
     parameters = _MODULES[plan.dataset].PARAMETERS
-    manifest = build_manifest(plan.dataset, plan.raw.name, plan.plane, parameters, plan.source, current)
-    write_json(plan.out / MANIFEST, manifest)
+    built = manifest.build_manifest(plan.dataset, plan.raw.name, plan.plane, parameters, plan.source, current)
+    write_json(plan.out / manifest.MANIFEST, built)
     (plan.out / _PREVIOUS).unlink(missing_ok=True)
     shutil.rmtree(plan.out / _JOURNAL, ignore_errors=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -95,54 +96,6 @@ def local(tool: Field, centre: Array, reach: float, beyond: float | None = None)
     return bounded
 
 
-def carve(part: Part, tool: Field, inside: Look | None, rounding: float, edge: float) -> Part:
-    """Take the tool's volume away; what it exposes looks like `inside`, fading out over `edge` around it."""
-
-    def distance(p: Array) -> Array:
-        return sdf.smooth_subtract(part.sdf(p), tool(p), rounding)
-
-    def caster(p: Array) -> Array:
-        return sdf.smooth_subtract(part.shadows(p), tool(p), rounding)
-
-    def surface(p: Array, n: Array) -> Surface:
-        base = part.surface(p, n).full()
-        if inside is None:
-            return base
-        weight = 1 - smoothstep(edge * 0.3, edge, tool(p))
-        return base.blend(inside(p, n).full(), weight) if (weight > 0).any() else base
-
-    return replace(part, sdf=distance, surface=surface, caster=caster if part.caster else None)
-
-
-def add(part: Part, solid: Field, look: Look, rounding: float, centre: Array, reach: float, soft: float) -> Part:
-    """Join a solid that lies within `reach` of the centre; its look fades out over a tenth of `soft`, its thickness."""
-    near_solid, cast_solid = local(solid, centre, reach), local(solid, centre, reach, beyond=1e3)
-
-    def distance(p: Array) -> Array:
-        return sdf.smooth_union(part.sdf(p), near_solid(p), rounding)
-
-    def caster(p: Array) -> Array:
-        return np.minimum(part.shadows(p), cast_solid(p))
-
-    def surface(p: Array, n: Array) -> Surface:
-        base = part.surface(p, n).full()
-        weight = 1 - smoothstep(0.02 * soft, 0.1 * soft, near_solid(p))
-        return base.blend(look(p, n).full(), weight) if (weight > 0).any() else base
-
-    low, high = np.asarray(part.box, np.float32)
-    box = np.stack([np.minimum(low, centre - np.float32(reach)), np.maximum(high, centre + np.float32(reach))])
-    box[0, 2] = low[2]
-    return replace(part, sdf=distance, surface=surface, box=box, caster=caster)
-
-
-def push(part: Part, field: Field, most: float) -> Part:
-    """Move the surface outwards by field(p), at most by `most`: the box grows by it."""
-    caster = (lambda p: part.caster(p) - field(p)) if part.caster else None
-    return replace(
-        part, sdf=lambda p: part.sdf(p) - field(p), box=part.grown(max(most, 0)), step=part.step * 0.85, caster=caster
-    )
-
-
 def paint(part: Part, weight: Field, look: Look) -> Part:
     """Blend another look in by weight(p) in [0, 1]; the shape stays."""
 
@@ -154,10 +107,42 @@ def paint(part: Part, weight: Field, look: Look) -> Part:
     return replace(part, surface=surface)
 
 
+def _reshaped(part: Part, change: Callable[[Field], Field], **others: object) -> Part:
+    """The part with both its distance functions changed."""
+    return replace(part, sdf=change(part.sdf), caster=change(part.caster) if part.caster else None, **others)
+
+
+def carve(part: Part, tool: Field, inside: Look | None, rounding: float, edge: float) -> Part:
+    """Take the tool's volume away; what it exposes looks like `inside`, fading out over `edge` around it."""
+    if inside is not None:
+        part = paint(part, lambda p: 1 - smoothstep(edge * 0.3, edge, tool(p)), inside)
+    return _reshaped(part, lambda distance: lambda p: sdf.smooth_subtract(distance(p), tool(p), rounding))
+
+
+def add(part: Part, solid: Field, look: Look, rounding: float, centre: Array, reach: float, soft: float) -> Part:
+    """Join a solid that lies within `reach` of the centre; its look fades out over a tenth of `soft`, its thickness."""
+    near_solid, cast_solid = local(solid, centre, reach), local(solid, centre, reach, beyond=1e3)
+    painted = paint(part, lambda p: 1 - smoothstep(0.02 * soft, 0.1 * soft, near_solid(p)), look)
+    low, high = np.asarray(part.box, np.float32)
+    box = np.stack([np.minimum(low, centre - np.float32(reach)), np.maximum(high, centre + np.float32(reach))])
+    box[0, 2] = low[2]
+    return replace(
+        painted, sdf=lambda p: sdf.smooth_union(part.sdf(p), near_solid(p), rounding), box=box,
+        caster=lambda p: np.minimum(part.shadows(p), cast_solid(p)),
+    )  # fmt: skip
+
+
+def push(part: Part, field: Field, most: float) -> Part:
+    """Move the surface outwards by field(p), at most by `most`: the box grows by it."""
+    box, step = part.grown(max(most, 0)), part.step * 0.85
+    return _reshaped(part, lambda distance: lambda p: distance(p) - field(p), box=box, step=step)
+
+
 def warp(part: Part, mapping: Field, box: Array) -> Part:
     """The part seen through a mapping of space (changed world -> original world), its look included."""
-    caster = (lambda p: part.caster(mapping(p))) if part.caster else None
-    return replace(
-        part, sdf=lambda p: part.sdf(mapping(p)), surface=lambda p, n: part.surface(mapping(p), n), box=box,
-        step=part.step * 0.85, caster=caster,
-    )  # fmt: skip
+
+    def surface(p: Array, n: Array) -> Surface:
+        return part.surface(mapping(p), n)
+
+    changes = {"surface": surface, "box": box, "step": part.step * 0.85}
+    return _reshaped(part, lambda distance: lambda p: distance(mapping(p)), **changes)

@@ -91,11 +91,6 @@ class Hits:
         """(H, W) bool, true where the part or the ground is hit."""
         return self.part | self.ground
 
-    @property
-    def depth(self) -> Array:
-        """(H, W) z in camera coordinates, 0 where nothing is hit."""
-        return np.where(self.seen, self.xyz()[..., 2], 0)
-
     def xyz(self) -> Array:
         """(H, W, 3) points in camera coordinates; zeros where nothing is hit."""
         return np.where(self.seen[..., None], self.camera.to_camera(self.points), 0)

@@ -24,20 +24,14 @@ _DISTANCE, _ELEVATION = 2.15, np.deg2rad(60.0)
 # World to camera, the matrix of pose.txt, to be used as `K · pose`; world axes as in the published poses: parallel to
 # the camera's. The small sideways shift keeps x = 0, which later stands for "no point", away from the middle column.
 POSE = np.array([[1, 0, 0, 0.0125], [0, 1, 0, 0.03], [0, 0, 1, _DISTANCE], [0, 0, 0, 1]])
-_SPOTS = ((0.0, -1.5), (1.5, 0.0), (0.0, 1.5), (-1.5, 0.0))  # bottom, right, top, left: x, y
-_SPOT_HEIGHT = 1.6
-_EPS = 0.0012
+_SPOTS = ((0.0, -1.5), (1.5, 0.0), (0.0, 1.5), (-1.5, 0.0))  # bottom, right, top, left: x, y, all 1.6 high
+EPS = 0.0012  # distance that counts as a hit
 
 
 def camera_of(side: int) -> r.Camera:
     """The camera for images of `side` pixels."""
     eye = (0.0, -_DISTANCE * np.cos(_ELEVATION), _DISTANCE * np.sin(_ELEVATION))
     return r.Camera.look_at(eye, (0, 0, 0), 0.0, FOCAL * side / FOCAL_WIDTH, side, side)
-
-
-def trace_part(camera: r.Camera, part: Part) -> r.Hits:
-    """The hits of a part on the belt, without grain."""
-    return r.trace(camera, part, _EPS)
 
 
 def retrace(hits: r.Hits, part: Part, middle: Array, reach: float) -> r.Hits:
@@ -50,10 +44,9 @@ def retrace(hits: r.Hits, part: Part, middle: Array, reach: float) -> r.Hits:
     extent = 1.2 * reach * camera.focal / z + 3
     left, top = max(int(u - extent), 0), max(int(v - extent), 0)
     right, bottom = min(int(u + extent) + 2, camera.width), min(int(v + extent) + 2, camera.height)
-    window = dataclasses.replace(
-        camera, cx=camera.cx - left, cy=camera.cy - top, width=right - left, height=bottom - top
-    )
-    inner = trace_part(window, part)
+    size = {"width": right - left, "height": bottom - top}
+    window = dataclasses.replace(camera, cx=camera.cx - left, cy=camera.cy - top, **size)
+    inner = r.trace(window, part, EPS)
     towards = middle - camera.origin
     aside = towards - window.directions() * (window.directions() @ towards)[:, None]
     affected = (np.linalg.norm(aside, axis=1) < reach).reshape(inner.part.shape)
@@ -97,7 +90,7 @@ class Scene:
         """A scene with lamps a little off their marks."""
         spots = []
         for x, y in _SPOTS:
-            place = np.array([x, y, _SPOT_HEIGHT]) + rng.normal(0, 0.06, 3)
+            place = np.array([x, y, 1.6]) + rng.normal(0, 0.06, 3)
             aim = np.array([rng.normal(0, 0.05), rng.normal(0, 0.05), 0.1])
             axis = (aim - place) / np.linalg.norm(aim - place)
             strength = 1.45 * np.exp(rng.normal(0, 0.06))

@@ -91,7 +91,7 @@ def shoot(category: str, split: str, index: int, side: int, kinds: tuple[str, ..
     rng = np.random.default_rng(seed_of("eyecandies", _SEED, category, split, index))
     stage = scene.Scene.draw(rng)
     candy = place(_BUILDERS[category](rng), rng)
-    clean = scene.trace_part(scene.camera_of(side), candy.part)
+    clean = r.trace(scene.camera_of(side), candy.part, scene.EPS)
     if kinds:
         # Later tries are less subtle, so that every anomaly can be seen in the end.
         levels = (min(severity + 0.02 * attempt, 1.0) for attempt in range(_ATTEMPTS))
@@ -109,7 +109,7 @@ def shoot(category: str, split: str, index: int, side: int, kinds: tuple[str, ..
     params = {
         "category": category, "severity": severity if kinds else 0.0, "object": candy.params, "anomalies": made.params,
     }  # fmt: skip
-    return Shot(images, hits.depth.astype(np.float64), normals, hits.part, made.masks, params)
+    return Shot(images, hits.xyz()[..., 2].astype(np.float64), normals, hits.part, made.masks, params)
 
 
 def stamp(category: str, config: Config) -> dict:
