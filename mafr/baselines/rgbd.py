@@ -37,7 +37,7 @@ from torch import Tensor
 
 from mafr.baselines.parts.autoencoder import CandyAutoencoder, batches, descend, recorded, steps_for
 from mafr.baselines.parts.inputs import DepthRange, normals, shrink, turn_images
-from mafr.data.camera import View
+from mafr.data.depth_axis import DepthAxis
 from mafr.data.samples import Sample
 from mafr.device import send
 from mafr.features.sources.splits import Split
@@ -69,7 +69,7 @@ class CandyMethod(Method):
                 looks.append(self._look(sample))
                 yield sample
 
-        self.view = View.fit(read())
+        self.view = DepthAxis.fit(read())
         self.range = DepthRange.of(self.view.depth(xyz.numpy()) for _, xyz, *_ in looks)
         images = torch.stack([self._image(*look) for look in looks])
 
@@ -103,7 +103,7 @@ class CandyMethod(Method):
     def restore(self, state: dict[str, Tensor]) -> None:
         self._build()
         axis, direction, offset, near, far = state["view"].tolist()
-        self.view, self.range = View(int(axis), direction, offset), DepthRange(near, far)
+        self.view, self.range = DepthAxis(int(axis), direction, offset), DepthRange(near, far)
         self.model.load_state_dict({name[6:]: value for name, value in state.items() if name.startswith("model.")})
         self.model.eval()
 

@@ -17,7 +17,7 @@ Departures, or what the paper leaves to an appendix that we did not have:
 - widths (32, half of f-AnoGAN's in two dimensions), the latent size 512, 50 epochs, batches of 8 and the autoencoder's
   layers are our reading, not the published table;
 - clouds are preprocessed as for MAFR: no table around the part, and 224 x 224 points at most;
-- turned around the line through the cube's centre along the viewing axis (`mafr.data.camera.View`), drawn anew
+- turned around the line through the cube's centre along the viewing axis (`mafr.data.depth_axis.DepthAxis`), drawn anew
   each time, since preprocessing removes the background plane whose normal the paper turns around; points that leave
   the cube are dropped;
 - a pixel gets the score of the voxel that its point is in (of the nearest one outside the cube), where the paper
@@ -38,7 +38,7 @@ from torch import Tensor
 
 from mafr.baselines.parts.inputs import Frame, turn_points
 from mafr.baselines.parts.mvtec_benchmark import AutoencoderModel, GanModel, Sizes, VariationModel, random_angles
-from mafr.data.camera import View
+from mafr.data.depth_axis import DepthAxis
 from mafr.data.samples import Sample
 from mafr.device import send
 from mafr.features.sources.splits import Split
@@ -88,7 +88,7 @@ class VoxelMethod(Method):
                 clouds.append(_points(sample))
                 yield sample
 
-        axis = View.fit(read()).axis
+        axis = DepthAxis.fit(read()).axis
         self.frame = Frame.around((points for points, _ in clouds), self.model.sizes.side)
         self.history = self.model.learn(VoxelGrids(clouds, self.frame, axis, self.place.device))
         self.model.eval()

@@ -1,4 +1,4 @@
-"""Data sets: generated, MVTec 3D-AD, Eyecandies, and parts of one's own."""
+"""Data sets: generated, MVTec 3D-AD, Eyecandies, and the user's own parts."""
 
 from mafr.data.acquire.counts import check_counts
 from mafr.data.folder import FolderDataset, load_pair, open_dataset

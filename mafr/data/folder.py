@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -62,9 +62,6 @@ class FolderDataset(Sequence):
             check_mask_label(mask, entry.defect, entry.gt)
         arrays = _arrays(rgb, entry.rgb, xyz, entry.xyz, mask, self.size)
         return Sample(*arrays, entry.label, entry.defect, self.category, entry.id)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[k] for k in range(len(self)))
 
     def subset(self, indices: Sequence[int]) -> FolderDataset:
         """The samples at `indices`, in that order; with a fingerprint of its own."""

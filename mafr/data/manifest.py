@@ -18,7 +18,7 @@ GENERATED = "generated.json"  # beside the raw files of a generated category
 
 
 def data_command(dataset: str, config: Config, category: str = "") -> str:
-    """The command that makes a profile's data set ready; of a real one, only a category if that is given."""
+    """The command that prepares a profile's data set; of a real one, only the category if given."""
     if config.generated:
         return "mafr data generate" + (f" --profile {config.profile}" if config.profile != "demo" else "")
     return f"mafr data {dataset} --data-root DIR" + (f" --categories {category}" if category else "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -37,11 +37,14 @@ class _Job:
     listings: dict[str, str]  # key -> digest of the names, sizes and times of its files
     records: dict[str, dict]  # key -> record of what exists
 
-    def part(self, samples: Sequence[RawSample]) -> _Job:
-        """The same for some of the samples alone."""
-        listings = {sample.key: self.listings[sample.key] for sample in samples}
-        records = {key: self.records[key] for key in listings if key in self.records}
-        return replace(self, samples=tuple(samples), listings=listings, records=records)
+    def parts(self) -> Iterator[_Job]:
+        """The work on samples that are not up to date, a few at a time."""
+        todo = [s for s in self.samples if self.records.get(s.key, {}).get("listing") != self.listings[s.key]]
+        for k in range(0, len(todo), _CHUNK):
+            samples = tuple(todo[k : k + _CHUNK])
+            listings = {sample.key: self.listings[sample.key] for sample in samples}
+            records = {key: self.records[key] for key in listings if key in self.records}
+            yield replace(self, samples=samples, listings=listings, records=records)
 
 
 def preprocess(
@@ -73,7 +76,7 @@ def preprocess(
     names = _categories(dataset, raw_root, config, categories)
     plans = [_plan(dataset, raw_root / name, processed_root / name, config, plane) for name in names]
     plans = [plan for plan in plans if plan is not None]
-    jobs = [job for plan in plans for job in _jobs(plan)]
+    jobs = [job for plan in plans for job in plan.parts()]
     finished = map_parallel(_process, jobs, workers, f"preprocessing {DATASET_TITLES[dataset]}")
     made: dict[Path, list[dict]] = {plan.out: [] for plan in plans}
     for job, records in zip(jobs, finished, strict=True):
@@ -138,11 +141,6 @@ def _plan(dataset: str, raw: Path, out: Path, config: Config, plane: str) -> _Jo
         write_json(out / _PREVIOUS, previous if current else previous | {"settings": None})
         (out / manifest.MANIFEST).unlink(missing_ok=True)
     return _Job(dataset, plane, raw, out, settings, source, samples, listings, records)
-
-
-def _jobs(plan: _Job) -> list[_Job]:
-    todo = [s for s in plan.samples if plan.records.get(s.key, {}).get("listing") != plan.listings[s.key]]
-    return [plan.part(todo[k : k + _CHUNK]) for k in range(0, len(todo), _CHUNK)]
 
 
 def _process(job: _Job) -> list[dict]:

@@ -80,7 +80,7 @@ def _grid(points: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _at_least(points: np.ndarray, eps: float) -> np.ndarray:
-    """A number of points that are surely within `eps` of each point, itself included: (N,).
+    """A lower bound of the number of points within `eps` of each point, itself included: (N,).
 
     Those of the 5 x 5 x 5 small cells around the point's own, whose far corners are just under eps away; 0 for clouds
     so wide that a table of such cells would be large.
@@ -114,14 +114,15 @@ def _connect(points: np.ndarray, node_of: np.ndarray, cells: np.ndarray, eps: fl
     component = np.arange(count)
     end = 0
     while end < len(pairs):
-        # What the near cells join, the farther ones need not be compared for.
+        # Cells that nearer ones have joined need not be compared again.
         begin, end = end, end + min(max(end, _FIRST), _CHUNK)
         part = pairs[begin:end]
         part = part[component[part[:, 0]] != component[part[:, 1]]]
         gaps = chosen[part[:, 0], :, None] - chosen[part[:, 1], None, :]  # (pairs, 8, 8, 3)
         near = (np.einsum("pijk,pijk->pij", gaps, gaps) <= eps * eps).any(axis=(1, 2))
         joined = np.concatenate([joined, part[near]])
-        component = _components(count, joined)
+        links = coo_matrix((np.ones(len(joined), dtype=bool), joined.T), shape=(count, count))
+        component = connected_components(links, directed=False)[1].astype(np.int64)
 
     # Then all points of the pairs that are still apart although their boxes are near enough.
     low = np.minimum.reduceat(points, starts)
@@ -142,11 +143,6 @@ def _connect(points: np.ndarray, node_of: np.ndarray, cells: np.ndarray, eps: fl
             if distances.min() <= eps:
                 sets.merge(component[a], component[b])
     return np.array([sets[number] for number in sets])[component]
-
-
-def _components(count: int, edges: np.ndarray) -> np.ndarray:
-    graph = coo_matrix((np.ones(len(edges), dtype=bool), (edges[:, 0], edges[:, 1])), shape=(count, count))
-    return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
 def _near_box(points: np.ndarray, low: np.ndarray, high: np.ndarray, eps: float) -> np.ndarray:

@@ -18,9 +18,9 @@ from mafr.errors import DataError
 CAMERA_FILES = ("intrinsics.json", "camera_parameters.json")  # in a category's folder or in its calibration/
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 FARTHEST = 20.0  # metres; a part or scan beyond it is in another unit
-COARSEST = 0.05  # metres between neighbouring pixels; no scan of a part is as coarse, in its right unit
-WIDEST = 150.0  # degrees; beyond it the focal length is none in pixels of this image
-# The usual names of distortion coefficients: ours and RealSense's, OpenCV's, ROS's; one by one.
+COARSEST = 0.05  # metres between neighbouring pixels; a coarser scan of a part is in another unit
+WIDEST = 150.0  # degrees; a wider view means that the focal length is not in pixels of this image
+# The usual names of distortion coefficients: ours and RealSense's, OpenCV's, ROS's; then single ones.
 _DISTORTION = ("distortion", "coeffs", "dist", "dist_coeffs", "distCoeffs", "distortion_coefficients", "D")
 _DISTORTION += ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
 
@@ -167,10 +167,7 @@ def _check_view(camera: Intrinsics, size: tuple[int, int], path: Path) -> None:
 def decode_scan(
     content: bytes, path: Path, image: tuple[int, int], image_path: Path, camera: Intrinsics | None = None
 ) -> np.ndarray:
-    """An organised cloud (H, W, 3) from a file of any of the forms, a depth image told apart by its content.
-
-    Arguments as of `decode_cloud`. Raises DataError as `decode_cloud` and `decode_depth_image` do.
-    """
+    """An organised cloud (H, W, 3) by `decode_cloud` or, where the content is a depth image, `decode_depth_image`."""
     is_png = content.startswith(b"\x89PNG")
     if is_png and camera is None:
         raise DataError(f"{path}: a depth image needs its camera: give --intrinsics FILE (intrinsics= in Python)")

@@ -61,7 +61,7 @@ def decode_xyz(content: bytes, path: Path) -> np.ndarray:
     Raises DataError for damaged files, other shapes or types, values that are not finite, and clouds without a point.
     """
     if len(content) < 1024 and content.isascii() and content.decode().isprintable():
-        # What is left of a symbolic link where it was copied or checked out as a plain file.
+        # A symbolic link that was copied or checked out as a plain file.
         raise DataError(
             f"{path}: not a tiff but the text {content.decode()[:80]!r}, probably a link that was copied as text; put "
             "the file it names in its place"

@@ -39,7 +39,10 @@ def decode_ply(content: bytes, path: Path) -> tuple[np.ndarray, tuple[int, int] 
 
     Raises DataError for damaged files and for files without plain x, y, z.
     """
-    header, body = _split_ply(content, path)
+    end = re.search(rb"end_header\r?\n", content)
+    if end is None:
+        raise DataError(f"{path}: the header of the PLY file has no end; copy or save it again")
+    header, body = content[: end.start()].decode("latin-1").splitlines(), content[end.end() :]
     order, elements, info = _parse_header(header, path)
     names = [element.name for element in elements]
     if "vertex" not in names:
@@ -64,13 +67,6 @@ def decode_ply(content: bytes, path: Path) -> tuple[np.ndarray, tuple[int, int] 
         points = _parse_ascii(body.split(b"\n", skip)[-1] if skip else body, vertex.count, places, path)
     size = (info["num_rows"], info["num_cols"]) if {"num_rows", "num_cols"} <= set(info) else None
     return points, size
-
-
-def _split_ply(content: bytes, path: Path) -> tuple[list[str], bytes]:
-    header, *body = re.split(rb"end_header\r?\n", content, maxsplit=1)
-    if not body:
-        raise DataError(f"{path}: the header of the PLY file has no end; copy or save it again")
-    return header.decode("latin-1").splitlines(), body[0]
 
 
 def _parse_header(lines: list[str], path: Path) -> tuple[str, list[_Element], dict[str, int]]:

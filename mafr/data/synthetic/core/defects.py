@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import reduce
+from itertools import pairwise
 
 import numpy as np
 
@@ -170,7 +172,7 @@ def fibre(part: Part, site: Site, rng: Rng, length: float, thickness: float, loo
     def solid(p: Array) -> Array:
         q = site.local(p)
         q[:, 2] = part.sdf(p) - np.float32(0.3 * thickness)  # height above the surface, so that it clings
-        return sdf.polyline(q, flat, thickness / 2) * np.float32(0.7)
+        return reduce(np.minimum, (sdf.capsule(q, a, b, thickness / 2) for a, b in pairwise(flat))) * np.float32(0.7)
 
     return add(part, solid, look, 0.0, site.point, reach, thickness)
 

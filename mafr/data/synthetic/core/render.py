@@ -223,7 +223,7 @@ def soft_shadow(hits: Hits, part: Part, position: object, softness: float, steps
     """Light let through towards `position`, (H·W,) in [0, 1]: 0 in full shadow.
 
     softness: smaller is a larger light. start: distance from the surface at which to begin (a few eps; keeps the
-    surface from shading itself). Also answers what a projector at `position` can see (compare with 0.5).
+    surface from shading itself). Where it is above 0.5, a projector at `position` reaches the surface.
     """
     box = np.asarray(part.box, np.float32)
     points, normals = (np.asfortranarray(field.reshape(-1, 3)) for field in (hits.points, hits.normals))
@@ -251,10 +251,7 @@ def soft_shadow(hits: Hits, part: Part, position: object, softness: float, steps
 
 
 def ambient_occlusion(hits: Hits, part: Part, reach: float, strength: float) -> Array:
-    """How open the surroundings are, (H·W,) in [0, 1]: from the distances at reach/3 and reach above the surface.
-
-    Also between the part and the ground plane at z = 0.
-    """
+    """Openness of the surroundings, (H·W,) in [0, 1], from the distances to part and ground at reach/3 and reach."""
     box = np.asarray(part.box, np.float32)
     points, normals = (np.asfortranarray(field.reshape(-1, 3)) for field in (hits.points, hits.normals))
     out = np.ones(len(points), np.float32)

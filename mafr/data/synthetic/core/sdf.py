@@ -6,9 +6,6 @@ after displacing, bending or joining: trace such parts with a step of 0.6 to 0.9
 
 from __future__ import annotations
 
-from functools import reduce
-from itertools import pairwise
-
 import numpy as np
 from scipy.ndimage import map_coordinates
 
@@ -41,11 +38,6 @@ def capsule(p: Array, a: object, b: object, radius_a: float, radius_b: float | N
     away = length(pa - h[:, None] * axis)
     radius_b = radius_a if radius_b is None else radius_b
     return away - (np.float32(radius_a) + np.float32(radius_b - radius_a) * h)
-
-
-def polyline(p: Array, nodes: object, radius: float) -> Array:
-    """A chain of capsules of one radius through (K, 3) nodes."""
-    return reduce(np.minimum, (capsule(p, a, b, radius) for a, b in pairwise(nodes)))
 
 
 def _corner(q: Array, r: Array) -> Array:
@@ -155,10 +147,7 @@ def bend(p: Array, curvature: float, start: float) -> Array:
 
 
 def relief(pattern: Field, half: float, step: float, height: float) -> Field:
-    """pattern at (x, y, height), tabulated on a grid of `step` from -half to half and interpolated linearly.
-
-    For what is costly and seen from above.
-    """
+    """pattern at (x, y, height) from a table of the given step, for costly patterns that are seen from above."""
     nodes = np.arange(-half, half + step, step, dtype=np.float32)
     x, y = np.meshgrid(nodes, nodes, indexing="ij")
     table = pattern(np.stack([x.ravel(), y.ravel(), np.full(x.size, height, np.float32)], axis=1)).reshape(x.shape)

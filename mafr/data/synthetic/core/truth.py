@@ -1,4 +1,4 @@
-"""Ground truth: what a defect changed, from two renderings of one part without noise."""
+"""Ground truth: the pixels that a defect changed, from two renderings of one part without noise."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COLOUR = 0.04  # difference of the gamma-corrected albedo (0 to 1) in any channe
 
 @dataclass(frozen=True)
 class Change:
-    """What a defect changed: (H, W) bool masks; `mask` is their cleaned union."""
+    """A defect's pixels: (H, W) bool masks; `mask` is the cleaned union of the others."""
 
     mask: Array
     geometry: Array

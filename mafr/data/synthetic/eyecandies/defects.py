@@ -32,7 +32,7 @@ _STAINS = tuple(colour(*hue) for hue in _HUES)
 
 @dataclass(frozen=True)
 class Anomalous:
-    """A candy rendered with anomalies, its grain included: the mask (H, W) bool of each kind, and what was drawn."""
+    """A candy rendered with anomalies, its grain included: the mask (H, W) bool of each kind, and the drawn values."""
 
     view: r.Rendering
     masks: dict[str, Array]
@@ -55,7 +55,7 @@ def _near(severity: float, spread: float, rng: Rng) -> float:
 
 
 def _moved(part: Part, site: Site, kind: str, severity: float, rng: Rng) -> tuple[Part, float, dict[str, object]]:
-    """The part with a rounded, slightly irregular bump or dent, its reach, what was drawn."""
+    """The part with a rounded, slightly irregular bump or dent, its reach, the drawn values."""
     radius = _between(0.065, 0.15, _near(severity, 0.2, rng))
     amount = min(_between(0.011, 0.07, severity), 0.6 * radius)
     stretch, seed = float(np.clip(np.exp(rng.normal(0, 0.12)), 0.85, 1.18)), draw_seed(rng)

@@ -106,7 +106,7 @@ def gummy_bear(rng: Rng) -> Candy:
         return embossed(d, p, 0.006, lambda r: waves(r * np.float32(7), seed))
 
     def surface(p: Array, normals: Array) -> Surface:
-        # How much there is below the surface decides how much light comes back.
+        # The thickness below the surface decides how much light comes back.
         thin = np.clip(1 + distance(p - np.float32(0.13) * normals) / np.float32(0.11), 0, 1)
         return Surface(mix(deep, glow, 0.12 + 0.75 * thin), specular=0.28, shininess=40.0, wrap=0.5)
 

@@ -33,25 +33,22 @@ def _laid(lay: tuple, opened: tuple[float, float, float] = (0.0, 1.0, 0.0)) -> R
     where, width, apart = opened
     height = _STRAND + _LAY_RADIUS * 0.92
 
-    def middle(x: Array) -> Array:
-        return np.float32(bow) * x * x / 100 + np.float32(sway) * np.sin(x / 19 + phase)
-
-    def gap(x: Array) -> Array:
-        return np.float32(apart) * np.exp(-(((x - where) / width) ** 2))
-
     def turned(x: Array) -> Array:
         return np.float32(2 * np.pi / pitch) * x + phase
 
     def strands(p: Array) -> tuple[Array, Array]:
         """Distance to the nearest strand's centre line and which strand it is."""
-        x, y, z = p[:, 0], p[:, 1] - middle(p[:, 0]), p[:, 2] - np.float32(height)
+        x = p[:, 0]
+        middle = np.float32(bow) * x * x / 100 + np.float32(sway) * np.sin(x / 19 + phase)
+        gap = np.float32(apart) * np.exp(-(((x - where) / width) ** 2))
+        y, z = p[:, 1] - middle, p[:, 2] - np.float32(height)
         out = np.full(len(p), np.inf, np.float32)
         which = np.zeros(len(p), np.int8)
-        radius, angle, open_ = np.float32(_LAY_RADIUS), turned(x), gap(x)
+        radius, angle = np.float32(_LAY_RADIUS), turned(x)
         for k in range(3):
             a = angle + np.float32(k * 2 * np.pi / 3)
             cy, cz = radius * np.cos(a), radius * np.sin(a)
-            d = np.hypot(y - cy - open_ * (k - 1), z - cz)
+            d = np.hypot(y - cy - gap * (k - 1), z - cz)
             which[d < out] = k
             out = np.minimum(out, d)
         return out, which
@@ -87,11 +84,8 @@ def _laid(lay: tuple, opened: tuple[float, float, float] = (0.0, 1.0, 0.0)) -> R
 def rope(rng: Rng) -> Part:
     """A laid rope of three strands, nearly straight."""
     noises = tuple(seeds(rng, 4))
-    lay = (
-        rng.uniform(0, 2 * np.pi), rng.uniform(44, 48), rng.normal(0, 0.06), rng.uniform(0, 0.8),
-        np.float32(rng.uniform(0.9, 1.1)), noises,
-    )  # fmt: skip
-    return _laid(lay)
+    phase, pitch, bow = rng.uniform(0, 2 * np.pi), rng.uniform(44, 48), rng.normal(0, 0.06)
+    return _laid((phase, pitch, bow, rng.uniform(0, 0.8), np.float32(rng.uniform(0.9, 1.1)), noises))
 
 
 _HEMP = plain_look((0.66, 0.57, 0.40), 0.02, 8.0, 0.2, 0.3, 1.0, 204)

@@ -1,12 +1,12 @@
 """The MVTec-like half: raw folders in the format of MVTec 3D-AD, one category at a time.
 
 A category holds `{train,validation,test}/<good|defect>/` with `rgb/NNN.png`, `xyz/NNN.tiff` and `gt/NNN.png`,
-`calibration/camera_parameters.json` and `defects.json` (what each defect changed).
+`calibration/camera_parameters.json` and `defects.json` (the changes by each defect).
 
 Severities run evenly from 0 (hardly visible) to 1 (obvious) within each defect type; their sizes in millimetres stand
-beside the recipes and in `shared_defects`. The mask is what the defect changed (`truth.changed`): depth by 0.3 mm or
+beside the recipes and in `shared_defects`. The mask holds the pixels that the defect changed (`truth.changed`): depth by 0.3 mm or
 more, the normal by 20° or the albedo by 0.04 of full scale (gamma-corrected), compared between two renderings without
-noise. A defect of fewer than 12 pixels (at 200 pixels a side) is made again elsewhere, a little stronger after every
+noise. A defect of fewer than 12 pixels (at 200 pixels per side) is made again elsewhere, a little stronger after every
 third try.
 
 Everything follows from the seed of (category, split, defect, index): the same call gives the same bytes with the same
@@ -165,7 +165,7 @@ def make_scan(
 def _add_defect(
     maker: DefectMaker, clean: Rendering, scanner: _Scanner, rng: Rng, severity: float, raw_side: int
 ) -> tuple[Rendering, Array, dict]:
-    """Try places until the defect shows (see the module's text): the part with it, its mask, what it changed."""
+    """Try places until the defect shows (see the module's text): the part with it, its mask, its changes."""
     enough = max(4, round(12 * (raw_side / 200) ** 2))
     for attempt in range(_TRIES):
         tried = min(severity + 0.08 * (attempt // 3), 1.0)
