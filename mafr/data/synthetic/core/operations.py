@@ -77,10 +77,7 @@ def pick_site(rng: Rng, hits: Hits, margin: float, facing: float = 0.45, where: 
 
 
 def local(tool: Field, centre: Array, reach: float, beyond: float | None = None) -> Field:
-    """The tool's distance within 1.3·reach of the centre, a lower bound beyond; the tool lies within `reach`.
-
-    beyond: this number instead of the lower bound.
-    """
+    """The distance of a tool that lies within `reach` of the centre; a lower bound, or `beyond`, 1.3·reach away."""
     centre, reach = np.asarray(centre, np.float32), np.float32(reach)
 
     def bounded(p: Array) -> Array:

@@ -12,18 +12,12 @@ from mafr.data.synthetic.core.rows import Array, Field
 
 @dataclass
 class Surface:
-    """Reflectance of surface points.
+    """Reflectance of surface points; all but the albedo (N,) or numbers."""
 
-    Attributes:
-        albedo: (N, 3) linear.
-        specular, shininess: strength and exponent of the highlight, (N,) or numbers.
-        wrap: in [0, 1), (N,) or a number: lets light creep around edges, a cheap stand-in for subsurface scattering.
-    """
-
-    albedo: Array
-    specular: Array | float = 0.0
-    shininess: Array | float = 20.0
-    wrap: Array | float = 0.0
+    albedo: Array  # (N, 3) linear
+    specular: Array | float = 0.0  # strength of the highlight
+    shininess: Array | float = 20.0  # its exponent
+    wrap: Array | float = 0.0  # in [0, 1): lets light creep around edges, a cheap stand-in for subsurface scattering
 
     def full(self) -> Surface:
         """The same with one row per point in every field."""
@@ -44,21 +38,13 @@ Look = Callable[[Array, Array], Surface]  # points and normals (N, 3) -> Surface
 
 @dataclass(frozen=True)
 class Part:
-    """A solid and its look, in its own frame (= the world, see `render`), standing on z = 0.
+    """A solid and its look, in its own frame (= the world, see `render`), standing on z = 0."""
 
-    Attributes:
-        sdf: (N, 3) -> (N,), negative inside; away from the surface a lower bound is enough.
-        surface: its look.
-        box: (2, 3), low and high corner around the solid.
-        step: fraction of the distance that tracing may safely advance.
-        caster: distance function for shadows if not `sdf`: a loose lower bound would leave ghosts in soft shadows.
-    """
-
-    sdf: Field
+    sdf: Field  # negative inside; away from the surface a lower bound is enough
     surface: Look
-    box: Array
-    step: float = 0.8
-    caster: Field | None = None
+    box: Array  # (2, 3), low and high corner around the solid
+    step: float = 0.8  # fraction of the distance that tracing may safely advance
+    caster: Field | None = None  # instead of the sdf where its loose lower bound would leave ghosts in soft shadows
 
     @property
     def shadows(self) -> Field:

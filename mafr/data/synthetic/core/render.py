@@ -27,20 +27,15 @@ class Camera:
     """A pinhole camera without distortion: x right, y down, z forward.
 
     Pixel (row v, column u) looks along ((u - cx)/focal, (v - cy)/focal, 1): rays pass through integer coordinates.
-
-    Attributes:
-        focal, cx, cy, width, height: pixels.
-        rotation: (3, 3), the camera's axes in the world as columns.
-        origin: (3,), the camera's place in the world.
     """
 
-    focal: float
+    focal: float  # pixels, as the next four
     cx: float
     cy: float
     width: int
     height: int
-    rotation: Array
-    origin: Array
+    rotation: Array  # (3, 3), the camera's axes in the world as columns
+    origin: Array  # (3,), the camera's place in the world
 
     @classmethod
     def look_at(cls, eye: object, target: object, roll: float, focal: float, width: int, height: int) -> Camera:
@@ -112,20 +107,13 @@ class Rendering:
 
 @dataclass(frozen=True)
 class Light:
-    """A point light, or a spotlight if it has an axis.
+    """A point light, or a spotlight if it has an axis."""
 
-    Attributes:
-        position: (3,).
-        colour: (3,) linear, its strength at the distance `reach` included.
-        axis: (3,), the unit direction a spotlight shines in.
-        cone: the cosines of a spotlight's outer and inner half angle.
-    """
-
-    position: object
-    colour: object
+    position: Array  # (3,)
+    colour: Array  # (3,) linear, its strength at the distance `reach` included
     reach: float
-    axis: object = None
-    cone: tuple[float, float] = (0.8, 0.9)
+    axis: Array | None = None  # (3,), the unit direction a spotlight shines in
+    cone: tuple[float, float] = (0.8, 0.9)  # the cosines of a spotlight's outer and inner half angle
 
     def arriving(self, points: Array) -> tuple[Array, Array]:
         """Unit directions towards the light (N, 3) and its strength at each point (N,)."""

@@ -17,21 +17,13 @@ from mafr.data.synthetic.core.rows import Array, Field, Rng
 
 @dataclass(frozen=True)
 class Candy:
-    """A candy in its own frame (z up, its lowest point near z = 0) or, once placed, in the world.
-
-    Attributes:
-        part: solid and look.
-        grain: fine relief of the whole surface as (strength, wave length); it turns normals only.
-        seed: of the grain.
-        params: drawn values, for `obj_params.yaml`.
-        tilt: standard deviation of the tilt on the belt, degrees.
-    """
+    """A candy in its own frame (z up, its lowest point near z = 0) or, once placed, in the world."""
 
     part: Part
-    grain: tuple[float, float]
-    seed: int
-    params: dict[str, object]
-    tilt: float
+    grain: tuple[float, float]  # strength and wave length of a fine relief that only turns normals
+    seed: int  # of the grain
+    params: dict[str, object]  # drawn values, for `obj_params.yaml`
+    tilt: float  # standard deviation of the tilt on the belt, degrees
 
 
 def place(candy: Candy, rng: Rng) -> Candy:

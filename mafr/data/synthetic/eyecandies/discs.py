@@ -103,10 +103,7 @@ def lollipop(rng: Rng) -> Candy:
         albedo = mix(albedo, colour(236, 232, 224), rod)
         return Surface(albedo, specular=0.32 * (1 - rod) + 0.02, shininess=55.0, wrap=0.25)
 
-    box = np.array(
-        [(-radius - 0.02, -radius - length - 0.04, -0.01), (radius + 0.02, radius + 0.02, 2 * half + 0.045)],
-        np.float32,
-    )
+    box = [(-radius - 0.02, -radius - length - 0.04, -0.01), (radius + 0.02, radius + 0.02, 2 * half + 0.045)]
     params = rounded(radius=radius, thickness=2 * half, stick=stick, length=length, turns=turns, sense=sense)
     return Candy(Part(distance, surface, box, 0.7), (0.03, 0.05), seed, params, tilt=0.6)
 

@@ -44,10 +44,10 @@ def candy_cane(rng: Rng) -> Candy:
         paint = np.maximum(band(phase, 0.0, 0.42, 0.025), band(phase, 0.66, 0.74, 0.02))
         return Surface(mix(white, red, paint), specular=0.35, shininess=60.0, wrap=0.2)
 
-    low, high = (-ring - radius - 0.01, -length - radius - 0.01, -0.005), (
-        ring + radius + 0.01, ring + radius + 0.01, 2 * radius + 0.01)  # fmt: skip
+    reach = ring + radius + 0.01
+    box = [(-ring - radius - 0.01, -length - radius - 0.01, -0.005), (reach, reach, 2 * radius + 0.01)]
     params = rounded(radius=radius, ring=ring, length=length, hook=hook, pitch=pitch)
-    return Candy(Part(distance, surface, np.array([low, high], np.float32), 0.85), (0.03, 0.05), seed, params, tilt=0.8)
+    return Candy(Part(distance, surface, box, 0.85), (0.03, 0.05), seed, params, tilt=0.8)
 
 
 def marshmallow(rng: Rng) -> Candy:

@@ -21,29 +21,23 @@ DefectMaker = Callable[[Part, Hits, Rng, float], Part]
 
 @dataclass(frozen=True)
 class Recipe:
-    """A category: its part, its defects by name, and the scanner.
-
-    size: the real data set's (width, height). view: millimetres along the longer side at the table. tilt: of the camera
-    off the vertical. spin: part's turn on the table, ± degrees. shift: ± millimetres. azimuth, elevation: of the
-    lamp. lamp, ambient: strengths. warmth: red over blue. table: its albedo. defect_codes: values in the mask if not
-    255.
-    """
+    """A category: its part, its defects by name, and the scanner."""
 
     make: Callable[[Rng], Part]
     defects: Mapping[str, DefectMaker]
-    size: tuple[int, int] = (800, 800)
-    view: float = 140.0
-    tilt: float = 8.0
-    distance: float = 420.0
-    spin: float = 180.0
-    shift: float = 5.0
-    azimuth: float = 130.0
+    size: tuple[int, int] = (800, 800)  # the real data set's width and height
+    view: float = 140.0  # along the longer side at the table
+    tilt: float = 8.0  # of the camera off the vertical
+    distance: float = 420.0  # of the camera
+    spin: float = 180.0  # the part's turn on the table, ±
+    shift: float = 5.0  # the part's shift on the table, ±
+    azimuth: float = 130.0  # of the lamp
     elevation: float = 50.0
-    lamp: float = 1.0
+    lamp: float = 1.0  # strength
     ambient: float = 0.35
-    warmth: float = 1.08
-    table: tuple[float, float, float] = (0.05, 0.05, 0.055)
-    defect_codes: Mapping[str, int] = field(default_factory=dict)
+    warmth: float = 1.08  # the lamp's red over blue
+    table: tuple[float, float, float] = (0.05, 0.05, 0.055)  # albedo
+    defect_codes: Mapping[str, int] = field(default_factory=dict)  # values in the mask if not 255
 
 
 def between(low: float, high: float, severity: float) -> float:

@@ -4,10 +4,10 @@ A category holds `{train,validation,test}/<good|defect>/` with `rgb/NNN.png`, `x
 `calibration/camera_parameters.json` and `defects.json` (the changes by each defect).
 
 Severities run evenly from 0 (hardly visible) to 1 (obvious) within each defect type; their sizes in millimetres stand
-beside the recipes and in `shared_defects`. The mask holds the pixels that the defect changed (`truth.changed`): depth by 0.3 mm or
-more, the normal by 20° or the albedo by 0.04 of full scale (gamma-corrected), compared between two renderings without
-noise. A defect of fewer than 12 pixels (at 200 pixels per side) is made again elsewhere, a little stronger after every
-third try.
+beside the recipes and in `shared_defects`. The mask holds the pixels that the defect changed (`truth.changed`): depth
+by 0.3 mm or more, the normal by 20° or the albedo by 0.04 of full scale (gamma-corrected), compared between two
+renderings without noise. A defect of fewer than 12 pixels (at 200 pixels per side) is made again elsewhere, a little
+stronger after every third try.
 
 Everything follows from the seed of (category, split, defect, index): the same call gives the same bytes with the same
 versions of numpy and scipy on the same kind of processor.
