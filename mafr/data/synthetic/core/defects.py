@@ -99,16 +99,13 @@ def slice_off(
     reach = 9.0 * np.sqrt(depth)  # enough (in mm) for the cap of a ball of 4 cm radius
 
     def tool(p: Array) -> Array:
-        d = np.float32(-depth) - (p - site.point) @ normal
+        q = p - site.point
+        d = np.float32(-depth) - q @ normal
         if rough > 0:
             d = d + np.float32(rough) * noise.fbm(p * np.float32(0.35), seed, 2)
-        return d * np.float32(0.9)
+        return np.maximum(d * np.float32(0.9), np.sqrt(np.einsum("ij,ij->i", q, q)) - np.float32(reach))
 
-    def near(p: Array) -> Array:
-        q = p - site.point
-        return np.maximum(tool(p), np.sqrt(np.einsum("ij,ij->i", q, q)) - np.float32(reach))
-
-    return carve(part, near, inside, 0.1 * depth, 0.1 * depth + 0.2 * rough)
+    return carve(part, tool, inside, 0.1 * depth, 0.1 * depth + 0.2 * rough)
 
 
 def bite(

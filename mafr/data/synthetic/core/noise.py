@@ -79,22 +79,17 @@ def noise(points: Array, seed: int) -> Array:
 def fbm(points: Array, seed: int, octaves: int = 3) -> Array:
     """Fractal noise: `octaves` of `noise`, each half as strong and twice as fine as the one before."""
     total = noise(points, seed)
-    weight, scale, norm = 1.0, 1.0, 1.0
     for octave in range(1, octaves):
-        weight, scale = weight * 0.5, scale * 2.0
-        total += np.float32(weight) * noise(points * np.float32(scale), seed + octave)
-        norm += weight * weight
-    return total / np.float32(np.sqrt(norm))
+        total += np.float32(0.5**octave) * noise(points * np.float32(2.0**octave), seed + octave)
+    return total / np.float32(np.sqrt(sum(0.25**octave for octave in range(octaves))))
 
 
 def ridged(points: Array, seed: int, octaves: int = 3) -> Array:
     """Noise with sharp crests (1 on the crest, towards 0 away from it)."""
-    total, norm = 0.0, 0.0
-    for octave in range(octaves):
-        weight = 0.5**octave
-        total = total + weight * (1.0 - np.abs(noise(points * np.float32(2.0**octave), seed + octave))) ** 3
-        norm += weight
-    return (total / norm).astype(np.float32)
+    weights = [0.5**octave for octave in range(octaves)]
+    crests = ((1.0 - np.abs(noise(points * np.float32(2.0**k), seed + k))) ** 3 for k in range(octaves))
+    total = sum(weight * crest for weight, crest in zip(weights, crests, strict=True))
+    return (total / sum(weights)).astype(np.float32)
 
 
 @functools.lru_cache(maxsize=512)

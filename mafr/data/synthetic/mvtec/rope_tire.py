@@ -98,10 +98,8 @@ def rope_cut(part: Part, hits: Hits, rng: Rng, s: float) -> Part:
     return defects.slot(part, site, between(6, 17, s), between(1.2, 3.4, s), between(1.4, 6.0, s), inside)
 
 
-def rope_open(part: Part, hits: Hits, rng: Rng, s: float) -> Part:
+def rope_open(part: Rope, hits: Hits, rng: Rng, s: float) -> Part:
     """The strands parted over some length."""
-    if not isinstance(part, Rope):
-        raise TypeError("only a rope as it was laid can be opened")
     return _laid(part.lay, (rng.uniform(-38, 38), between(5, 11, s), between(0.9, 4.6, s)))
 
 

@@ -187,9 +187,6 @@ def _add_defect(
     raise DataError(f"a generated defect stayed invisible after {_TRIES} tries; please report this with your settings")
 
 
-# --- files
-
-
 def plan(category: str, config: Config) -> Iterator[tuple[str, str, int, float]]:
     """Every sample of a category: (split, defect, index, severity)."""
     counts = {"train": config.mvtec3d_train, "validation": config.validation_count, "test": config.test_good}
