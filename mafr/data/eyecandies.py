@@ -1,7 +1,5 @@
 """Eyecandies: raw folders, and unprojection and cropping as in CFM, M3DM and MAFR."""
 
-from __future__ import annotations
-
 import io
 import re
 from pathlib import Path

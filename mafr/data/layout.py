@@ -1,7 +1,5 @@
 """The folder layout `<split>/<good|defect>/{rgb,xyz,gt}`, that of MVTec 3D-AD and of all processed data."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path

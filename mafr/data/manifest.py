@@ -1,7 +1,5 @@
 """`manifest.json`, written last beside a category's processed files: the raw files they were made from, and how."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections import Counter

@@ -1,7 +1,5 @@
 """MVTec 3D-AD: raw folders, and the preprocessing that M3DM, CFM and MAFR share."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

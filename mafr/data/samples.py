@@ -1,7 +1,5 @@
 """Samples, the common currency of all data sets; and the choice of few-shot training samples."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

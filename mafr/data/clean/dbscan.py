@@ -1,7 +1,5 @@
 """Exact DBSCAN for dense clouds: a grid decides most points, a k-d tree the few others."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy import ndimage
 from scipy.cluster.hierarchy import DisjointSet

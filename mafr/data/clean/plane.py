@@ -1,7 +1,5 @@
 """The table plane under a part: a seeded RANSAC over the border of an organised cloud."""
 
-from __future__ import annotations
-
 import hashlib
 
 import numpy as np

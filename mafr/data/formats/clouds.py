@@ -1,7 +1,5 @@
 """The user's own organised clouds: xyz tiffs, PLY, PCD, and depth images with their camera, all as one array."""
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Mapping

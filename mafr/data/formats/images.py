@@ -1,7 +1,5 @@
 """Image, mask and cloud files; anything wrong with a file becomes one clear DataError."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 

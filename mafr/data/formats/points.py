@@ -1,7 +1,5 @@
 """PLY and PCD point clouds: the coordinates, ascii or binary; PCD (Point Cloud Library, version 0.7) compressed too."""
 
-from __future__ import annotations
-
 import io
 import re
 import struct

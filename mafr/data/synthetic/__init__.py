@@ -3,8 +3,6 @@
 `core` holds the solid models, defects and renderer, `mvtec` and `eyecandies` the two halves.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import time

@@ -1,7 +1,5 @@
 """Defects: functions that take a Part and a Site and return a changed Part. Lengths in the part's unit."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import reduce
 from itertools import pairwise

@@ -3,8 +3,6 @@
 Seeds are non-negative integers; the same seed gives the same values in every process. Scale the points for size.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 

@@ -1,7 +1,5 @@
 """Operations that defects are made of: a place on the surface (`pick_site`), and changes of a Part's shape and look."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 

@@ -6,8 +6,6 @@ Fortran's order), and rows are reduced one column at a time. The values are nump
 generated data rest.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import reduce
 

@@ -4,8 +4,6 @@ Primitives are centred on the origin, long axis z unless said otherwise. Most di
 after displacing, bending or joining: trace such parts with a step of 0.6 to 0.9 (`Part.step`).
 """
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.ndimage import map_coordinates
 

@@ -1,7 +1,5 @@
 """Ground truth: the pixels that a defect changed, from two renderings of one part without noise."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -3,8 +3,6 @@
 Lengths in belt units, in which a candy is 0.5 to 1.1 long (the published cropping scales them by 0.1 to metres).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

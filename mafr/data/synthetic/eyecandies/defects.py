@@ -4,8 +4,6 @@ Bumps and dents move the surface, colours paint it, normals only turn the shadin
 kind changed, found by comparing renderings with and without it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Flat round candies: chocolate-chip cookie, lollipop, peppermint candy."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from mafr.data.synthetic.core import sdf as s

@@ -1,7 +1,5 @@
 """Rounded candies: chocolate praline, sugared almond, gummy bear, hazelnut truffle."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from mafr.data.synthetic.core import sdf as s

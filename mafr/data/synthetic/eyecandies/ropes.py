@@ -1,7 +1,5 @@
 """Candies of constant cross-section: candy cane, twisted marshmallow, licorice sandwich."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from mafr.data.synthetic.core import sdf as s

@@ -5,8 +5,6 @@ with its range in `info_depth.yaml`, the pose and the focal length (711.11 px at
 published unprojection and cropping keep the candy and drop the belt. Same counts and image side, same bytes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

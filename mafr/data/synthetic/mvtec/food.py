@@ -1,7 +1,5 @@
 """Bagel, carrot, cookie, peach and potato: baked or grown, so every one differs in shape, colour and texture."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np

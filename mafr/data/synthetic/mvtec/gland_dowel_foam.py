@@ -1,7 +1,5 @@
 """Cable gland, dowel and foam: manufactured, so one resembles the next."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np

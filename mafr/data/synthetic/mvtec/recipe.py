@@ -3,8 +3,6 @@
 Lengths are millimetres, angles degrees, colours linear.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 

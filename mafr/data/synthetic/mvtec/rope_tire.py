@@ -1,7 +1,5 @@
 """Rope and tire: manufactured, so one resembles the next."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 

@@ -1,7 +1,5 @@
 """Defects that several MVTec-like categories share, each a `DefectMaker` once its look and sizes are given."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from mafr.data.synthetic.core import defects

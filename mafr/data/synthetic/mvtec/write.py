@@ -13,8 +13,6 @@ Everything follows from the seed of (category, split, defect, index): the same c
 versions of numpy and scipy on the same kind of processor.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
