@@ -46,7 +46,7 @@ from torch import Tensor, nn
 
 from mafr.baselines.parts.flow import Flow, likelihood_loss, positional_encoding
 from mafr.config import Config
-from mafr.data.camera import View
+from mafr.data.depth_axis import DepthAxis
 from mafr.data.samples import Sample
 from mafr.device import computing, send
 from mafr.errors import ConfigError, DataError, MafrError
@@ -61,7 +61,7 @@ from mafr.scoring import smooth
 
 KERNEL = 3  # of all coupling blocks but the last
 FILLS = 3  # passes that fill missing points
-CAMERA = View(2, 1.0, 0.0)  # at the origin, looking along the third coordinate
+CAMERA = DepthAxis(2, 1.0, 0.0)  # at the origin, looking along the third coordinate
 CENTIMETRES = 100  # per metre
 
 
@@ -94,7 +94,7 @@ def distance(target: Tensor, output: Tensor, weight: Tensor) -> Tensor:
     return weight * (target - output).square().mean(dim=1, keepdim=True)
 
 
-def depth_map(sample: Sample, side: int, reach: int, view: View = CAMERA) -> tuple[Tensor, Tensor]:
+def depth_map(sample: Sample, side: int, reach: int, view: DepthAxis = CAMERA) -> tuple[Tensor, Tensor]:
     """A sample's depth and dilated foreground, both (1, 1, side, side) float32 (preprocessing.py and utils.py there).
 
     Depth is in centimetres from the foreground's mean, zero on the background; foreground is 0 or 1. reach: side of
@@ -154,7 +154,7 @@ class AST(Method):
         with computing(config):
             self._build()
             if self.uses_depth:
-                self.view = View.fit(split.sample(k) for k in indices)
+                self.view = DepthAxis.fit(split.sample(k) for k in indices)
             shape = (len(indices), self.channels, self.side, self.side)
             maps, weights = torch.empty(shape), torch.empty(len(indices), 1, *shape[2:])
             for row, k in enumerate(indices):
@@ -213,7 +213,7 @@ class AST(Method):
     def restore(self, state: dict[str, Tensor]) -> None:
         self._build()
         axis, direction, offset = state["view"].tolist()
-        self.view = View(int(axis), direction, offset)
+        self.view = DepthAxis(int(axis), direction, offset)
         self._networks().load_state_dict({name: value for name, value in state.items() if name != "view"})
         self._networks().eval()
 

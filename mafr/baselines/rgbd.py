@@ -38,7 +38,7 @@ from torch import Tensor, nn
 
 from mafr.baselines.parts.inputs import DepthRange, normals, shrink, turn_images
 from mafr.baselines.parts.raw import ImageMethod, Source, descend, recorded, steps_for
-from mafr.data.camera import View
+from mafr.data.depth_axis import DepthAxis
 from mafr.data.samples import Sample
 from mafr.errors import ConfigError
 
@@ -137,7 +137,7 @@ class CandyMethod(ImageMethod):
         return [self.view.axis, self.view.direction, self.view.offset, self.range.near, self.range.far]
 
     def set_geometry(self, axis: float, direction: float, offset: float, near: float, far: float) -> None:
-        self.view, self.range = View(int(axis), direction, offset), DepthRange(near, far)
+        self.view, self.range = DepthAxis(int(axis), direction, offset), DepthRange(near, far)
 
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:

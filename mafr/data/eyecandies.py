@@ -1,6 +1,4 @@
-"""Eyecandies: raw folders, and unprojection and cropping as CFM, M3DM and MAFR do them."""
-
-from __future__ import annotations
+"""Eyecandies: raw folders, and unprojection and cropping as in CFM, M3DM and MAFR."""
 
 import io
 import re
@@ -10,8 +8,7 @@ import numpy as np
 import yaml
 
 from mafr.data.formats.images import check_same_size, decode_image, decode_mask, decode_rgb
-from mafr.data.layout import numeric_order
-from mafr.data.raw import Processed, RawSample
+from mafr.data.layout import Processed, RawSample, numeric_order, some_of
 from mafr.errors import DataError
 
 FOCAL = 711.11  # pixels, for images 512 pixels wide
@@ -20,14 +17,11 @@ LOWEST, DEEPEST, WIDEST = -0.02, 1.8, 1.0  # metres in the turned frame
 IMAGE = "image_4.png"  # lit by one spotlight
 DEFECTS = ("bumps", "dents", "colors", "normals")
 SPLIT_NAMES = {"train": "train", "val": "validation", "test_public": "test"}  # test_private has no labels
+LAYOUT = "{train,val,test_public}/data/<index>_<item>, as in the archives of Eyecandies"
 PARAMETERS = {
-    "focal": FOCAL,
-    "focal_width": FOCAL_WIDTH,
-    "image": IMAGE,
-    "crop": [LOWEST, DEEPEST, WIDEST],
-    "axes": ["x", "z", "y"],
-    "scale": [0.1, -0.1, 0.1],
-}
+    "focal": FOCAL, "focal_width": FOCAL_WIDTH, "image": IMAGE, "crop": [LOWEST, DEEPEST, WIDEST],
+    "axes": ["x", "z", "y"], "scale": [0.1, -0.1, 0.1],
+}  # fmt: skip
 _NEEDED = {"rgb": IMAGE, "depth": "depth.png", "info": "info_depth.yaml", "pose": "pose.txt"}
 _MASKS = {name: f"{name}_mask.png" for name in DEFECTS}
 
@@ -39,25 +33,18 @@ def scan(folder: Path) -> list[RawSample]:
         data = folder / split / "data"
         if not data.is_dir():
             continue
-        found = [re.match(r"(\d+)_", path.name) for path in data.iterdir()]
         names = {path.name for path in data.iterdir()}
-        indices = sorted({match[1] for match in found if match}, key=numeric_order)
+        indices = sorted({match[1] for match in map(re.compile(r"(\d+)_").match, names) if match}, key=numeric_order)
         needed = _NEEDED | ({"gt": "mask.png"} if name == "test" else {})
         missing = [f"{index}_{item}" for index in indices for item in needed.values() if f"{index}_{item}" not in names]
         if missing:
-            shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
-            raise DataError(f"{data}: files are missing: {shown}; extract the archive of the class again")
+            raise DataError(f"{data}: files are missing: {some_of(missing)}; extract the archive of the class again")
         for index in indices:
             roles = dict(needed)
             if name == "test":
                 roles |= {role: item for role, item in _MASKS.items() if f"{index}_{item}" in names}
             files = tuple((role, f"{split}/data/{index}_{item}") for role, item in roles.items())
             samples.append(RawSample(f"{split}/{index}", files))
-    if not samples:
-        raise DataError(
-            f"{folder}: the class is empty; expected are {{train,val,test_public}}/data/<index>_<item>, as in the "
-            "archives of Eyecandies"
-        )
     return samples
 
 
@@ -85,8 +72,7 @@ def convert(folder: Path, raw: RawSample, contents: dict[str, bytes], plane: str
 def defect_name(masks: dict[str, np.ndarray]) -> str:
     """The folder of a test sample: "good" for an empty mask, else the type, "combined" for several.
 
-    Args:
-        masks: "gt" and, where there are, those of the types in `DEFECTS`; (H, W) bool.
+    masks: "gt" and, if present, those of the types in `DEFECTS`; (H, W) bool.
     """
     if not masks["gt"].any():
         return "good"
@@ -117,9 +103,7 @@ def decode_depth(depth: bytes, info: bytes, depth_path: Path, info_path: Path) -
 def unproject(depth: np.ndarray, pose: np.ndarray) -> np.ndarray:
     """Points (H, W, 3) in the world: d · inv(K·pose) · (u, v, 1, 1/d) at integer pixels u, v.
 
-    Args:
-        depth: (H, W), metres.
-        pose: (4, 4), world to camera.
+    depth: (H, W), metres. pose: (4, 4), world to camera.
     """
     height, width = depth.shape
     focal = FOCAL * width / FOCAL_WIDTH
@@ -138,12 +122,8 @@ def crop(points: np.ndarray, measured: np.ndarray, plane: str) -> np.ndarray:
     The frame is turned so that the stage runs along one axis, seen from the middle pixels of the
     first and the last row. `plane="none"` keeps every point.
 
-    Args:
-        points: (H, W, 3), world.
-        measured: (H, W) bool, true where there is a depth.
-
-    Returns:
-        (H, W, 3) float32; (0, 0, 0) where a point is invalid.
+    points: (H, W, 3), world. measured: (H, W) bool, true where there is a depth. Returns (H, W, 3) float32; (0, 0, 0)
+    where a point is invalid.
     """
     height, width = measured.shape
     valid = measured

@@ -1,43 +1,37 @@
-"""Opening processed data: a category's split as a sequence of samples, or a single RGB + xyz pair."""
+"""Processed data: a category's split as a sequence of samples, or a single RGB + xyz pair."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from mafr.config import CATEGORIES, DATASETS, Config
-from mafr.data.formats.clouds import decode_camera, decode_scan
+from mafr.config import DATASETS, Config
+from mafr.data.formats.clouds import decode_intrinsics, decode_scan
 from mafr.data.formats.images import check_mask_label, check_same_size, decode_mask, decode_rgb, decode_xyz, read_bytes
-from mafr.data.layout import SPLITS, Entry, found_in, scan_split, unknown_category
-from mafr.data.manifest import data_command, digest, load_manifest
+from mafr.data.layout import SPLITS, Entry, scan_split
+from mafr.data.manifest import check_category, data_command, digest, load_manifest
 from mafr.data.mvtec3d import clean_cloud, shows_table
 from mafr.data.samples import Sample
 from mafr.data.transforms import common_side, mask_tensor, rgb_tensor, xyz_tensor
 from mafr.errors import DataError
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class FolderDataset(Sequence):
     """A split of a processed category; samples are read when they are asked for.
 
-    Attributes:
-        name, category, split: what it is; `name` is the data set's.
-        entries: the files of each sample.
-        ids, labels, defects: of each sample, in the same order: defects by name, files by number.
-        fingerprint: SHA-256 of the split's raw files and how they were preprocessed.
-        size: side of the samples in pixels, `Config.image_size`.
+    `ids`, `labels` and `defects` are in the samples' order: defects by name, files by number.
     """
 
-    def __init__(
-        self, name: str, category: str, split: str, entries: Sequence[Entry], fingerprint: str, size: int
-    ) -> None:
-        self.name = name
-        self.category = category
-        self.split = split
-        self.entries = tuple(entries)
-        self.fingerprint = fingerprint
-        self.size = size
+    name: str  # of the data set
+    category: str
+    split: str
+    entries: tuple[Entry, ...]  # the files of each sample
+    fingerprint: str  # SHA-256 of the split's raw files and how they were preprocessed
+    size: int  # side of the samples in pixels, `Config.image_size`
 
     @property
     def ids(self) -> list[str]:
@@ -58,16 +52,21 @@ class FolderDataset(Sequence):
     def __getitem__(self, index: int | slice) -> Sample | FolderDataset:
         if isinstance(index, slice):
             return self.subset(range(len(self))[index])
-        return _load(self.entries[index], self.category, self.size)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[k] for k in range(len(self)))
+        entry = self.entries[index]
+        rgb = decode_rgb(read_bytes(entry.rgb), entry.rgb)
+        xyz = decode_xyz(read_bytes(entry.xyz), entry.xyz)
+        mask = None
+        if entry.gt is not None:
+            mask = decode_mask(read_bytes(entry.gt), entry.gt)
+            check_same_size(rgb.shape[:2], entry.rgb, mask.shape, entry.gt)
+            check_mask_label(mask, entry.defect, entry.gt)
+        arrays = _arrays(rgb, entry.rgb, xyz, entry.xyz, mask, self.size)
+        return Sample(*arrays, entry.label, entry.defect, self.category, entry.id)
 
     def subset(self, indices: Sequence[int]) -> FolderDataset:
         """The samples at `indices`, in that order; with a fingerprint of its own."""
-        entries = [self.entries[k] for k in indices]
-        fingerprint = digest([self.fingerprint, *(entry.id for entry in entries)])
-        return FolderDataset(self.name, self.category, self.split, entries, fingerprint, self.size)
+        entries = tuple(self.entries[k] for k in indices)
+        return replace(self, entries=entries, fingerprint=digest([self.fingerprint, *(entry.id for entry in entries)]))
 
     def __repr__(self) -> str:
         return f"<{self.name}/{self.category}/{self.split}: {len(self)} samples>"
@@ -84,13 +83,8 @@ def open_dataset(name: str, root: str | Path, category: str, split: str, config:
         raise DataError(f"unknown data set {name!r}; choose one of {', '.join(DATASETS)}")
     if split not in SPLITS:
         raise DataError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
-    command = data_command(name, config)
     folder = root / category
-    if not folder.is_dir():
-        if category not in CATEGORIES[name]:
-            raise unknown_category(name, root, category)
-        way = data_command(name, config, category)
-        raise DataError(f"{folder}: no such folder ({found_in(root)}); make the data ready with `{way}`")
+    check_category(name, root, category, config)
     manifest = load_manifest(folder, name, config)
     entries = scan_split(folder, split)
     listed = {sample for sample in manifest["samples"] if sample.startswith(f"{split}/")}
@@ -98,90 +92,54 @@ def open_dataset(name: str, root: str | Path, category: str, split: str, config:
     if odd:
         raise DataError(
             f"{folder}: {len(odd)} samples differ from what was preprocessed (the first is {odd[0]}); add or remove "
-            f"samples in the raw folder, then use `{command}`"
+            f"samples in the raw folder, then use `{data_command(name, config)}`"
         )
-    return FolderDataset(name, category, split, entries, manifest["fingerprints"][split], config.image_size)
+    return FolderDataset(name, category, split, tuple(entries), manifest["fingerprints"][split], config.image_size)
 
 
 def load_pair(
-    rgb_path: str | Path,
-    xyz_path: str | Path,
-    config: Config,
-    plane: str | None = None,
+    rgb_path: str | Path, xyz_path: str | Path, config: Config, plane: str | None = None,
     intrinsics: str | Path | None = None,
-) -> Sample:
+) -> Sample:  # fmt: skip
     """A sample from one RGB image and its organised cloud: a (H, W, 3) tiff in metres, PLY or PCD; or a depth image.
 
     Args:
         plane: "remove" preprocesses the cloud in memory as MVTec 3D-AD's, "none" as one without a table; by
             default it must be preprocessed already, and a cloud that still shows its table is refused.
         intrinsics: json with the camera of a depth image, or the unit of a PLY or PCD file; see
-            `mafr.data.formats.clouds.decode_camera`.
+            `mafr.data.formats.clouds.decode_intrinsics`.
 
-    Returns:
-        Sample without a mask: `defect` "unknown", `label` 0, `id` the image's stem.
-
-    Raises:
-        DataError: a file is damaged, the two differ in size, or the cloud is not preprocessed.
+    Returns a Sample without a mask: `defect` "unknown", `label` 0, `id` the image's stem. Raises DataError where a file
+    is damaged, the two differ in size, or the cloud is not preprocessed.
     """
     rgb_path, xyz_path = Path(rgb_path), Path(xyz_path)
     if plane not in (None, "remove", "none"):
         raise DataError(f"unknown plane mode {plane!r}; choose remove or none")
     rgb = decode_rgb(read_bytes(rgb_path), rgb_path)
-    camera = decode_camera(read_bytes(Path(intrinsics)), Path(intrinsics)) if intrinsics else None
+    camera = decode_intrinsics(read_bytes(Path(intrinsics)), Path(intrinsics)) if intrinsics else None
     xyz = decode_scan(read_bytes(xyz_path), xyz_path, rgb.shape[:2], rgb_path, camera)
     if plane is not None:
         # With "none" too: the processed copy that the detector was trained on is padded to the same square.
         check_same_size(rgb.shape[:2], rgb_path, xyz.shape[:2], xyz_path)
         xyz = clean_cloud(xyz, rgb_path.stem, plane, xyz_path)
-    elif plane is None and config.plane == "remove" and shows_table(xyz, rgb_path.stem):
+    elif config.plane == "remove" and shows_table(xyz, rgb_path.stem):
         raise DataError(
             f'{xyz_path}: the cloud still shows the table it lies on; use plane="remove" to preprocess it '
             '(`mafr predict` without --processed), or plane="none" if that is the part'
         )
-    side = _side(rgb, rgb_path, xyz, xyz_path)
-    size = config.image_size
-    return Sample(
-        rgb=rgb_tensor(rgb, side, size),
-        xyz=_cloud(xyz, side, size, xyz_path),
-        gt=np.zeros((1, size, size), dtype=bool),
-        label=0,
-        defect="unknown",
-        category="",
-        id=rgb_path.stem,
-    )
+    arrays = _arrays(rgb, rgb_path, xyz, xyz_path, None, config.image_size)
+    return Sample(*arrays, label=0, defect="unknown", category="", id=rgb_path.stem)
 
 
-def _load(entry: Entry, category: str, size: int) -> Sample:
-    rgb = decode_rgb(read_bytes(entry.rgb), entry.rgb)
-    xyz = decode_xyz(read_bytes(entry.xyz), entry.xyz)
-    side = _side(rgb, entry.rgb, xyz, entry.xyz)
-    gt = np.zeros((1, size, size), dtype=bool)
-    if entry.gt is not None:
-        mask = decode_mask(read_bytes(entry.gt), entry.gt)
-        check_same_size(rgb.shape[:2], entry.rgb, mask.shape, entry.gt)
-        check_mask_label(mask, entry.defect, entry.gt)
-        gt = mask_tensor(mask, side, size)
-    return Sample(
-        rgb=rgb_tensor(rgb, side, size),
-        xyz=_cloud(xyz, side, size, entry.xyz),
-        gt=gt,
-        label=entry.label,
-        defect=entry.defect,
-        category=category,
-        id=entry.id,
-    )
-
-
-def _side(rgb: np.ndarray, rgb_path: Path, xyz: np.ndarray, xyz_path: Path) -> int:
+def _arrays(
+    rgb: np.ndarray, rgb_path: Path, xyz: np.ndarray, xyz_path: Path, mask: np.ndarray | None, size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`rgb`, `xyz` and `gt` of a sample."""
     side = common_side(rgb.shape[:2], xyz.shape[:2])
     if side is None:
         check_same_size(rgb.shape[:2], rgb_path, xyz.shape[:2], xyz_path)
-    return side
-
-
-def _cloud(xyz: np.ndarray, side: int, size: int, path: Path) -> np.ndarray:
-    resized = xyz_tensor(xyz, side, size)
-    if not resized.any():
-        raise DataError(f"{path}: no valid point is left at {size}x{size} pixels; the part is too small or thin")
-    return resized
+    cloud = xyz_tensor(xyz, side, size)
+    if not cloud.any():
+        raise DataError(f"{xyz_path}: no valid point is left at {size}x{size} pixels; the part is too small or thin")
+    gt = np.zeros((1, size, size), dtype=bool) if mask is None else mask_tensor(mask, side, size)
+    return rgb_tensor(rgb, side, size), cloud, gt

@@ -1,10 +1,10 @@
 """The folder layout `<split>/<good|defect>/{rgb,xyz,gt}`, that of MVTec 3D-AD and of all processed data."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from mafr.config import CATEGORIES
 from mafr.errors import DataError
@@ -39,6 +39,24 @@ class Entry:
         return int(self.defect != "good")
 
 
+@dataclass(frozen=True)
+class RawSample:
+    """One raw sample: its key, and (role, path relative to the category's folder) of its files."""
+
+    key: str
+    files: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Processed:
+    """One processed sample: `id` is "<split>/<defect>/<stem>", `xyz` (H, W, 3), `rgb` and `gt` png files."""
+
+    id: str
+    rgb: bytes
+    xyz: np.ndarray
+    gt: bytes | None
+
+
 def numeric_order(stem: str) -> tuple[int, int, str]:
     """Sorting key: numbers by value, other names after them."""
     return (0, int(stem), stem) if stem.isdecimal() else (1, 0, stem)
@@ -60,7 +78,7 @@ def found_in(folder: Path) -> str:
 
 
 def unknown_category(dataset: str, root: Path, category: str) -> DataError:
-    """What to say of a name that is neither published nor a folder in `root`."""
+    """The error for a name that is neither published nor a folder in `root`."""
     published = ", ".join(CATEGORIES[dataset])
     return DataError(
         f"{root}: unknown category {category!r}; {found_in(root)}; published are {published}: correct the name, or add "
@@ -88,10 +106,9 @@ def files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
 def scan_split(category_folder: Path, split: str, raw: bool = False) -> list[Entry]:
     """The samples of one split: folders sorted by name, files by number.
 
-    Clouds are xyz/NNN.tiff; in raw data of one's own also xyz/NNN.ply or .pcd, or, without xyz, depth/NNN.png or .tiff.
-
-    Raises DataError for a split without samples, for images, clouds and masks that do not pair up,
-    and for defective samples without masks.
+    Clouds are xyz/NNN.tiff; in the user's own raw data also xyz/NNN.ply or .pcd, or, without xyz, depth/NNN.png or
+    .tiff. Raises DataError for a split without samples, for images, clouds and masks that do not pair up, and for
+    defective samples without masks.
     """
     entries: list[Entry] = []
     folder = category_folder / split
@@ -127,13 +144,14 @@ def _check_pairs(folder: Path, rgb: dict, other: dict, kind: str, suffix: str) -
     extra = sorted(other.keys() - rgb.keys(), key=numeric_order)
     parts = []
     if missing:
-        parts.append(f"no {kind}/NNN{suffix} for rgb {_some(missing)}")
+        parts.append(f"no {kind}/NNN{suffix} for rgb {some_of(missing)}")
     if extra:
-        parts.append(f"no rgb/NNN.png for {kind} {_some(extra)}")
+        parts.append(f"no rgb/NNN.png for {kind} {some_of(extra)}")
     if parts:
         raise DataError(f"{folder}: files do not pair up: {'; '.join(parts)}; add or remove these files")
 
 
-def _some(stems: list[str]) -> str:
-    shown = ", ".join(stems[:10])
-    return shown if len(stems) <= 10 else f"{shown} and {len(stems) - 10} more"
+def some_of(names: list[str]) -> str:
+    """Up to ten names and the number of the others, for messages."""
+    shown = ", ".join(names[:10])
+    return shown if len(names) <= 10 else f"{shown} and {len(names) - 10} more"

@@ -1,13 +1,13 @@
-"""`manifest.json`, written last beside a category's processed files: what they were made from and how."""
-
-from __future__ import annotations
+"""`manifest.json`, written last beside a category's processed files: the raw files they were made from, and how."""
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from mafr.config import Config
+from mafr.config import CATEGORIES, Config
+from mafr.data.layout import found_in, unknown_category
 from mafr.errors import DataError
 
 FORMAT = 1
@@ -16,10 +16,20 @@ GENERATED = "generated.json"  # beside the raw files of a generated category
 
 
 def data_command(dataset: str, config: Config, category: str = "") -> str:
-    """The command that makes a profile's data set ready; of a real one, only a category if that is given."""
+    """The command that prepares a profile's data set; of a real one, only the category if given."""
     if config.generated:
         return "mafr data generate" + (f" --profile {config.profile}" if config.profile != "demo" else "")
     return f"mafr data {dataset} --data-root DIR" + (f" --categories {category}" if category else "")
+
+
+def check_category(dataset: str, root: Path, category: str, config: Config) -> None:
+    """Raise DataError where a category has no folder in `root`."""
+    if (root / category).is_dir():
+        return
+    if category not in CATEGORIES[dataset]:
+        raise unknown_category(dataset, root, category)
+    way = data_command(dataset, config, category)
+    raise DataError(f"{root / category}: no such folder ({found_in(root)}); make the data ready with `{way}`")
 
 
 def digest(lines: Iterable[str]) -> str:
@@ -28,7 +38,7 @@ def digest(lines: Iterable[str]) -> str:
 
 
 def settings_digest(dataset: str, plane: str, parameters: Mapping) -> str:
-    """What decides processed files beside the raw ones."""
+    """Digest of everything that decides processed files beside the raw ones."""
     return digest([str(FORMAT), dataset, plane, json.dumps(parameters, sort_keys=True)])
 
 
@@ -70,12 +80,11 @@ def build_manifest(
 ) -> dict:
     """The manifest of processed samples, from their records (id, key, listing, content, points, sizes)."""
     settings = settings_digest(dataset, plane, parameters)
-    counts: dict[str, dict[str, int]] = {}
+    counts: dict[str, Counter] = {}
     contents: dict[str, list[str]] = {}
     for record in records:
         split, defect, _ = record["id"].split("/")
-        counts.setdefault(split, {}).setdefault(defect, 0)
-        counts[split][defect] += 1
+        counts.setdefault(split, Counter())[defect] += 1
         contents.setdefault(split, []).append(f"{record['id']} {record['key']} {record['content']}")
     return {
         "format": FORMAT,

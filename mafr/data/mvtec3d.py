@@ -1,17 +1,14 @@
 """MVTec 3D-AD: raw folders, and the preprocessing that M3DM, CFM and MAFR share."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
 
 from mafr.data.clean.dbscan import largest_cluster
 from mafr.data.clean.plane import border_points, fit_plane
-from mafr.data.formats.clouds import camera_file, decode_camera, decode_cloud, decode_depth_image, odd_unit
+from mafr.data.formats.clouds import camera_file, decode_cloud, decode_depth_image, decode_intrinsics, odd_unit
 from mafr.data.formats.images import check_mask_label, check_same_size, decode_mask, decode_rgb, encode_mask
-from mafr.data.layout import SPLITS, scan_split, subfolders
-from mafr.data.raw import Processed, RawSample
+from mafr.data.layout import SPLITS, Processed, RawSample, scan_split, subfolders
 from mafr.data.transforms import pad_square, square_side
 from mafr.errors import DataError
 
@@ -22,24 +19,20 @@ PLANE_ITERATIONS = 1000
 PLANE_DISTANCE = 0.005
 CLUSTER_EPS = 0.006
 CLUSTER_POINTS = 30
+LAYOUT = "{train,validation,test}/<good or a defect's name>/{rgb,xyz,gt} with NNN.png, NNN.tiff and NNN.png"
 PARAMETERS = {
-    "border": BORDER,
-    "plane_inlier": PLANE_INLIER,
-    "plane_sample": PLANE_SAMPLE,
-    "plane_iterations": PLANE_ITERATIONS,
-    "plane_distance": PLANE_DISTANCE,
-    "cluster_eps": CLUSTER_EPS,
-    "cluster_points": CLUSTER_POINTS,
-}
+    "border": BORDER, "plane_inlier": PLANE_INLIER, "plane_sample": PLANE_SAMPLE, "plane_iterations": PLANE_ITERATIONS,
+    "plane_distance": PLANE_DISTANCE, "cluster_eps": CLUSTER_EPS, "cluster_points": CLUSTER_POINTS,
+}  # fmt: skip
 
 
 def scan(folder: Path) -> list[RawSample]:
-    """The raw samples of a category's folder. Raises DataError where files are missing or odd."""
+    """The raw samples of a category's folder. Raises DataError where files are missing or do not fit together."""
     samples = []
     camera = camera_file(folder)
     for split in SPLITS:
         if not subfolders(folder / split):
-            continue  # parts of one's own may come without a validation set
+            continue  # the user's own parts may come without a validation set
         for entry in scan_split(folder, split, raw=True):
             if entry.is_depth and camera is None:
                 raise DataError(
@@ -51,11 +44,6 @@ def scan(folder: Path) -> list[RawSample]:
                 roles["camera"] = camera
             files = ((role, path.relative_to(folder).as_posix()) for role, path in roles.items() if path)
             samples.append(RawSample(entry.id, tuple(files)))
-    if not samples:
-        raise DataError(
-            f"{folder}: the category is empty; expected are {{train,validation,test}}/<good or a defect's name>/"
-            "{rgb,xyz,gt} with NNN.png, NNN.tiff and NNN.png"
-        )
     return samples
 
 
@@ -64,7 +52,7 @@ def convert(folder: Path, raw: RawSample, contents: dict[str, bytes], plane: str
     paths = {role: folder / name for role, name in raw.files}
     split, defect, _ = raw.key.split("/")
     size = decode_rgb(contents["rgb"], paths["rgb"]).shape[:2]
-    camera = decode_camera(contents["camera"], paths["camera"]) if "camera" in contents else None
+    camera = decode_intrinsics(contents["camera"], paths["camera"]) if "camera" in contents else None
     if "depth" in contents:
         cloud = paths["depth"]
         xyz = decode_depth_image(contents["depth"], cloud, camera)
@@ -89,19 +77,11 @@ def clean_cloud(xyz: np.ndarray, seed_text: str, plane: str, path: Path) -> np.n
     A plane is fitted to the border by RANSAC, points near it are dropped, and the largest DBSCAN
     cluster of the others is kept. `plane="none"` only pads, for scans without a table.
 
-    Args:
-        xyz: (H, W, 3) float32, metres; (0, 0, 0) where there is no point.
-        seed_text: decides RANSAC's draws.
-        path: for messages.
-
-    Returns:
-        (S, S, 3) float32; S is the next multiple of 100.
-
-    Raises:
-        DataError: the coordinates are not metres, no table is found, or nothing is left without it.
+    xyz: (H, W, 3) float32, metres; (0, 0, 0) where there is no point. seed_text: decides RANSAC's draws. Returns
+    (S, S, 3) float32; S is the next multiple of 100. Raises DataError where the coordinates are not metres, no table is
+    found, or nothing is left without it; `path` is for the message.
     """
-    odd = odd_unit(xyz)
-    if odd:  # the unit in intrinsics.json is that of other files than xyz tiffs
+    if odd := odd_unit(xyz):  # the unit in intrinsics.json is that of other files than xyz tiffs
         raise DataError(
             f"{path}: {odd}; metres expected: divide millimetres by 1,000 and centimetres by 100, or save the cloud as "
             'PLY or PCD with {"unit": "mm"} (or "cm") in intrinsics.json'

@@ -1,6 +1,4 @@
-"""What every data set gives: a `Sample`; and which samples few-shot runs train on."""
-
-from __future__ import annotations
+"""Samples, the common currency of all data sets; and the choice of few-shot training samples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,25 +10,15 @@ from mafr.errors import DataError
 
 @dataclass(frozen=True)
 class Sample:
-    """One scan: an image and its organised point cloud, pixel by pixel.
+    """One scan: an image and its organised point cloud, pixel by pixel; S is `Config.image_size`."""
 
-    Attributes:
-        rgb: (3, S, S) float32 in [0, 1]; S is `Config.image_size`.
-        xyz: (3, S, S) float32, metres; (0, 0, 0) where there is no point.
-        gt: (1, S, S) bool, true where anomalous.
-        label: 0 good, 1 anomalous.
-        defect: name of the defect folder; "good" for normal samples.
-        category: e.g. "bagel".
-        id: "<split>/<defect>/<number>", e.g. "test/crack/003".
-    """
-
-    rgb: np.ndarray
-    xyz: np.ndarray
-    gt: np.ndarray
-    label: int
-    defect: str
-    category: str
-    id: str
+    rgb: np.ndarray  # (3, S, S) float32 in [0, 1]
+    xyz: np.ndarray  # (3, S, S) float32, metres; (0, 0, 0) where there is no point
+    gt: np.ndarray  # (1, S, S) bool, true where anomalous
+    label: int  # 0 good, 1 anomalous
+    defect: str  # name of the defect folder; "good" for normal samples
+    category: str  # e.g. "bagel"
+    id: str  # "<split>/<defect>/<number>", e.g. "test/crack/003"
 
     @property
     def valid(self) -> np.ndarray:

@@ -1,7 +1,5 @@
 """From native pixels to the square, resized arrays of a `Sample`."""
 
-from __future__ import annotations
-
 import numpy as np
 from PIL import Image
 

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 
-from mafr.data.camera import View
+from mafr.data.depth_axis import DepthAxis
 from mafr.data.samples import Sample
 from mafr.figures.style import (
     DEPTH,
@@ -45,7 +45,7 @@ def relief(sample: Sample) -> np.ndarray:
     valid = sample.valid[0]
     result = np.full(valid.shape, np.nan)
     if valid.any():
-        view = View.fit([sample]) if valid.sum() > 3 else View(2, 1.0, 0.0)
+        view = DepthAxis.fit([sample]) if valid.sum() > 3 else DepthAxis(2, 1.0, 0.0)
         points = sample.xyz[:, valid].astype(np.float64) * 1000
         depth = view.direction * points[view.axis]
         x, y = np.delete(points, view.axis, axis=0)

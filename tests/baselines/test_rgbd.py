@@ -10,7 +10,7 @@ from mafr.baselines.parts.inputs import DepthRange, normals, shrink, turn_images
 from mafr.baselines.parts.raw import Source, recorded, steps_for
 from mafr.baselines.registry import method_class
 from mafr.baselines.rgbd import RGBD, CandyAutoencoder, CandyMethod, RGBcDn, augment, jitter
-from mafr.data.camera import View
+from mafr.data.depth_axis import DepthAxis
 from mafr.data.samples import Sample
 from mafr.errors import ConfigError, DataError, MafrError
 from mafr.features.sources.splits import SampleSplit
@@ -71,7 +71,7 @@ def test_the_camera_is_found_from_the_clouds(axes) -> None:
         xyz = domes.dome(seed).xyz.astype(np.float64)
         moved = ((xyz + shift[:, None, None])[list(order)] * np.array(scale)[:, None, None]) * (xyz != 0).any(axis=0)
         clouds.append((xyz, moved))
-    view = View.fit(as_sample(moved) for _, moved in clouds)
+    view = DepthAxis.fit(as_sample(moved) for _, moved in clouds)
     assert view.axis == order.index(2)
     assert view.direction == np.sign(scale[view.axis])
     for xyz, moved in clouds:
@@ -82,10 +82,10 @@ def test_the_camera_is_found_from_the_clouds(axes) -> None:
 
 def test_flat_or_empty_clouds() -> None:
     v, u = np.mgrid[:20, :20] * 0.001
-    flat = View.fit([as_sample(np.stack([u - 0.0095, v - 0.0095, np.full_like(u, 0.5)]))])
+    flat = DepthAxis.fit([as_sample(np.stack([u - 0.0095, v - 0.0095, np.full_like(u, 0.5)]))])
     assert (flat.axis, flat.direction, flat.offset) == (2, 1, 0)
     with pytest.raises(DataError, match="no 3D points"):
-        View.fit([as_sample(np.zeros((3, 8, 8)))])
+        DepthAxis.fit([as_sample(np.zeros((3, 8, 8)))])
     with pytest.raises(DataError, match="no 3D points"):
         DepthRange.of([np.zeros((8, 8))])
 

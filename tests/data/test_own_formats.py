@@ -16,7 +16,7 @@ from support import rawdata
 
 from mafr.cli import main
 from mafr.data import load_pair, mvtec3d, open_dataset, preprocess
-from mafr.data.formats.clouds import decode_camera, decode_cloud, decode_depth_image
+from mafr.data.formats.clouds import decode_cloud, decode_depth_image, decode_intrinsics
 from mafr.data.formats.images import decode_xyz
 from mafr.errors import DataError
 from mafr.experiments.plan import Run
@@ -173,7 +173,7 @@ def test_depth_images_are_unprojected(tmp_path):
         (png16(steps), {"fx": None, "fy": None, "cx": None, "cy": None, "camera_matrix": [
             [CAMERA["fx"], 0, CAMERA["cx"]], [0, CAMERA["fy"], CAMERA["cy"]], [0, 0, 1]]}),
     ):  # fmt: skip
-        found = decode_depth_image(content, tmp_path, decode_camera(camera(**settings), tmp_path))
+        found = decode_depth_image(content, tmp_path, decode_intrinsics(camera(**settings), tmp_path))
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
 
 
@@ -240,12 +240,12 @@ def test_damaged_compression(tmp_path):
 )
 def test_bad_cameras(content, message, tmp_path):
     with pytest.raises(DataError, match=rf"intrinsics.json: .*{message}"):
-        decode_camera(content, tmp_path / "intrinsics.json")
+        decode_intrinsics(content, tmp_path / "intrinsics.json")
 
 
 def test_coefficients_of_zero_are_no_distortion(tmp_path):
     zero = {"data": [0.0, 0.0]}
-    found = decode_camera(camera(coeffs=[0] * 5, D=[], k1=0, p1=0.0, distortion_coefficients=zero), tmp_path)
+    found = decode_intrinsics(camera(coeffs=[0] * 5, D=[], k1=0, p1=0.0, distortion_coefficients=zero), tmp_path)
     assert found.focal == (CAMERA["fx"], CAMERA["fy"])
 
 
@@ -260,7 +260,7 @@ def test_coefficients_of_zero_are_no_distortion(tmp_path):
     ],
 )
 def test_intrinsics_that_cannot_be_of_this_image(settings, message, tmp_path):
-    found = decode_camera(camera(**settings), tmp_path / "intrinsics.json")
+    found = decode_intrinsics(camera(**settings), tmp_path / "intrinsics.json")
     with pytest.raises(DataError, match=rf"intrinsics.json: .*{message}"):
         decode_depth_image(png16(np.full((40, 60), 50_000)), tmp_path / "depth.png", found)
 
@@ -268,7 +268,7 @@ def test_intrinsics_that_cannot_be_of_this_image(settings, message, tmp_path):
 def test_intrinsics_just_possible(tmp_path):
     depth = png16(np.full((40, 60), 10_000))
     for settings in ({"cx": 0.0, "cy": 0.0}, {"cx": 60.0, "cy": 40.0}, {"fx": 8.2, "fy": 8.2}):
-        decode_depth_image(depth, tmp_path, decode_camera(camera(**settings), tmp_path))
+        decode_depth_image(depth, tmp_path, decode_intrinsics(camera(**settings), tmp_path))
 
 
 def test_depth_and_camera_that_do_not_fit(tmp_path):
@@ -283,7 +283,7 @@ def test_depth_and_camera_that_do_not_fit(tmp_path):
         (depth[:50], {}, "not a complete image"),
     ):
         with pytest.raises(DataError, match=message):
-            decode_depth_image(content, tmp_path, decode_camera(camera(**settings), tmp_path))
+            decode_depth_image(content, tmp_path, decode_intrinsics(camera(**settings), tmp_path))
 
 
 # --------------------------------------------------------- through folders

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import sys
 
 import numpy as np
 import pytest
@@ -360,8 +359,7 @@ def test_another_plane_mode_replaces_everything_even_after_an_interruption(tmp_p
         real(path, content)
 
     with monkeypatch.context() as patch:
-        # `mafr.data.preprocess` as an attribute is the function, not the module
-        patch.setattr(sys.modules["mafr.data.preprocess"], "write_atomically", stop_late)
+        patch.setattr("mafr.data.preprocessing.write_atomically", stop_late)
         with pytest.raises(KeyboardInterrupt):
             preprocess("mvtec3d", raw, out, config, plane="none")
     preprocess("mvtec3d", raw, out, config)  # back to the first mode: nothing of the other may stay

@@ -12,7 +12,8 @@ import yaml
 from PIL import Image
 
 from mafr.config import CATEGORIES, Config
-from mafr.data.synthetic.core.category import MARK
+from mafr.data.manifest import GENERATED
+from mafr.data.synthetic import generate
 from mafr.data.synthetic.eyecandies import write as ec
 from mafr.data.synthetic.eyecandies.defects import KINDS, smallest_mask
 from mafr.errors import ConfigError, DataError
@@ -32,7 +33,7 @@ def config():
 
 @pytest.fixture(scope="module")
 def folder(config, tmp_path_factory):
-    return ec.generate_eyecandies(tmp_path_factory.mktemp("raw"), config, "Lollipop")
+    return generate("eyecandies", tmp_path_factory.mktemp("raw"), config, ["Lollipop"])[0]
 
 
 def digest(folder):
@@ -89,29 +90,29 @@ def test_labels_and_masks_agree(folder):
 
 
 def test_same_settings_same_bytes(folder, config, tmp_path):
-    again = ec.generate_eyecandies(tmp_path, config, "Lollipop")
+    again = generate("eyecandies", tmp_path, config, ["Lollipop"])[0]
     assert digest(again) == digest(folder)
-    other = ec.generate_eyecandies(tmp_path, config, "PeppermintCandy")
+    other = generate("eyecandies", tmp_path, config, ["PeppermintCandy"])[0]
     assert digest(other) != digest(folder)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 def test_complete_class_is_kept_and_others_are_made_anew(config, tmp_path):
     tiny = dataclasses.replace(config, eyecandies_train=1, test_good=1, test_defective=1)
-    folder = ec.generate_eyecandies(tmp_path, tiny, "Confetto")
+    folder = generate("eyecandies", tmp_path, tiny, ["Confetto"])[0]
     before = digest(folder)
-    stamp = (folder / MARK).stat().st_mtime_ns
+    stamp = (folder / GENERATED).stat().st_mtime_ns
     start = time.perf_counter()
-    ec.generate_eyecandies(tmp_path, tiny, "Confetto")
+    generate("eyecandies", tmp_path, tiny, ["Confetto"])
     assert time.perf_counter() - start < 0.2
-    assert (folder / MARK).stat().st_mtime_ns == stamp
+    assert (folder / GENERATED).stat().st_mtime_ns == stamp
     larger = dataclasses.replace(tiny, eyecandies_train=2)
-    ec.generate_eyecandies(tmp_path, larger, "Confetto")
+    generate("eyecandies", tmp_path, larger, ["Confetto"])
     assert (folder / "train" / "data" / "001_image_4.png").is_file()
     # A class without a valid mark of completion that the generator made is made anew.
-    (folder / MARK).write_text("{")
+    (folder / GENERATED).write_text("{")
     (folder / "val" / "data" / "000_depth.png").unlink()
-    ec.generate_eyecandies(tmp_path, tiny, "Confetto")
+    generate("eyecandies", tmp_path, tiny, ["Confetto"])
     assert digest(folder) == before
 
 
@@ -126,17 +127,17 @@ def test_interrupted_run_leaves_nothing_that_looks_complete(config, tmp_path, mo
 
     monkeypatch.setattr(ec, "write_shot", fail)
     with pytest.raises(OSError, match="disk full"):
-        ec.generate_eyecandies(tmp_path, tiny, "Lollipop")
+        generate("eyecandies", tmp_path, tiny, ["Lollipop"])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_foreign_folder_and_unknown_class_are_refused(config, tmp_path):
     (tmp_path / "Lollipop" / "train").mkdir(parents=True)
     with pytest.raises(DataError, match="not generated"):
-        ec.generate_eyecandies(tmp_path, config, "Lollipop")
+        generate("eyecandies", tmp_path, config, ["Lollipop"])
     assert [path.name for path in (tmp_path / "Lollipop").iterdir()] == ["train"]
     with pytest.raises(ConfigError, match="Lolipop"):
-        ec.generate_eyecandies(tmp_path, config, "Lolipop")
+        generate("eyecandies", tmp_path, config, ["Lolipop"])
 
 
 def test_plan_counts_and_spread():

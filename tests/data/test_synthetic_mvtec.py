@@ -12,7 +12,7 @@ from mafr.config import CATEGORIES, Config
 from mafr.data import synthetic
 from mafr.data.synthetic import generate
 from mafr.data.synthetic.mvtec import write as mvtec
-from mafr.data.synthetic.mvtec.write import defect_types, generate_mvtec3d, image_size, make_pair, make_scan
+from mafr.data.synthetic.mvtec.write import defect_types, image_size, make_scan
 from mafr.errors import ConfigError, DataError
 
 SIDE = 80
@@ -34,7 +34,7 @@ def config():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, config):
-    return generate_mvtec3d(tmp_path_factory.mktemp("raw"), config, "rope")
+    return generate("mvtec3d", tmp_path_factory.mktemp("raw"), config, ["rope"])[0]
 
 
 def _plane(xyz, width):
@@ -89,12 +89,12 @@ def test_masks_only_in_defective(folder):
 
 
 def test_complete_folder_is_kept_and_changed_settings_rewrite_it(tmp_path, config):
-    folder = generate_mvtec3d(tmp_path, config, "rope")
+    folder = generate("mvtec3d", tmp_path, config, ["rope"])[0]
     times = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
-    generate_mvtec3d(tmp_path, config, "rope")
+    generate("mvtec3d", tmp_path, config, ["rope"])
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == times
     first = (folder / "train/good/xyz/000.tiff").read_bytes()
-    generate_mvtec3d(tmp_path, dataclasses.replace(config, mvtec3d_train=1), "rope")
+    generate("mvtec3d", tmp_path, dataclasses.replace(config, mvtec3d_train=1), ["rope"])
     assert sorted(p.name for p in (folder / "train/good/rgb").iterdir()) == ["000.png"]
     # A sample does not depend on how many others there are.
     assert (folder / "train/good/xyz/000.tiff").read_bytes() == first
@@ -107,7 +107,7 @@ def test_interrupted_run_leaves_nothing_behind(tmp_path, config, monkeypatch):
 
     monkeypatch.setattr(mvtec, "write_json", stop)
     with pytest.raises(KeyboardInterrupt):
-        generate_mvtec3d(tmp_path, config, "rope")
+        generate("mvtec3d", tmp_path, config, ["rope"])
     assert not list(tmp_path.iterdir())
 
 
@@ -115,7 +115,7 @@ def test_foreign_folders_are_not_touched(tmp_path, config):
     real = tmp_path / "rope" / "train" / "good"
     real.mkdir(parents=True)
     with pytest.raises(DataError, match="not generated"):
-        generate_mvtec3d(tmp_path, config, "rope")
+        generate("mvtec3d", tmp_path, config, ["rope"])
     assert real.is_dir()
 
 
@@ -131,7 +131,7 @@ def test_same_bytes_again_and_in_other_processes(tmp_path, config, folder, monke
 
 def test_unknown_names(tmp_path, config):
     with pytest.raises(ConfigError, match="unknown category"):
-        generate_mvtec3d(tmp_path, config, "brick")
+        generate("mvtec3d", tmp_path, config, ["brick"])
     with pytest.raises(ConfigError, match="unknown data set"):
         generate("mvtec2d", tmp_path, config)
     with pytest.raises(ConfigError, match="no generated"):
@@ -168,7 +168,7 @@ def test_every_defect_shows(category, defect):
 
 
 def test_colour_defects_leave_the_points_alone():
-    clean, spoilt = make_pair("foam", "test", "color", 0, SIDE, 0.8)
+    clean, spoilt = (make_scan("foam", "test", "color", 0, SIDE, 0.8, clean=clean) for clean in (True, False))
     mask = spoilt.gt > 0
     assert spoilt.info["changes"] == "colour"
     both = (clean.xyz != 0).any(-1) & (spoilt.xyz != 0).any(-1)
@@ -180,7 +180,7 @@ def test_colour_defects_leave_the_points_alone():
 
 @pytest.mark.parametrize(("category", "defect"), [("dowel", "bent"), ("peach", "squeeze"), ("rope", "open")])
 def test_shape_defects_move_points_inside_the_mask_only(category, defect):
-    clean, spoilt = make_pair(category, "test", defect, 1, SIDE, 0.8)
+    clean, spoilt = (make_scan(category, "test", defect, 1, SIDE, 0.8, clean=clean) for clean in (True, False))
     mask = spoilt.gt > 0
     both = (clean.xyz != 0).any(-1) & (spoilt.xyz != 0).any(-1)
     moved = np.linalg.norm(clean.xyz - spoilt.xyz, axis=-1)

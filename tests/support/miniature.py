@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mafr.config import Config
+from mafr.data.manifest import GENERATED
 from mafr.data.synthetic import generate
-from mafr.data.synthetic.core.category import MARK
 
 MVTEC3D = ("bagel", "tire")  # tire: not square, masks coded 253 to 255
 EYECANDIES = ("ChocolateCookie", "Marshmallow")
@@ -49,7 +49,7 @@ def write_archives(
             raw = Path(scratch) / dataset
             (folder / dataset).mkdir(parents=True, exist_ok=True)
             for made in generate(dataset, raw, config, names):
-                for extra in (MARK, "defects.json"):  # the published archives hold neither
+                for extra in (GENERATED, "defects.json"):  # the published archives hold neither
                     (made / extra).unlink(missing_ok=True)
             if dataset == "mvtec3d" and names:
                 path = folder / dataset / MVTEC3D_ARCHIVE

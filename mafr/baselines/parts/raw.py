@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from mafr.data.camera import View
+from mafr.data.depth_axis import DepthAxis
 from mafr.data.samples import Sample
 from mafr.device import send
 from mafr.errors import MafrError
@@ -95,7 +95,7 @@ class RawMethod(Method):
         self.history = self.learn(split.sample(k) for k in bar(indices, what="reading samples", show=show))
         self.model.eval()
 
-    def looks_and_view(self, samples: Iterator[Sample]) -> tuple[list, View]:
+    def looks_and_view(self, samples: Iterator[Sample]) -> tuple[list, DepthAxis]:
         """`look` of every sample, and the camera that they were seen by."""
         looks = []
 
@@ -104,7 +104,7 @@ class RawMethod(Method):
                 looks.append(self.look(sample))
                 yield sample
 
-        view = View.fit(read())
+        view = DepthAxis.fit(read())
         return looks, view
 
     def prediction(self, psi_rgb: Tensor | None, psi_xyz: Tensor | None, psi: Tensor) -> Prediction:

@@ -1,16 +1,15 @@
-"""Exact DBSCAN for dense clouds: a grid decides most points, a k-d tree the few that are left."""
-
-from __future__ import annotations
+"""Exact DBSCAN for dense clouds: a grid decides most points, a k-d tree the few others."""
 
 import numpy as np
 from scipy import ndimage
+from scipy.cluster.hierarchy import DisjointSet
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-_REPRESENTATIVES = 8  # points of a cell that stand for it in the first, cheap test of two cells
+_REPRESENTATIVES = 8  # points that stand for a cell in the first, cheap test of two cells
 _TABLE = 4_000_000  # cells, 32 MB
-_FIRST, _CHUNK = 1_000, 20_000  # pairs of cells compared at once: the first ones, and at most, some 60 MB
+_FIRST, _CHUNK = 1_000, 20_000  # pairs of cells compared at once: at first, and at most (some 60 MB)
 
 
 def dbscan(points: np.ndarray, eps: float, min_points: int) -> np.ndarray:
@@ -19,11 +18,7 @@ def dbscan(points: np.ndarray, eps: float, min_points: int) -> np.ndarray:
     A core point has at least `min_points` points within `eps`, itself included. Clusters are numbered
     by their first core point; a point within `eps` of core points of several clusters gets the lowest.
 
-    Args:
-        points: (N, 3), in the unit of `eps`.
-
-    Returns:
-        (N,) int64, -1 for noise.
+    points: (N, 3), in the unit of `eps`. Returns (N,) int64, -1 for noise.
     """
     points = np.ascontiguousarray(points, dtype=np.float64)
     labels = np.full(len(points), -1, dtype=np.int64)
@@ -59,19 +54,13 @@ def dbscan(points: np.ndarray, eps: float, min_points: int) -> np.ndarray:
 
 
 def largest_cluster(points: np.ndarray, eps: float, min_points: int) -> np.ndarray:
-    """Which points belong to the largest DBSCAN cluster; the first one of equally large ones.
+    """Membership (N,) in the largest DBSCAN cluster of points (N, 3), the first of equally large ones.
 
-    Args:
-        points: (N, 3).
-
-    Returns:
-        (N,) bool; all false where everything is noise.
+    All false where everything is noise.
     """
     labels = dbscan(points, eps, min_points)
     clustered = labels[labels >= 0]
-    if not clustered.size:
-        return np.zeros(len(points), dtype=bool)
-    return labels == np.bincount(clustered).argmax()
+    return labels == np.bincount(clustered).argmax() if clustered.size else labels >= 0
 
 
 def _grid(points: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray]:
@@ -89,7 +78,7 @@ def _grid(points: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _at_least(points: np.ndarray, eps: float) -> np.ndarray:
-    """A number of points that are surely within `eps` of each point, itself included: (N,).
+    """A lower bound of the number of points within `eps` of each point, itself included: (N,).
 
     Those of the 5 x 5 x 5 small cells around the point's own, whose far corners are just under eps away; 0 for clouds
     so wide that a table of such cells would be large.
@@ -112,25 +101,26 @@ def _connect(points: np.ndarray, node_of: np.ndarray, cells: np.ndarray, eps: fl
     points = points[order]
     sizes = np.bincount(node_of, minlength=count)
     starts = np.cumsum(sizes) - sizes
-    # A distance of up to eps spans at most two cells a direction.
+    # A distance of up to eps spans at most two cells per direction.
     pairs = cKDTree(cells).query_pairs(2.5, p=np.inf, output_type="ndarray")
     offsets = np.abs(cells[pairs[:, 0]] - cells[pairs[:, 1]]).sum(axis=1)
     pairs = pairs[np.argsort(offsets, kind="stable")]  # near cells first: they join almost always
 
-    # First a few points a cell; this is exact for cells of no more points than that.
+    # First a few points per cell; this is exact for cells of no more points than that.
     chosen = points[starts[:, None] + np.arange(_REPRESENTATIVES) * sizes[:, None] // _REPRESENTATIVES]
     joined = np.empty((0, 2), dtype=np.int64)
     component = np.arange(count)
     end = 0
     while end < len(pairs):
-        # What the near cells join, the farther ones need not be compared for.
+        # Cells that nearer ones have joined need not be compared again.
         begin, end = end, end + min(max(end, _FIRST), _CHUNK)
         part = pairs[begin:end]
         part = part[component[part[:, 0]] != component[part[:, 1]]]
         gaps = chosen[part[:, 0], :, None] - chosen[part[:, 1], None, :]  # (pairs, 8, 8, 3)
         near = (np.einsum("pijk,pijk->pij", gaps, gaps) <= eps * eps).any(axis=(1, 2))
         joined = np.concatenate([joined, part[near]])
-        component = _components(count, joined)
+        links = coo_matrix((np.ones(len(joined), dtype=bool), joined.T), shape=(count, count))
+        component = connected_components(links, directed=False)[1].astype(np.int64)
 
     # Then all points of the pairs that are still apart although their boxes are near enough.
     low = np.minimum.reduceat(points, starts)
@@ -140,30 +130,17 @@ def _connect(points: np.ndarray, node_of: np.ndarray, cells: np.ndarray, eps: fl
     a, b = apart.T
     gaps = np.maximum(np.maximum(low[a] - high[b], low[b] - high[a]), 0)
     apart = apart[(gaps**2).sum(axis=1) <= eps * eps * (1 + 1e-9)]
-    parent = list(range(component.max() + 1))
-
-    def root(node: int) -> int:
-        while parent[node] != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
+    sets = DisjointSet(range(component.max() + 1))
     for a, b in apart.tolist():
-        left, right = root(component[a]), root(component[b])
-        if left == right:
+        if sets.connected(component[a], component[b]):
             continue
         first = _near_box(points[starts[a] : starts[a] + sizes[a]], low[b], high[b], eps)
         second = _near_box(points[starts[b] : starts[b] + sizes[b]], low[a], high[a], eps)
         if len(first) and len(second):
             distances, _ = cKDTree(first).query(second, distance_upper_bound=eps * (1 + 1e-9))
             if distances.min() <= eps:
-                parent[max(left, right)] = min(left, right)
-    return np.array([root(node) for node in range(len(parent))])[component]
-
-
-def _components(count: int, edges: np.ndarray) -> np.ndarray:
-    graph = coo_matrix((np.ones(len(edges), dtype=bool), (edges[:, 0], edges[:, 1])), shape=(count, count))
-    return connected_components(graph, directed=False)[1].astype(np.int64)
+                sets.merge(component[a], component[b])
+    return np.array([sets[number] for number in sets])[component]
 
 
 def _near_box(points: np.ndarray, low: np.ndarray, high: np.ndarray, eps: float) -> np.ndarray:

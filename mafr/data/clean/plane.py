@@ -1,7 +1,5 @@
 """The table plane under a part: a seeded RANSAC over the border of an organised cloud."""
 
-from __future__ import annotations
-
 import hashlib
 
 import numpy as np
@@ -19,17 +17,13 @@ def border_points(xyz: np.ndarray, width: int) -> np.ndarray:
 def fit_plane(
     points: np.ndarray, seed_text: str, threshold: float, sample: int, iterations: int
 ) -> tuple[np.ndarray, float]:
-    """The plane with the most points nearer than `threshold`, least squares over those in the end.
+    """The plane with the most points nearer than `threshold`, fitted again to those by least squares.
 
     Each of the `iterations` planes is fitted by least squares to `sample` different points. Equal
     inputs give equal planes: the draws depend on `seed_text` alone.
 
-    Args:
-        points: (N, 3), N >= sample; metres.
-        threshold: metres.
-
-    Returns:
-        unit normal (3,) and offset d of the plane n·p + d = 0, float64.
+    points: (N, 3), N >= sample; metres, as the threshold. Returns the unit normal (3,) and the offset d of the plane
+    n·p + d = 0, float64.
     """
     points = np.asarray(points, dtype=np.float64)
     seed = int.from_bytes(hashlib.sha256(seed_text.encode()).digest()[:8], "little")
@@ -41,7 +35,7 @@ def fit_plane(
         distances = normals[begin : begin + step] @ points.T  # (planes, N)
         distances += offsets[begin : begin + step, None]
         near = np.abs(distances, out=distances) < threshold
-        inliers[begin : begin + step] = [np.count_nonzero(row) for row in near]  # a row at a time is vectorised
+        inliers[begin : begin + step] = [np.count_nonzero(row) for row in near]  # one row at a time is vectorised
     best = inliers.argmax()  # the first of equally good ones
     near = np.abs(points @ normals[best] + offsets[best]) < threshold
     if np.count_nonzero(near) < 3:
@@ -51,7 +45,7 @@ def fit_plane(
 
 
 def _draw(rng: np.random.Generator, total: int, count: int, rows: int) -> np.ndarray:
-    """`count` different numbers below `total` a row (Floyd's algorithm, all rows at once)."""
+    """`count` different numbers below `total` per row (Floyd's algorithm, all rows at once)."""
     chosen = np.empty((rows, count), dtype=np.int64)
     for k, last in enumerate(range(total - count, total)):
         drawn = rng.integers(0, last + 1, size=rows)

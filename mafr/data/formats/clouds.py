@@ -1,6 +1,4 @@
-"""Organised clouds of one's own: xyz tiffs, PLY, PCD, and depth images with their camera, all as one array."""
-
-from __future__ import annotations
+"""The user's own organised clouds: xyz tiffs, PLY, PCD, and depth images with their camera, all as one array."""
 
 import io
 import json
@@ -12,45 +10,35 @@ import numpy as np
 import tifffile
 
 from mafr.data.formats.images import check_same_size, decode_image, decode_xyz
-from mafr.data.formats.pcd import decode_pcd, is_pcd
-from mafr.data.formats.ply import decode_ply, is_ply
+from mafr.data.formats.points import decode_pcd, decode_ply, is_pcd, is_ply
 from mafr.errors import DataError
 
-CAMERA_FILES = (
-    "intrinsics.json",
-    "camera_parameters.json",
-    "calibration/intrinsics.json",
-    "calibration/camera_parameters.json",
-)
+CAMERA_FILES = ("intrinsics.json", "camera_parameters.json")  # in a category's folder or in its calibration/
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 FARTHEST = 20.0  # metres; a part or scan beyond it is in another unit
-COARSEST = 0.05  # metres between neighbouring pixels; no scan of a part is as coarse, in its right unit
-WIDEST = 150.0  # degrees; beyond it the focal length is none in pixels of this image
-# The usual names of distortion coefficients: ours and RealSense's, OpenCV's, ROS's; one by one.
+COARSEST = 0.05  # metres between neighbouring pixels; a coarser scan of a part is in another unit
+WIDEST = 150.0  # degrees; a wider view means that the focal length is not in pixels of this image
+# The usual names of distortion coefficients: ours and RealSense's, OpenCV's, ROS's; then single ones.
 _DISTORTION = ("distortion", "coeffs", "dist", "dist_coeffs", "distCoeffs", "distortion_coefficients", "D")
 _DISTORTION += ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
 
 
 @dataclass(frozen=True)
-class Camera:
-    """A pinhole camera: focal lengths and principal point in pixels, depth scale in metres a step, unit in metres.
+class Intrinsics:
+    """A pinhole camera; a file without fx and fy, for its unit alone, leaves `focal` and `centre` None."""
 
-    A camera file without fx and fy, for its unit alone, leaves `focal` None; `size` is (height, width) if given.
-    `path` is the file's, for messages.
-    """
-
-    focal: tuple[float, float] | None
-    centre: tuple[float, float] | None
-    depth_scale: float | None
-    unit: float
-    size: tuple[int, int] | None
-    path: Path
+    focal: tuple[float, float] | None  # pixels, x and y
+    centre: tuple[float, float] | None  # principal point, pixels
+    depth_scale: float | None  # metres per step of an integer depth image
+    unit: float  # metres
+    size: tuple[int, int] | None  # (height, width) if given
+    path: Path  # for messages
 
 
-def decode_camera(content: bytes, path: Path) -> Camera:
+def decode_intrinsics(content: bytes, path: Path) -> Intrinsics:
     """A camera from json: fx, fy, cx, cy (or focal_length_px; or a 3 x 3 camera_matrix), depth_scale, unit.
 
-    `depth_scale` below 1 is metres a step of an integer depth image, above 1 steps a metre; `unit` (m, cm or mm) is
+    `depth_scale` below 1 is metres per step of an integer depth image, above 1 steps per metre; `unit` (m, cm or mm) is
     that of PLY and PCD coordinates and of depth images in floating point. Raises DataError for other content.
     """
     try:
@@ -76,7 +64,7 @@ def decode_camera(content: bytes, path: Path) -> Camera:
         ) from error
     if scale is not None and scale > 1:
         scale = 1 / scale
-    return Camera(focal, centre, scale, UNITS[values.get("unit", "m")], size, path)
+    return Intrinsics(focal, centre, scale, UNITS[values.get("unit", "m")], size, path)
 
 
 def _is_bent(value: object) -> bool:
@@ -87,8 +75,8 @@ def _is_bent(value: object) -> bool:
 
 def _pinhole(values: Mapping) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
     if "camera_matrix" in values:
-        matrix = np.asarray(values["camera_matrix"], dtype=float).reshape(3, 3)
-        return (float(matrix[0, 0]), float(matrix[1, 1])), (float(matrix[0, 2]), float(matrix[1, 2]))
+        (fx, _, cx), (_, fy, cy), _ = np.asarray(values["camera_matrix"], dtype=float).reshape(3, 3).tolist()
+        return (fx, fy), (cx, cy)
     if "focal_length_px" in values:
         values = {"fx": values["focal_length_px"], "fy": values["focal_length_px"], **values}
     if "fx" not in values and "fy" not in values:
@@ -97,19 +85,13 @@ def _pinhole(values: Mapping) -> tuple[tuple[float, float] | None, tuple[float, 
 
 
 def decode_cloud(
-    content: bytes, path: Path, image: tuple[int, int], image_path: Path, camera: Camera | None = None
+    content: bytes, path: Path, image: tuple[int, int], image_path: Path, camera: Intrinsics | None = None
 ) -> np.ndarray:
-    """An organised cloud from an xyz tiff, PLY or PCD file, whichever its content is.
+    """An organised cloud (H, W, 3) float32, metres, from an xyz tiff, PLY or PCD file; (0, 0, 0) for no point.
 
-    Args:
-        image: (height, width) of the image; PLY and PCD files must hold a point for each of its pixels, row by row.
-        camera: for the unit of PLY and PCD files.
-
-    Returns:
-        (H, W, 3) float32, metres; (0, 0, 0) where there is no point.
-
-    Raises:
-        DataError: the file is damaged or not organised as the image is, or no point is valid.
+    image: (height, width); PLY and PCD files must hold a point for each of its pixels, row by row. camera: for the unit
+    of PLY and PCD files. Raises DataError where the file is damaged or not organised as the image is, or no point is
+    valid.
     """
     if not is_ply(content) and not is_pcd(content):
         return decode_xyz(content, path)
@@ -125,16 +107,12 @@ def decode_cloud(
     return _finished(points.reshape(*image, 3) * (camera.unit if camera else 1.0), path)
 
 
-def decode_depth_image(content: bytes, path: Path, camera: Camera) -> np.ndarray:
+def decode_depth_image(content: bytes, path: Path, camera: Intrinsics) -> np.ndarray:
     """An organised cloud from a depth image along the optical axis: integers in steps of the scale, or floats.
 
-    Returns:
-        (H, W, 3) float32, metres: z·(u − cx)/fx, z·(v − cy)/fy, z at integer pixels u, v; (0, 0, 0) where the depth
-        is zero, negative or not finite.
-
-    Raises:
-        DataError: the file is damaged or no depth image, or the camera does not fit it: another size, a principal
-            point outside the image, a view of 150 degrees or more.
+    Returns (H, W, 3) float32, metres: z·(u − cx)/fx, z·(v − cy)/fy, z at integer pixels u, v; (0, 0, 0) where the depth
+    is zero, negative or not finite. Raises DataError where the file is damaged or no depth image, or the camera does
+    not fit it: another size, a principal point outside the image, a view of 150 degrees or more.
     """
     if content.startswith((b"II*\0", b"MM\0*")):
         try:
@@ -158,7 +136,7 @@ def decode_depth_image(content: bytes, path: Path, camera: Camera) -> np.ndarray
     _check_view(camera, values.shape, path)
     if values.dtype.kind != "f" and camera.depth_scale is None:
         raise DataError(
-            f"{path}: depth in integer steps, but the camera says no depth_scale; add it in metres a step, e.g. "
+            f"{path}: depth in integer steps, but the camera says no depth_scale; add it in metres per step, e.g. "
             '"depth_scale": 0.001 for millimetres'
         )
     z = values.astype(np.float64) * (camera.unit if values.dtype.kind == "f" else camera.depth_scale)
@@ -168,7 +146,7 @@ def decode_depth_image(content: bytes, path: Path, camera: Camera) -> np.ndarray
     return _finished(np.stack([x, y, z], axis=2), path)
 
 
-def _check_view(camera: Camera, size: tuple[int, int], path: Path) -> None:
+def _check_view(camera: Intrinsics, size: tuple[int, int], path: Path) -> None:
     """Raise DataError where a camera cannot have taken an image of this (height, width)."""
     for axis, focal, centre, pixels in zip("xy", camera.focal, camera.centre, size[::-1], strict=True):
         view = np.degrees(np.arctan(centre / focal) + np.arctan((pixels - centre) / focal))
@@ -185,17 +163,13 @@ def _check_view(camera: Camera, size: tuple[int, int], path: Path) -> None:
 
 
 def decode_scan(
-    content: bytes, path: Path, image: tuple[int, int], image_path: Path, camera: Camera | None = None
+    content: bytes, path: Path, image: tuple[int, int], image_path: Path, camera: Intrinsics | None = None
 ) -> np.ndarray:
-    """An organised cloud (H, W, 3) from a file of any of the forms, a depth image told apart by its content.
-
-    Arguments as of `decode_cloud`. Raises DataError as `decode_cloud` and `decode_depth_image` do.
-    """
-    if content.startswith(b"\x89PNG"):
-        if camera is None:
-            raise DataError(f"{path}: a depth image needs its camera: give --intrinsics FILE (intrinsics= in Python)")
-        return decode_depth_image(content, path, camera)
-    if camera is not None and camera.focal is not None and _is_depth_tiff(content):
+    """An organised cloud (H, W, 3) by `decode_cloud` or, where the content is a depth image, `decode_depth_image`."""
+    is_png = content.startswith(b"\x89PNG")
+    if is_png and camera is None:
+        raise DataError(f"{path}: a depth image needs its camera: give --intrinsics FILE (intrinsics= in Python)")
+    if is_png or (camera is not None and camera.focal is not None and _is_depth_tiff(content)):
         return decode_depth_image(content, path, camera)
     return decode_cloud(content, path, image, image_path, camera)
 
@@ -210,15 +184,15 @@ def _is_depth_tiff(content: bytes) -> bool:
 
 def camera_file(folder: Path) -> Path | None:
     """The camera parameters of a category's folder, None where there are none."""
-    return next((folder / name for name in CAMERA_FILES if (folder / name).is_file()), None)
+    places = [place / name for place in (folder, folder / "calibration") for name in CAMERA_FILES]
+    return next((path for path in places if path.is_file()), None)
 
 
 def _finished(points: np.ndarray, path: Path) -> np.ndarray:
     points = np.where(np.isfinite(points).all(axis=2, keepdims=True), points, 0).astype(np.float32)
     if not points.any():
         raise DataError(f"{path}: no valid point; scan again or leave it out")
-    odd = odd_unit(points)
-    if odd:
+    if odd := odd_unit(points):
         raise DataError(
             f'{path}: {odd}, hardly metres; put {{"unit": "mm"}} (or "cm"), or the right depth_scale, into '
             "intrinsics.json beside the splits (`mafr predict`: --intrinsics FILE)"
@@ -227,7 +201,7 @@ def _finished(points: np.ndarray, path: Path) -> np.ndarray:
 
 
 def odd_unit(points: np.ndarray) -> str:
-    """Why the coordinates of an organised cloud (H, W, 3) cannot be metres, "" where they can."""
+    """The reason that coordinates of an organised cloud (H, W, 3) cannot be metres, "" where they can."""
     farthest = float(np.abs(points).max())
     if farthest > FARTHEST:
         return f"coordinates reach {farthest:.4g}"

@@ -1,6 +1,4 @@
-"""Reading images, masks and clouds; whatever is wrong with a file becomes one clear DataError."""
-
-from __future__ import annotations
+"""Image, mask and cloud files; anything wrong with a file becomes one clear DataError."""
 
 import io
 from pathlib import Path
@@ -40,8 +38,8 @@ def decode_image(content: bytes, path: Path) -> Image.Image:
 def decode_rgb(content: bytes, path: Path) -> np.ndarray:
     """(H, W, 3) uint8. Raises DataError."""
     image = decode_image(content, path)
-    if image.mode.startswith(("I", "F")):  # converting these would cut bright values off without a word
-        raise DataError(f"{path}: an image of mode {image.mode}, more than 8 bits a channel; save it as an 8-bit png")
+    if image.mode.startswith(("I", "F")):  # converting these would silently clip bright values
+        raise DataError(f"{path}: an image of mode {image.mode}, more than 8 bits per channel; save it as an 8-bit png")
     return np.asarray(image.convert("RGB"))
 
 
@@ -56,10 +54,12 @@ def decode_mask(content: bytes, path: Path) -> np.ndarray:
 
 
 def decode_xyz(content: bytes, path: Path) -> np.ndarray:
-    """An organised cloud (H, W, 3) float32. Raises DataError for damaged files, other shapes or types,
-    values that are not finite, and clouds without a valid point."""
+    """An organised cloud (H, W, 3) float32.
+
+    Raises DataError for damaged files, other shapes or types, values that are not finite, and clouds without a point.
+    """
     if len(content) < 1024 and content.isascii() and content.decode().isprintable():
-        # What is left of a symbolic link where it was copied or checked out as a plain file.
+        # A symbolic link that was copied or checked out as a plain file.
         raise DataError(
             f"{path}: not a tiff but the text {content.decode()[:80]!r}, probably a link that was copied as text; put "
             "the file it names in its place"
@@ -87,22 +87,21 @@ def decode_xyz(content: bytes, path: Path) -> np.ndarray:
 def encode_xyz(xyz: np.ndarray) -> bytes:
     """An organised cloud (H, W, 3) as a float32 tiff, losslessly packed (half of a cloud is zeros)."""
     buffer = io.BytesIO()
-    tifffile.imwrite(
-        buffer,
-        np.ascontiguousarray(xyz, dtype=np.float32),
-        photometric="rgb",
-        metadata=None,
-        compression="zlib",
-        compressionargs={"level": 1},
-    )
+    packing = {"compression": "zlib", "compressionargs": {"level": 1}}
+    tifffile.imwrite(buffer, np.ascontiguousarray(xyz, dtype=np.float32), photometric="rgb", metadata=None, **packing)
+    return buffer.getvalue()
+
+
+def encode_png(image: np.ndarray, level: int = -1) -> bytes:
+    """An image as a png file. level: zlib's, 0 to 9; -1 is its default."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="png", compress_level=level)
     return buffer.getvalue()
 
 
 def encode_mask(mask: np.ndarray) -> bytes:
     """A mask (H, W) bool as an 8-bit png of 0 and 255."""
-    buffer = io.BytesIO()
-    Image.fromarray(np.where(mask, 255, 0).astype(np.uint8)).save(buffer, format="png")
-    return buffer.getvalue()
+    return encode_png(np.where(mask, 255, 0).astype(np.uint8))
 
 
 def check_same_size(first: tuple[int, int], first_path: Path, second: tuple[int, int], second_path: Path) -> None:

@@ -1,38 +1,85 @@
 """The generated data sets: raw folders in the formats of MVTec 3D-AD and Eyecandies, deterministic from a seed.
 
-`generate(dataset, root, config)` writes them; `noise`, `sdf`, `render`, `part` and `defects` are the shared core,
-`mvtec` and `eyecandies` the two halves.
+`core` holds the solid models, defects and renderer, `mvtec` and `eyecandies` the two halves.
 """
 
-from __future__ import annotations
-
+import json
+import shutil
+import time
 from collections.abc import Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
-from mafr.config import DATASETS, Config
-from mafr.errors import ConfigError
+from mafr.config import CATEGORIES, DATASETS, Config
+from mafr.data.manifest import GENERATED
+from mafr.errors import ConfigError, DataError
 from mafr.parallel.progress import Workers, map_parallel
+from mafr.paths import temporary_beside, write_json
+
+_STALE = 3600.0  # seconds after which a temporary folder is nobody's any more
 
 
 def generate(
     dataset: str, root: Path, config: Config, categories: Sequence[str] | None = None, workers: Workers = 1
 ) -> list[Path]:
-    """Write the generated stand-in for a data set under `root`, a folder a category; returns these folders.
+    """Write the generated stand-in for a data set under `root`, one folder per category; returns these folders.
 
-    Categories (by default all of the profile's) that are there and complete are left alone. Raises ConfigError for
-    an unknown data set or category.
+    Categories (by default all of the profile's) that are there, whole and from the same settings are left alone; the
+    generator's own folders of other settings are replaced. Raises ConfigError for an unknown data set or category,
+    DataError for a folder that was not generated.
     """
     if dataset not in DATASETS:
         raise ConfigError(f"unknown data set {dataset!r}; choose one of {', '.join(DATASETS)}")
-    if dataset == "mvtec3d":
-        from mafr.data.synthetic.mvtec.write import generate_mvtec3d as write
-        from mafr.data.synthetic.mvtec.write import is_generated
-    else:
-        from mafr.data.synthetic.eyecandies.write import generate_eyecandies as write
-        from mafr.data.synthetic.eyecandies.write import is_generated
     names = list(config.categories(dataset) if categories is None else categories)
-    # To look needs no processes of its own.
-    missing = [name for name in names if not is_generated(Path(root), config, name)]
-    map_parallel(partial(write, Path(root), config), missing, workers, f"generating {dataset}")
+    for name in names:
+        if name not in CATEGORIES[dataset]:
+            known = ", ".join(CATEGORIES[dataset])
+            raise ConfigError(f"unknown category {name!r}; the generated ones are {known}")
+    # Checking needs no processes of its own.
+    missing = [name for name in names if not _is_complete(dataset, Path(root), config, name)]
+    map_parallel(partial(_generate, dataset, Path(root), config), missing, workers, f"generating {dataset}")
     return [Path(root) / name for name in names]
+
+
+def _half(dataset: str) -> ModuleType:
+    folder = {"mvtec3d": "mvtec", "eyecandies": "eyecandies"}[dataset]
+    return import_module(f"mafr.data.synthetic.{folder}.write")
+
+
+def _is_complete(dataset: str, root: Path, config: Config, category: str) -> bool:
+    """Whether a category's folder is whole and from the same settings, by the stamp in it."""
+    try:
+        stamp = json.loads((root / category / GENERATED).read_text())
+    except (OSError, ValueError):
+        return False
+    return stamp == _half(dataset).stamp(category, config)
+
+
+def _generate(dataset: str, root: Path, config: Config, category: str) -> None:
+    """Write a category beside its folder, the stamp last, and put it in place whole."""
+    folder = root / category
+    if _is_complete(dataset, root, config, category):
+        return
+    if folder.exists() and not (folder / GENERATED).is_file():
+        raise DataError(
+            f"{folder} exists and was not generated: it holds no {GENERATED}. Move it away or choose another data "
+            "root; real data is never overwritten."
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.parent.glob(f".{folder.name}.*"):
+        if time.time() - leftover.stat().st_mtime > _STALE:
+            shutil.rmtree(leftover, ignore_errors=True)
+    fresh, old = temporary_beside(folder), temporary_beside(folder)
+    try:
+        _half(dataset).write(fresh, config, category)
+        write_json(fresh / GENERATED, _half(dataset).stamp(category, config))
+        if _is_complete(dataset, root, config, category):  # another process has just finished it
+            return
+        if folder.exists():
+            folder.rename(old)
+        fresh.rename(folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)

@@ -1,1 +1,1 @@
-"""Solid models, their surfaces, defects and the camera: what both generated data sets are made with."""
+"""Solid models, their surfaces, defects and the renderer, shared by both generated data sets."""

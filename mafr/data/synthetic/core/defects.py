@@ -1,29 +1,21 @@
-"""Defects: operators that take a Part and a Site and return a changed Part. Lengths in the part's unit.
+"""Defects: functions that take a Part and a Site and return a changed Part. Lengths in the part's unit."""
 
-Geometry: `crack`, `hole`, `slot` (a knife cut), `slice_off` (a missing piece), `bite`, `dent`, `bump`, `lump` (added
-material), `fibre` (an added thread), `flake` (an added flat chip). Colour: `stain` (paint, burn, rot), `scratch`.
-They are built of the operations in `alter`, which can be had from here too; `truth` compares before and after.
-"""
-
-from __future__ import annotations
+from dataclasses import replace
+from functools import reduce
+from itertools import pairwise
 
 import numpy as np
 
 from mafr.data.synthetic.core import noise, sdf
-from mafr.data.synthetic.core.alter import Look, Site, add, carve, local, paint, paint_of, pick_site, push, warp
 from mafr.data.synthetic.core.noise import smoothstep
-from mafr.data.synthetic.core.part import Part
-
-__all__ = [
-    "Look", "Site", "add", "bite", "bump", "carve", "crack", "dent", "fibre", "flake", "hole", "local", "lump",
-    "paint", "paint_of", "pick_site", "push", "scratch", "slice_off", "slot", "stain", "warp",
-]  # fmt: skip
-
-Array = np.ndarray
+from mafr.data.synthetic.core.operations import Site, add, carve, local, paint, push
+from mafr.data.synthetic.core.part import Look, Part
+from mafr.data.synthetic.core.rows import Array, Rng
 
 
-def crack(part: Part, site: Site, rng: np.random.Generator, length: float, width: float, depth: float,
-          inside: Look | None, wander: float = 0.12, branch: bool = False) -> Part:  # fmt: skip
+def crack(
+    part: Part, site: Site, rng: Rng, length: float, width: float, depth: float, inside: Look | None, branch: bool
+) -> Part:
     """A crooked wedge-shaped fissure along u that follows the surface, `width` across at its widest."""
     seeds = rng.integers(1 << 31, size=2)
     half = length / 2
@@ -34,7 +26,7 @@ def crack(part: Part, site: Site, rng: np.random.Generator, length: float, width
         line = np.zeros((len(q), 3), np.float32)
         line[:, 0] = u * np.float32(3.2 / length)
         path = noise.noise(line, int(seed)) * 1.4 + 0.5 * noise.noise(line * np.float32(3.7), int(seed) + 1)
-        path = np.float32(wander * length) * path + np.float32(slope) * np.maximum(u - from_u, 0)
+        path = np.float32(0.12 * length) * path + np.float32(slope) * np.maximum(u - from_u, 0)
         s = np.clip((2 * u - (from_u + to_u)) / (to_u - from_u), -1, 1)
         ragged = 1 + 0.35 * noise.noise(line * np.float32(6), int(seed) + 2)
         wide = np.float32(width / 2) * np.sqrt(1 - s * s) * ragged
@@ -52,11 +44,12 @@ def crack(part: Part, site: Site, rng: np.random.Generator, length: float, width
 
     reach = half * 1.15 + depth
     out = carve(part, local(tool, site.point, reach), inside, 0.25 * width, 0.35 * width)
-    return out.with_(step=part.step * 0.9)
+    return replace(out, step=part.step * 0.9)
 
 
-def hole(part: Part, site: Site, rng: np.random.Generator, radius: float, depth: float, inside: Look | None,
-         ragged: float = 0.12, rounding: float | None = None) -> Part:  # fmt: skip
+def hole(
+    part: Part, site: Site, rng: Rng, radius: float, depth: float, inside: Look | None, ragged: float = 0.12
+) -> Part:
     """A round pit of the given radius and depth below the surface (deep enough: right through)."""
     seed = int(rng.integers(1 << 31))
     stretch = rng.uniform(0.85, 1.15)
@@ -71,12 +64,13 @@ def hole(part: Part, site: Site, rng: np.random.Generator, radius: float, depth:
         return np.maximum(np.maximum(away - edge, bottom), -q[:, 2] - np.float32(depth + radius)) * np.float32(0.85)
 
     reach = 1.5 * np.hypot(radius * 1.3, depth + radius)
-    soft = 0.2 * radius if rounding is None else rounding
-    return carve(part, local(tool, site.point, reach), inside, min(soft, 0.5 * depth), 0.12 * radius + 0.05 * depth)
+    rounding, edge = min(0.2 * radius, 0.5 * depth), 0.12 * radius + 0.05 * depth
+    return carve(part, local(tool, site.point, reach), inside, rounding, edge)
 
 
-def slot(part: Part, site: Site, length: float, width: float, depth: float, inside: Look | None,
-         lean: float = 0.0) -> Part:  # fmt: skip
+def slot(
+    part: Part, site: Site, length: float, width: float, depth: float, inside: Look | None, lean: float = 0.0
+) -> Part:
     """A knife cut along u: straight, `width` open at the surface, closing with depth, leaning by `lean` radians."""
     slope = np.float32(np.tan(lean))
 
@@ -94,31 +88,27 @@ def slot(part: Part, site: Site, length: float, width: float, depth: float, insi
     return carve(part, local(tool, site.point, reach), inside, 0.2 * width, 0.3 * width)
 
 
-def slice_off(part: Part, site: Site, rng: np.random.Generator, depth: float, tilt: float, inside: Look | None,
-              rough: float = 0.0, reach: float | None = None) -> Part:  # fmt: skip
-    """A flat piece cut away: what lies above a plane `depth` under the site, tilted by `tilt` radians.
-
-    Within `reach`, by default 9·√depth: enough (in mm) for the cap of a ball of 4 cm radius.
-    """
+def slice_off(
+    part: Part, site: Site, rng: Rng, depth: float, tilt: float, inside: Look | None, rough: float = 0.0
+) -> Part:
+    """A flat piece cut away: what lies above a plane `depth` under the site, tilted by `tilt` radians."""
     turned = site.frame @ sdf.rotation("x", tilt)
     normal, seed = turned[:, 2], int(rng.integers(1 << 31))
-    reach = 9.0 * np.sqrt(depth) if reach is None else reach
+    reach = 9.0 * np.sqrt(depth)  # enough (in mm) for the cap of a ball of 4 cm radius
 
     def tool(p: Array) -> Array:
-        d = np.float32(-depth) - (p - site.point) @ normal
+        q = p - site.point
+        d = np.float32(-depth) - q @ normal
         if rough > 0:
             d = d + np.float32(rough) * noise.fbm(p * np.float32(0.35), seed, 2)
-        return d * np.float32(0.9)
+        return np.maximum(d * np.float32(0.9), np.sqrt(np.einsum("ij,ij->i", q, q)) - np.float32(reach))
 
-    def near(p: Array) -> Array:
-        q = p - site.point
-        return np.maximum(tool(p), np.sqrt(np.einsum("ij,ij->i", q, q)) - np.float32(reach))
-
-    return carve(part, near, inside, 0.1 * depth, 0.1 * depth + 0.2 * rough)
+    return carve(part, tool, inside, 0.1 * depth, 0.1 * depth + 0.2 * rough)
 
 
-def bite(part: Part, site: Site, rng: np.random.Generator, radius: float, depth: float, inside: Look | None,
-         rough: float = 0.15) -> Part:  # fmt: skip
+def bite(
+    part: Part, site: Site, rng: Rng, radius: float, depth: float, inside: Look | None, rough: float = 0.15
+) -> Part:
     """A broken-out piece: a rough ball of `radius` reaching `depth` below the surface."""
     seed = int(rng.integers(1 << 31))
     centre = site.point + site.normal * np.float32(radius - depth)
@@ -130,26 +120,21 @@ def bite(part: Part, site: Site, rng: np.random.Generator, radius: float, depth:
     return carve(part, local(tool, centre, radius * (1 + rough)), inside, 0.06 * radius, 0.1 * depth)
 
 
-def dent(part: Part, site: Site, radius: float, depth: float, stretch: float = 1.0) -> Part:
-    """A smooth hollow (depth > 0) or bump (depth < 0) with a Gaussian profile; radius is 1.5 of its sigmas."""
+def dent(part: Part, site: Site, radius: float, depth: float, stretch: float) -> Part:
+    """A smooth hollow with a Gaussian profile; radius is 1.5 of its sigmas."""
 
     def field(p: Array) -> Array:
         q = site.local(p) * np.float32([stretch, 1 / stretch, 0.7])
         r2 = np.einsum("ij,ij->i", q, q) / np.float32((radius / 1.5) ** 2)
         return np.float32(-depth) * np.exp(-0.5 * r2)
 
-    return push(part, field, -depth)
-
-
-def bump(part: Part, site: Site, radius: float, height: float, stretch: float = 1.0) -> Part:
-    """A smooth raised spot."""
-    return dent(part, site, radius, -height, stretch)
+    return push(part, field, 0.0)
 
 
 # --- added material
 
 
-def lump(part: Part, site: Site, rng: np.random.Generator, radii: object, look: Look, rough: float = 0.2,
+def lump(part: Part, site: Site, rng: Rng, radii: object, look: Look, rough: float = 0.2,
          sink: float = 0.35) -> Part:  # fmt: skip
     """A rough blob of half sizes (u, v, n) sitting on the surface, sunk in by a fraction of its height."""
     radii = np.asarray(radii, np.float32)
@@ -165,8 +150,7 @@ def lump(part: Part, site: Site, rng: np.random.Generator, radii: object, look: 
     return add(part, solid, look, 0.15 * float(radii.min()), centre, most * (1 + rough), float(radii.min()))
 
 
-def fibre(part: Part, site: Site, rng: np.random.Generator, length: float, thickness: float, look: Look,
-          curl: float = 1.0) -> Part:  # fmt: skip
+def fibre(part: Part, site: Site, rng: Rng, length: float, thickness: float, look: Look, curl: float) -> Part:
     """A thread lying on the surface: a curled line of the given thickness that follows the relief."""
     steps = 7
     angle, place = 0.0, np.zeros(2)
@@ -183,19 +167,17 @@ def fibre(part: Part, site: Site, rng: np.random.Generator, length: float, thick
     def solid(p: Array) -> Array:
         q = site.local(p)
         q[:, 2] = part.sdf(p) - np.float32(0.3 * thickness)  # height above the surface, so that it clings
-        return sdf.polyline(q, flat, thickness / 2) * np.float32(0.7)
+        return reduce(np.minimum, (sdf.capsule(q, a, b, thickness / 2) for a, b in pairwise(flat))) * np.float32(0.7)
 
     return add(part, solid, look, 0.0, site.point, reach, thickness)
 
 
-def flake(part: Part, site: Site, rng: np.random.Generator, size: float, thickness: float, look: Look,
-          lift: float = 0.15) -> Part:  # fmt: skip
+def flake(part: Part, site: Site, rng: Rng, size: float, thickness: float, look: Look) -> Part:
     """A flat angular chip (metal, plastic, paper) lying on the surface, a little tipped."""
-    corners = np.sort(rng.uniform(0, 2 * np.pi, 5))
-    corners = corners + np.arange(5) * 0.15
+    corners = np.sort(rng.uniform(0, 2 * np.pi, 5)) + np.arange(5) * 0.15
     ring = size / 2 * rng.uniform(0.7, 1.1, 5)
     outline = np.stack([ring * np.cos(corners), ring * np.sin(corners)], axis=1)
-    tipped = site.frame @ sdf.rotation("x", rng.normal(0, lift)) @ sdf.rotation("y", rng.normal(0, lift))
+    tipped = site.frame @ sdf.rotation("x", rng.normal(0, 0.15)) @ sdf.rotation("y", rng.normal(0, 0.15))
     centre = site.point + site.normal * np.float32(0.4 * thickness)
 
     def solid(p: Array) -> Array:
@@ -207,7 +189,7 @@ def flake(part: Part, site: Site, rng: np.random.Generator, size: float, thickne
 # --- colour
 
 
-def stain(part: Part, site: Site, rng: np.random.Generator, radius: float, look: Look, strength: float,
+def stain(part: Part, site: Site, rng: Rng, radius: float, look: Look, strength: float,
           ragged: float = 0.5, spots: bool = False, soft: float = 0.18) -> Part:  # fmt: skip
     """A coloured blotch of about `radius` with a ragged edge, `strength` (0..1) opaque; or a spray of spots."""
     seed = int(rng.integers(1 << 31))
@@ -228,7 +210,7 @@ def stain(part: Part, site: Site, rng: np.random.Generator, radius: float, look:
     return paint(part, weight, look)
 
 
-def scratch(part: Part, site: Site, rng: np.random.Generator, length: float, width: float, look: Look,
+def scratch(part: Part, site: Site, rng: Rng, length: float, width: float, look: Look,
             strength: float, count: int = 1) -> Part:  # fmt: skip
     """Thin, nearly straight coloured lines along u."""
     lines = [

@@ -1,21 +1,7 @@
-"""Seeded noise on points, for shapes and textures. All take (N, 3) float32 points and return (N,) float32.
+"""Seeded noise on points (N, 3) float32, for shapes and textures: (N,) float32.
 
-- `noise(points, seed)`: band-limited noise, features about one unit across, about in [-1, 1] (clipped), mean 0.
-  A look-up in a tileable volume made once a process: some 1 ms for 20,000 points. Scale the points for size.
-- `fbm(points, seed, octaves=3, gain=0.5, lacunarity=2.0)`: a sum of octaves, about in [-1, 1].
-- `ridged(points, seed, octaves=3)`: sharp crests and creases, in [0, 1].
-- `waves(points, seed, count=5)`: a sum of random sine waves with wave lengths about two units, in [-1, 1]:
-  smooth in all derivatives, so use it to bend and swell shapes (`noise` is linear between its nodes).
-- `cells(points, seed) -> (f1, f2, number)`: Worley noise, distances to the nearest and second nearest of one random
-  centre per unit cube, and the number of the nearest centre (int64). Exact, some 1 µs a point: for textures.
-- `pick(number, seed)`: a uniform number in [0, 1) for each cell number, to vary things from cell to cell.
-- `smoothstep(low, high, x)`: the usual ramp from 0 to 1 (low may be above high).
-- `seed_of(*parts)`: a 63-bit seed from names and numbers (SHA-256): `rng = np.random.default_rng(seed_of(...))`.
-
-Seeds are non-negative integers. The same seed gives the same values in every process.
+Seeds are non-negative integers; the same seed gives the same values in every process. Scale the points for size.
 """
-
-from __future__ import annotations
 
 import functools
 import hashlib
@@ -24,9 +10,11 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
-_SIDE = 64  # nodes a side of the noise volume
-_PER_UNIT = 4.0  # nodes a unit, so the volume repeats every 16 units (each look-up is turned at random)
-_CELLS = 12  # unit cubes a side of the tileable Worley pattern
+from mafr.data.synthetic.core.rows import Array
+
+_SIDE = 64  # nodes per side of the noise volume
+_PER_UNIT = 4.0  # nodes per unit, so the volume repeats every 16 units (each look-up is turned at random)
+_CELLS = 12  # unit cubes per side of the tileable Worley pattern
 
 
 def seed_of(*parts: object) -> int:
@@ -35,17 +23,17 @@ def seed_of(*parts: object) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-def smoothstep(low: float, high: float, x: np.ndarray) -> np.ndarray:
-    """0 up to `low`, 1 from `high`, 3s²-2s³ between."""
+def smoothstep(low: float, high: float, x: Array) -> Array:
+    """0 up to `low`, 1 from `high`, 3s²-2s³ between; falling where `low` is above `high`."""
     s = np.clip((x - low) / (high - low), 0.0, 1.0)
     return s * s * (3.0 - 2.0 * s)
 
 
 @functools.cache
-def _volume() -> np.ndarray:
-    """The noise around each node, (side³, 8): a look-up reads 32 bytes in a row instead of eight places.
+def _volume() -> Array:
+    """The noise at (x, y), (x, y + 1), (x + 1, y), (x + 1, y + 1), each with its difference along z: (side³, 8).
 
-    The values at (x, y), (x, y + 1), (x + 1, y) and (x + 1, y + 1), each with its difference to the next one along z.
+    A look-up reads 32 bytes in a row instead of eight places.
     """
     white = np.random.default_rng(20).standard_normal((_SIDE,) * 3).astype(np.float32)
     smooth = gaussian_filter(white, 1.5, mode="wrap")
@@ -56,15 +44,18 @@ def _volume() -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=512)
-def _turn(seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _turn(seed: int) -> tuple[Array, Array]:
     """A random rotation (3, 3) and shift (3,) in nodes."""
     rng = np.random.default_rng(seed)
     rotation, _ = np.linalg.qr(rng.standard_normal((3, 3)))
     return (rotation * _PER_UNIT).astype(np.float32), rng.uniform(0, _SIDE, 3).astype(np.float32)
 
 
-def noise(points: np.ndarray, seed: int) -> np.ndarray:
-    """Band-limited noise, features about one unit across. (N, 3) -> (N,) in [-1, 1]."""
+def noise(points: Array, seed: int) -> Array:
+    """Band-limited noise of mean 0, features about one unit across. (N, 3) -> (N,) in [-1, 1].
+
+    Linear between its nodes: to bend and swell shapes use `waves`.
+    """
     rotation, shift = _turn(int(seed))
     places = rotation @ points.T.astype(np.float32, copy=False) + shift[:, None]  # (3, N)
     floor = np.floor(places)
@@ -72,7 +63,7 @@ def noise(points: np.ndarray, seed: int) -> np.ndarray:
     x, y, z = floor.astype(np.int32) & (_SIDE - 1)
     around = _volume().take((x * _SIDE + y) * _SIDE + z, axis=0)
 
-    def along_z(corner: int) -> np.ndarray:
+    def along_z(corner: int) -> Array:
         value = fz * around[:, 2 * corner + 1]
         value += around[:, 2 * corner]
         return value
@@ -83,29 +74,24 @@ def noise(points: np.ndarray, seed: int) -> np.ndarray:
     return a + fx * (c - a)
 
 
-def fbm(points: np.ndarray, seed: int, octaves: int = 3, gain: float = 0.5, lacunarity: float = 2.0) -> np.ndarray:
-    """Fractal noise: `octaves` of `noise`, each `gain` as strong and `lacunarity` as fine as the one before."""
+def fbm(points: Array, seed: int, octaves: int = 3) -> Array:
+    """Fractal noise: `octaves` of `noise`, each half as strong and twice as fine as the one before."""
     total = noise(points, seed)
-    weight, scale, norm = 1.0, 1.0, 1.0
     for octave in range(1, octaves):
-        weight, scale = weight * gain, scale * lacunarity
-        total += np.float32(weight) * noise(points * np.float32(scale), seed + octave)
-        norm += weight * weight
-    return total / np.float32(np.sqrt(norm))
+        total += np.float32(0.5**octave) * noise(points * np.float32(2.0**octave), seed + octave)
+    return total / np.float32(np.sqrt(sum(0.25**octave for octave in range(octaves))))
 
 
-def ridged(points: np.ndarray, seed: int, octaves: int = 3) -> np.ndarray:
+def ridged(points: Array, seed: int, octaves: int = 3) -> Array:
     """Noise with sharp crests (1 on the crest, towards 0 away from it)."""
-    total, norm = 0.0, 0.0
-    for octave in range(octaves):
-        weight = 0.5**octave
-        total = total + weight * (1.0 - np.abs(noise(points * np.float32(2.0**octave), seed + octave))) ** 3
-        norm += weight
-    return (total / norm).astype(np.float32)
+    weights = [0.5**octave for octave in range(octaves)]
+    crests = ((1.0 - np.abs(noise(points * np.float32(2.0**k), seed + k))) ** 3 for k in range(octaves))
+    total = sum(weight * crest for weight, crest in zip(weights, crests, strict=True))
+    return (total / sum(weights)).astype(np.float32)
 
 
 @functools.lru_cache(maxsize=512)
-def _waves(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+def _waves(seed: int, count: int) -> tuple[Array, Array]:
     rng = np.random.default_rng(seed)
     directions = rng.standard_normal((count, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
@@ -113,28 +99,31 @@ def _waves(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     return numbers.astype(np.float32), rng.uniform(0, 2 * np.pi, count).astype(np.float32)
 
 
-def waves(points: np.ndarray, seed: int, count: int = 5) -> np.ndarray:
-    """A smooth sum of `count` sine waves of random direction and phase. (N, 3) -> (N,) in [-1, 1]."""
+def waves(points: Array, seed: int, count: int = 5) -> Array:
+    """A smooth sum of `count` sine waves about two units long, of random direction and phase. (N,) in [-1, 1]."""
     numbers, phases = _waves(int(seed), count)
-    # A wave after the other in memory: summed over them a contiguous array at a time.
+    # One wave after the other in memory: summed over them one contiguous array at a time.
     return np.sin(numbers @ points.T + phases[:, None]).sum(axis=0) / np.float32(np.sqrt(2.0 * count))
 
 
-@functools.lru_cache(maxsize=4)
-def _tree(seed: int) -> cKDTree:
-    rng = np.random.default_rng(seed)
+@functools.cache
+def _tree() -> cKDTree:
+    rng = np.random.default_rng(31)
     corners = np.stack(np.meshgrid(*[np.arange(_CELLS)] * 3, indexing="ij"), -1).reshape(-1, 3)
     return cKDTree((corners + rng.uniform(0, 1, corners.shape)) % _CELLS, boxsize=_CELLS)
 
 
-def cells(points: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Worley noise: distance to the nearest and second nearest centre, number of the nearest. (N, 3) -> 3 × (N,)."""
-    # One pattern for all, shifted by the seed, so that the tree is built once a process.
+def cells(points: Array, seed: int) -> tuple[Array, Array, Array]:
+    """Worley noise of one random centre per unit cube, some 1 µs per point.
+
+    Returns the distances to the nearest and the second nearest centre and the number of the nearest, (N,) each.
+    """
+    # One pattern for all, shifted by the seed, so that the tree is built once per process.
     shift = np.random.default_rng(int(seed)).uniform(0, _CELLS, 3)
-    distances, numbers = _tree(31).query(np.mod(points + shift, _CELLS), k=2)
+    distances, numbers = _tree().query(np.mod(points + shift, _CELLS), k=2)
     return distances[:, 0].astype(np.float32), distances[:, 1].astype(np.float32), numbers[:, 0]
 
 
-def pick(number: np.ndarray, seed: int) -> np.ndarray:
-    """A uniform number in [0, 1) for each cell number."""
+def pick(number: Array, seed: int) -> Array:
+    """A uniform number in [0, 1) for each number of `cells`, to vary things from cell to cell."""
     return np.random.default_rng(int(seed)).random(_CELLS**3, dtype=np.float32)[number]

@@ -1,65 +1,94 @@
-"""A small renderer for solid models: a pinhole camera, sphere tracing, shading, a sensor. Unit-agnostic (any length).
+"""A small renderer for solid models: sphere tracing, shading, a sensor. Unit-agnostic (any length).
 
-The world is the part's own frame, so object coordinates are world coordinates: the part stands on the plane z = 0 (a
-table or a conveyor), z is up, and a part is turned or shifted by moving the camera. Trace once, shade often:
+The world is the part's own frame: the part stands on the plane z = 0 (a table or a conveyor), z is up, and a part is
+turned or shifted by moving the camera. Trace once, shade often:
 
-    camera = Camera.look_at(eye, target, roll, focal, width, height)
-    hits = trace(camera, sdf, box, ground=0.0, eps=0.03, step=0.8)        # Hits: what each pixel sees
-    look = look_of(hits, part_surface, ground_surface)                     # Surface of every pixel (H·W rows)
-    shadow = soft_shadow(hits, sdf, box, light.position, softness=8)      # (H·W,) in [0, 1]
+    hits = trace(camera, part, eps=0.03)  # Hits: seen points, normals, distances
+    look = look_of(hits, part.surface, ground_surface)  # Surface, one row per pixel
+    shadow = soft_shadow(hits, part, light.position, softness=8, steps=12, start=0.8)  # (H·W,) in [0, 1]
     image = shade(hits, look, [light, ...], ambient, shadows=[shadow, ...])  # (H, W, 3) linear
     rgb = develop(image, rng, exposure=1.0, blur=0.5, noise=0.01, vignette=0.2)  # (H, W, 3) uint8
-
-A pixel's ray passes through integer coordinates: pixel (row v, column u) looks along ((u-cx)/f, (v-cy)/f, 1) in camera
-coordinates (x right, y down, z forward). `hits.depth` is z in the camera, `hits.xyz()` the points in the camera.
-
-- `Camera`: focal, cx, cy (pixels), width, height, rotation (3, 3; columns are the camera's axes in the world), origin.
-  `directions()` (H·W, 3) unit; `to_camera(points)`, `project(points) -> (u, v, z)`,
-  `pose()` (4, 4) camera to world.
-- `Hits`: camera; part, ground (H, W) bool; distance (H, W), along the ray; points, normals (H, W, 3) in the world;
-  0 where nothing is hit.
-- `Surface`: albedo (N, 3) linear; specular, shininess, wrap: (N,) or numbers. wrap in [0, 1) lets light creep around
-  edges, a cheap stand-in for light scattered under the surface. `Surface.blend(other, weight)` mixes two.
-  A surface function takes (points (N, 3), normals (N, 3)) and returns a Surface.
-- `Light`: position (3,), colour (3,) linear (its strength included), reach (the distance at which it has that
-  strength), directional (position is then only the direction it comes from), axis and cone (spotlight: the unit
-  direction it shines in, and the cosines of its outer and inner half angle).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from mafr.data.synthetic.core.camera import Camera, unit
-from mafr.data.synthetic.core.rows import row_dot, row_max, row_min, take
+from mafr.data.synthetic.core.part import Look, Part, Surface
+from mafr.data.synthetic.core.rows import Array, Field, Rng, length, row_dot, row_max, row_min, take, unit
 
-Array = np.ndarray
-Distance = Callable[[Array], Array]
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera without distortion: x right, y down, z forward.
+
+    Pixel (row v, column u) looks along ((u - cx)/focal, (v - cy)/focal, 1): rays pass through integer coordinates.
+    """
+
+    focal: float  # pixels, as the next four
+    cx: float
+    cy: float
+    width: int
+    height: int
+    rotation: Array  # (3, 3), the camera's axes in the world as columns
+    origin: Array  # (3,), the camera's place in the world
+
+    @classmethod
+    def look_at(cls, eye: object, target: object, roll: float, focal: float, width: int, height: int) -> Camera:
+        """From `eye` towards `target`, principal point at W/2, H/2, rolled by radians.
+
+        At roll 0 the world's y axis points up in the image (x to the right, seen from above).
+        """
+        eye, forward = np.asarray(eye, float), np.asarray(target, float) - np.asarray(eye, float)
+        forward /= np.linalg.norm(forward)
+        up = np.array([0.0, 1.0, 0.0]) if abs(forward[1]) < 0.95 else np.array([0.0, 0.0, 1.0])
+        right = np.cross(forward, up)
+        right /= np.linalg.norm(right)
+        down = np.cross(forward, right)
+        c, s = np.cos(roll), np.sin(roll)
+        rotation = np.stack([c * right + s * down, c * down - s * right, forward], axis=1).astype(np.float32)
+        return cls(float(focal), width / 2, height / 2, int(width), int(height), rotation, eye.astype(np.float32))
+
+    def directions(self) -> Array:
+        """Unit directions of all pixels' rays in the world, (H·W, 3) float32."""
+        v, u = np.mgrid[0 : self.height, 0 : self.width].astype(np.float32).reshape(2, -1)
+        rays = np.stack([(u - self.cx) / self.focal, (v - self.cy) / self.focal, np.ones_like(u)]).T
+        return (self.rotation @ unit(rays.astype(np.float32)).T).T
+
+    def to_camera(self, points: Array) -> Array:
+        """World to camera coordinates, (..., 3)."""
+        return (points - self.origin) @ self.rotation
+
+    def project(self, points: Array) -> tuple[Array, Array, Array]:
+        """Pixel coordinates u, v and depth z of world points."""
+        q = self.to_camera(points)
+        z = q[..., 2]
+        return q[..., 0] / z * self.focal + self.cx, q[..., 1] / z * self.focal + self.cy, z
 
 
 @dataclass(frozen=True)
 class Hits:
-    """What each pixel sees; see the module's text."""
+    """First hit of each pixel's ray; 0 where nothing is hit."""
 
     camera: Camera
-    part: Array
-    ground: Array
-    distance: Array
-    points: Array
-    normals: Array
+    part: Array  # (H, W) bool
+    ground: Array  # (H, W) bool
+    distance: Array  # (H, W), along the ray
+    points: Array  # (H, W, 3), world
+    normals: Array  # (H, W, 3), world
 
     @property
-    def depth(self) -> Array:
-        """(H, W) z in camera coordinates, 0 where nothing is hit."""
-        return np.where(self.part | self.ground, self.xyz()[..., 2], 0)
+    def seen(self) -> Array:
+        """(H, W) bool, true where the part or the ground is hit."""
+        return self.part | self.ground
 
     def xyz(self) -> Array:
         """(H, W, 3) points in camera coordinates; zeros where nothing is hit."""
-        return np.where((self.part | self.ground)[..., None], self.camera.to_camera(self.points), 0)
+        return np.where(self.seen[..., None], self.camera.to_camera(self.points), 0)
 
     @property
     def facing(self) -> Array:
@@ -67,46 +96,29 @@ class Hits:
         return np.abs(row_dot(unit(self.points - self.camera.origin), self.normals))
 
 
-@dataclass
-class Surface:
-    """How a surface looks, one row a point; see the module's text."""
+@dataclass(frozen=True)
+class Rendering:
+    """A part as the camera sees it, without noise: `look` holds one row per pixel."""
 
-    albedo: Array
-    specular: Array | float = 0.0
-    shininess: Array | float = 20.0
-    wrap: Array | float = 0.0
-
-    def full(self) -> Surface:
-        """The same with every field an array of one row a point."""
-        n = len(self.albedo)
-        numbers = (self.specular, self.shininess, self.wrap)
-        return Surface(np.asarray(self.albedo, np.float32), *(np.broadcast_to(np.float32(x), n) for x in numbers))
-
-    def blend(self, other: Surface, weight: Array) -> Surface:
-        """This surface where weight is 0, the other where it is 1. weight: (N,)."""
-        w = np.asarray(weight, np.float32)
-        mixed = [np.float32(a) * (1 - w) + np.float32(b) * w for a, b in (
-            (self.specular, other.specular), (self.shininess, other.shininess), (self.wrap, other.wrap))]  # fmt: skip
-        return Surface(self.albedo * (1 - w[:, None]) + other.albedo * w[:, None], *mixed)
+    part: Part
+    hits: Hits
+    look: Surface
 
 
 @dataclass(frozen=True)
 class Light:
-    """A point, spot or directional light; see the module's text."""
+    """A point light, or a spotlight if it has an axis."""
 
-    position: object
-    colour: object = (1.0, 1.0, 1.0)
-    reach: float = 1.0
-    directional: bool = False
-    axis: object = None
-    cone: tuple[float, float] = field(default=(0.8, 0.9))
+    position: Array  # (3,)
+    colour: Array  # (3,) linear, its strength at the distance `reach` included
+    reach: float
+    axis: Array | None = None  # (3,), the unit direction a spotlight shines in
+    cone: tuple[float, float] = (0.8, 0.9)  # the cosines of a spotlight's outer and inner half angle
 
     def arriving(self, points: Array) -> tuple[Array, Array]:
         """Unit directions towards the light (N, 3) and its strength at each point (N,)."""
-        if self.directional:
-            return np.broadcast_to(unit(self.position), points.shape), np.ones(len(points), np.float32)
         towards = np.asarray(self.position, np.float32) - points
-        far = np.sqrt(row_dot(towards, towards))
+        far = length(towards)
         towards = towards / far[:, None]
         strength = (np.float32(self.reach) / far) ** 2
         if self.axis is not None:
@@ -123,35 +135,28 @@ def _enter(origin: Array, directions: Array, box: Array) -> tuple[Array, Array]:
     return np.maximum(row_max(np.minimum(a, b)), 0), row_min(np.maximum(a, b))
 
 
-def trace(
-    camera: Camera, sdf: Distance, box: object, ground: float | None = 0.0, eps: float = 0.03,
-    step: float = 0.8, max_steps: int = 64, normal_reach: float | None = None,
-) -> Hits:  # fmt: skip
-    """First hit of every pixel's ray with a solid or the plane z = ground.
+def trace(camera: Camera, part: Part, eps: float) -> Hits:
+    """First hit of every pixel's ray with a part or the plane z = 0. eps: distance that counts as a hit.
 
-    sdf: (N, 3) world points -> (N,) distance. box: (2, 3) low and high corner that holds the whole solid. eps: distance
-    that counts as a hit. step: fraction of the distance to advance. normal_reach: offset of the finite
-    differences, by default half a pixel's footprint (so detail finer than a pixel does not alias).
+    Normals are finite differences over half a pixel's footprint, so detail finer than a pixel does not alias.
     """
-    box = np.asarray(box, np.float32)
+    sdf, step = part.sdf, np.float32(part.step)
     rays, origin = camera.directions(), camera.origin
-    limit = np.full(len(rays), np.inf, np.float32)
-    if ground is not None:
-        with np.errstate(divide="ignore"):
-            to_ground = (np.float32(ground) - origin[2]) / rays[:, 2]
-        limit = np.where(to_ground > 0, to_ground, np.inf).astype(np.float32)
-    enter, leave = _enter(origin, rays, box)
+    with np.errstate(divide="ignore"):
+        limit = -origin[2] / rays[:, 2]
+    limit = np.where(limit > 0, limit, np.inf).astype(np.float32)
+    enter, leave = _enter(origin, rays, np.asarray(part.box, np.float32))
     leave = np.minimum(leave, limit)
     active = np.flatnonzero(enter < leave)
     t, end, d = enter[active].astype(np.float32), leave[active], take(rays, active)
     found = np.full(len(rays), np.inf, np.float32)
-    for _ in range(max_steps):
+    for _ in range(64):
         if not len(active):
             break
         distance = sdf(origin + t[:, None] * d)
         hit = distance < eps
         found[active[hit]] = t[hit]
-        t = t + np.maximum(distance, eps / 2) * np.float32(step)
+        t = t + np.maximum(distance, eps / 2) * step
         stay = ~hit & (t < end)
         active, t, end, d = active[stay], t[stay], end[stay], take(d, stay)
     else:
@@ -159,30 +164,28 @@ def trace(
         if len(active):
             near = sdf(origin + t[:, None] * d) < 4 * eps
             found[active[near]] = t[near]
-    part = np.isfinite(found)
-    chosen = np.flatnonzero(part)
+    on_part = np.isfinite(found)
+    chosen = np.flatnonzero(on_part)
     if len(chosen):  # one last small step makes the depth exact to a fraction of eps
         p = origin + found[chosen, None] * take(rays, chosen)
-        found[chosen] += np.clip(sdf(p), -eps, eps) * np.float32(step)
-    on_ground = ~part & np.isfinite(limit)
-    far = np.where(part, found, np.where(on_ground, limit, 0)).astype(np.float32)
+        found[chosen] += np.clip(sdf(p), -eps, eps) * step
+    on_ground = ~on_part & np.isfinite(limit)
+    far = np.where(on_part, found, np.where(on_ground, limit, 0)).astype(np.float32)
     points = origin + far[:, None] * rays
     normals = np.zeros_like(points)
     normals[on_ground] = (0, 0, 1)
     if len(chosen):
-        reach = normal_reach or 0.5 * float(np.median(far[chosen])) / camera.focal
-        normals[chosen] = gradient(sdf, take(points, chosen), reach)
+        normals[chosen] = _normals(sdf, take(points, chosen), 0.5 * float(np.median(far[chosen])) / camera.focal)
+    points = (points * (on_part | on_ground)[:, None]).astype(np.float32)
     shape = (camera.height, camera.width)
-    return Hits(
-        camera, part.reshape(shape), on_ground.reshape(shape), far.reshape(shape),
-        (points * (part | on_ground)[:, None]).reshape(*shape, 3).astype(np.float32), normals.reshape(*shape, 3),
-    )  # fmt: skip
+    flat, vectors = (on_part, on_ground, far), (points, normals)
+    return Hits(camera, *(x.reshape(shape) for x in flat), *(x.reshape(*shape, 3) for x in vectors))
 
 
 _TETRAHEDRON = np.array([[1, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]], np.float32)
 
 
-def gradient(sdf: Distance, points: Array, reach: float) -> Array:
+def _normals(sdf: Field, points: Array, reach: float) -> Array:
     """Unit normals by finite differences over a tetrahedron of half edge `reach`. (N, 3) -> (N, 3)."""
     total = np.zeros_like(points)
     for corner in _TETRAHEDRON:
@@ -190,16 +193,13 @@ def gradient(sdf: Distance, points: Array, reach: float) -> Array:
     return unit(total)
 
 
-def look_of(
-    hits: Hits, part_surface: Callable[[Array, Array], Surface],
-    ground_surface: Callable[[Array, Array], Surface] | None = None,
-) -> Surface:  # fmt: skip
+def look_of(hits: Hits, part_surface: Look, ground_surface: Look) -> Surface:
     """The surface that each pixel sees, H·W rows; black where nothing is hit."""
     n = hits.part.size
     black, ones = np.zeros((n, 3), np.float32), np.ones(n, np.float32)
     out = Surface(black, 0 * ones, ones, 0 * ones)
     for mask, surface in ((hits.part.ravel(), part_surface), (hits.ground.ravel(), ground_surface)):
-        if surface is None or not mask.any():
+        if not mask.any():
             continue
         seen = surface(*(take(field.reshape(-1, 3), mask) for field in (hits.points, hits.normals))).full()
         out.albedo[mask], out.specular[mask] = seen.albedo, seen.specular
@@ -207,22 +207,17 @@ def look_of(
     return out
 
 
-def soft_shadow(
-    hits: Hits, sdf: Distance, box: object, position: object, softness: float = 10.0, steps: int = 14,
-    start: float = 1.0, directional: bool = False,
-) -> Array:  # fmt: skip
+def soft_shadow(hits: Hits, part: Part, position: object, softness: float, steps: int, start: float) -> Array:
     """Light let through towards `position`, (H·W,) in [0, 1]: 0 in full shadow.
 
     softness: smaller is a larger light. start: distance from the surface at which to begin (a few eps; keeps the
-    surface from shading itself). Also answers what a projector at `position` can see (compare with 0.5).
+    surface from shading itself). Where it is above 0.5, a projector at `position` reaches the surface.
     """
-    box = np.asarray(box, np.float32)
-    points, normals = hits.points.reshape(-1, 3), hits.normals.reshape(-1, 3)
-    points, normals = np.asfortranarray(points), np.asfortranarray(normals)
-    towards = np.asarray(position, np.float32) - (0 if directional else points)
-    towards = unit(np.broadcast_to(towards, points.shape))
+    box = np.asarray(part.box, np.float32)
+    points, normals = (np.asfortranarray(field.reshape(-1, 3)) for field in (hits.points, hits.normals))
+    towards = unit(np.asarray(position, np.float32) - points)
     out = np.ones(len(points), np.float32)
-    seen = (hits.part | hits.ground).ravel()
+    seen = hits.seen.ravel()
     away = row_dot(towards, normals) <= 0.02
     out[seen & away] = 0.0
     chosen = np.flatnonzero(seen & ~away)
@@ -235,7 +230,7 @@ def soft_shadow(
     for _ in range(steps):
         if not len(chosen):
             break
-        distance = sdf(origin + t[:, None] * d)
+        distance = part.shadows(origin + t[:, None] * d)
         out[chosen] = np.minimum(out[chosen], np.clip(np.float32(softness) * distance / t, 0, 1))
         t = t + np.maximum(distance, least)
         stay = (t < leave) & (out[chosen] > 0.02)
@@ -243,38 +238,34 @@ def soft_shadow(
     return out
 
 
-def ambient_occlusion(hits: Hits, sdf: Distance, box: object, reach: float, strength: float = 1.0) -> Array:
-    """How open the surroundings are, (H·W,) in [0, 1]: from the distances at reach/3 and reach above the surface.
-
-    Also between the part and the ground plane at z = 0.
-    """
-    box = np.asarray(box, np.float32)
-    points, normals = hits.points.reshape(-1, 3), hits.normals.reshape(-1, 3)
-    points, normals = np.asfortranarray(points), np.asfortranarray(normals)
+def ambient_occlusion(hits: Hits, part: Part, reach: float, strength: float) -> Array:
+    """Openness of the surroundings, (H·W,) in [0, 1], from the distances to part and ground at reach/3 and reach."""
+    box = np.asarray(part.box, np.float32)
+    points, normals = (np.asfortranarray(field.reshape(-1, 3)) for field in (hits.points, hits.normals))
     out = np.ones(len(points), np.float32)
     near = ((points > box[0] - reach) & (points < box[1] + reach)).all(axis=1)
-    chosen = np.flatnonzero((hits.part | hits.ground).ravel() & near)
+    chosen = np.flatnonzero(hits.seen.ravel() & near)
     if not len(chosen):
         return out
     closed = np.zeros(len(chosen), np.float32)
     for h in (reach / 3, reach):
         q = take(points, chosen) + take(normals, chosen) * np.float32(h)
-        room = np.minimum(sdf(q), np.maximum(q[:, 2], 0))
+        room = np.minimum(part.shadows(q), np.maximum(q[:, 2], 0))
         closed += 0.5 * np.clip(1 - room / np.float32(h), 0, 1)
     out[chosen] = np.clip(1 - np.float32(strength) * closed, 0, 1)
     return out
 
 
 def shade(
-    hits: Hits, look: Surface, lights: Sequence[Light], ambient: object = 0.2,
-    shadows: Sequence[Array | None] | None = None, occlusion: Array | None = None,
+    hits: Hits, look: Surface, lights: Sequence[Light], ambient: object,
+    shadows: Sequence[Array] = (), occlusion: Array | None = None,
 ) -> Array:  # fmt: skip
     """Light that reaches the camera, (H, W, 3) float32 linear: ambient + diffuse (wrapped) + Blinn-Phong.
 
-    ambient: a number or a colour. shadows: one (H·W,) array or None a light. occlusion: (H·W,) on the ambient term.
+    ambient: a number or a colour. shadows: (H·W,) per light. occlusion: (H·W,), of the ambient term.
     """
     look = look.full()
-    seen = np.flatnonzero((hits.part | hits.ground).ravel())
+    seen = np.flatnonzero(hits.seen.ravel())
     points, normals = (take(field.reshape(-1, 3), seen) for field in (hits.points, hits.normals))
     albedo, wrap = take(look.albedo, seen), look.wrap[seen]
     specular, shininess = look.specular[seen], look.shininess[seen]
@@ -283,10 +274,9 @@ def shade(
     light = _coloured(np.broadcast_to(np.asarray(ambient, np.float32), (3,)), openness)
     glossy = np.zeros((3, len(seen)), np.float32).T
     shiny = np.flatnonzero(specular > 1e-4)
-    for k, lamp in enumerate(lights):
+    for lamp, shadow in zip(lights, shadows, strict=True):
         towards, strength = lamp.arriving(points)
-        if shadows is not None and shadows[k] is not None:
-            strength = strength * shadows[k][seen]
+        strength = strength * shadow[seen]
         facing = row_dot(normals, towards)
         diffuse = np.maximum(facing + wrap, 0) / (1 + wrap)
         colour = np.asarray(lamp.colour, np.float32)
@@ -304,17 +294,13 @@ def shade(
 
 
 def _coloured(colour: Array, strength: Array) -> Array:
-    """(3,) and (N,) -> (N, 3), a channel after the other in memory."""
+    """(3,) and (N,) -> (N, 3), one channel after the other in memory."""
     return (colour[:, None] * strength).T
 
 
-def develop(
-    image: Array, rng: np.random.Generator, exposure: float = 1.0, blur: float = 0.5, noise: float = 0.008,
-    vignette: float = 0.15, gamma: float = 2.2,
-) -> Array:  # fmt: skip
-    """Linear light to an 8-bit picture: lens blur (pixels), vignetting, shot and read noise, gamma. (H, W, 3) uint8."""
-    if blur > 0:
-        image = gaussian_filter(image, (blur, blur, 0))
+def develop(image: Array, rng: Rng, blur: float, noise: float, vignette: float, exposure: float = 1.0) -> Array:
+    """Linear light to an 8-bit image: lens blur (pixels), vignetting, shot and read noise, gamma. (H, W, 3) uint8."""
+    image = gaussian_filter(image, (blur, blur, 0))
     height, width = image.shape[:2]
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     image = image * np.float32(exposure) * (1 - np.float32(vignette) * (x * x + y * y) / 2)[..., None]
@@ -322,4 +308,4 @@ def develop(
     image = image + np.float32(noise) * np.sqrt(np.maximum(image, 0) + 0.02) * grain
     # A soft shoulder instead of a hard clip, as in a camera's tone curve.
     image = np.where(image > 0.8, 0.8 + 0.2 * np.tanh((image - 0.8) / 0.2), image)
-    return (np.clip(image, 0, 1) ** np.float32(1 / gamma) * 255 + 0.5).astype(np.uint8)
+    return (np.clip(image, 0, 1) ** np.float32(1 / 2.2) * 255 + 0.5).astype(np.uint8)

@@ -1,36 +1,13 @@
-"""Signed distance functions: plain functions on (N, 3) float32 points, negative inside, in the points' unit.
+"""Signed distance functions of (N, 3) float32 points, negative inside, in the points' unit.
 
-Primitives (p first, then sizes; centred on the origin, long axis z unless said otherwise):
-`sphere(p, radius)`, `ellipsoid(p, radii)`, `capsule(p, a, b, radius_a, radius_b=None)`,
-`box(p, half, rounding=0)`, `cylinder(p, radius, half, rounding=0)`, `cone(p, low, high, half, rounding=0)`,
-`prism(p, corners, half, rounding=0)` (any simple polygon, extruded), `plane(p, normal, offset)`,
-`polyline(p, nodes, radii)` (a chain of capsules).
-Joining: `smooth_union(a, b, k)`, `smooth_subtract(a, tool, k)`, `smooth_intersect(a, b, k)`;
-k is the width of the rounding, 0 is sharp.
-Moving points before a primitive: `move(p, offset)`, `turn(p, rotation)` (into the frame whose axes are the columns),
-`rotation(axis, angle)`, `frame(normal, angle)`, `bend(p, curvature, ...)`.
-`relief(pattern, half, step)`: a pattern of x and y alone, tabulated once; for what is costly and seen from above.
-`displace(d, p, amount, pattern)`: pushes the surface out by `amount * pattern(p)`, the pattern in [-1, 1]; it is only
-evaluated near the surface, and elsewhere the result is a safe lower bound, so that tracing stays quick.
-
-Most of these are bounds rather than exact distances after displacing, bending or joining: trace them with a step of
-0.6 to 0.9 (`render.trace(step=...)`).
+Primitives are centred on the origin, long axis z unless said otherwise. Most distances are bounds rather than exact
+after displacing, bending or joining: trace such parts with a step of 0.6 to 0.9 (`Part.step`).
 """
-
-from __future__ import annotations
-
-from collections.abc import Callable
 
 import numpy as np
 from scipy.ndimage import map_coordinates
 
-from mafr.data.synthetic.core.rows import row_dot, row_max, take
-
-Array = np.ndarray
-
-
-def _length(v: Array) -> Array:
-    return np.sqrt(row_dot(v, v))
+from mafr.data.synthetic.core.rows import Array, Field, length, row_max, take
 
 
 def _f(values: object) -> Array:
@@ -39,14 +16,14 @@ def _f(values: object) -> Array:
 
 def sphere(p: Array, radius: float) -> Array:
     """Exact."""
-    return _length(p) - np.float32(radius)
+    return length(p) - np.float32(radius)
 
 
 def ellipsoid(p: Array, radii: object) -> Array:
     """First-order distance, good near the surface for axis ratios up to about three."""
     radii = _f(radii)
-    k0 = _length(p / radii)
-    k1 = _length(p / (radii * radii))
+    k0 = length(p / radii)
+    k1 = length(p / (radii * radii))
     return k0 * (k0 - 1) / np.maximum(k1, 1e-9)
 
 
@@ -56,20 +33,9 @@ def capsule(p: Array, a: object, b: object, radius_a: float, radius_b: float | N
     axis = b - a
     pa = p - a
     h = np.clip(pa @ (axis / np.float32(axis @ axis)), 0, 1)
-    away = _length(pa - h[:, None] * axis)
+    away = length(pa - h[:, None] * axis)
     radius_b = radius_a if radius_b is None else radius_b
     return away - (np.float32(radius_a) + np.float32(radius_b - radius_a) * h)
-
-
-def polyline(p: Array, nodes: object, radii: object) -> Array:
-    """A chain of capsules through (K, 3) nodes with (K,) radii (or one radius)."""
-    nodes = _f(nodes)
-    radii = np.broadcast_to(_f(radii), len(nodes))
-    out = None
-    for k in range(len(nodes) - 1):
-        d = capsule(p, nodes[k], nodes[k + 1], float(radii[k]), float(radii[k + 1]))
-        out = d if out is None else np.minimum(out, d)
-    return out
 
 
 def _corner(q: Array, r: Array) -> Array:
@@ -80,7 +46,7 @@ def _corner(q: Array, r: Array) -> Array:
 def box(p: Array, half: object, rounding: float = 0.0) -> Array:
     """Half sizes (3,), edges rounded by `rounding` (within the sizes). Exact."""
     q = np.abs(p) - (_f(half) - np.float32(rounding))
-    return _length(np.maximum(q, 0)) + np.minimum(row_max(q), 0) - np.float32(rounding)
+    return length(np.maximum(q, 0)) + np.minimum(row_max(q), 0) - np.float32(rounding)
 
 
 def cylinder(p: Array, radius: float, half: float, rounding: float = 0.0) -> Array:
@@ -116,11 +82,6 @@ def prism(p: Array, corners: object, half: float, rounding: float = 0.0) -> Arra
     """A polygon in x, y extruded from z = -half to half; `rounding` grows the polygon, not the height."""
     side = polygon(p[:, 0], p[:, 1], corners)
     return _corner(side, np.abs(p[:, 2]) - np.float32(half - rounding)) - np.float32(rounding)
-
-
-def plane(p: Array, normal: object, offset: float) -> Array:
-    """Negative on the side away from the unit normal: n·p - offset."""
-    return p @ _f(normal) - np.float32(offset)
 
 
 def smooth_union(a: Array, b: Array, k: float) -> Array:
@@ -171,33 +132,20 @@ def frame(normal: object, angle: float = 0.0) -> Array:
     return np.stack([first, np.cross(n, first), n], axis=1).astype(np.float32)
 
 
-def bend(p: Array, curvature: float, along: int = 0, towards: int = 1, start: float = 0.0) -> Array:
-    """Curl the axis `along` towards another: a straight primitive evaluated here becomes an arc of that curvature.
-
-    Only beyond `start` on the positive side if start > 0; on both sides of the origin otherwise.
-    """
-    if abs(curvature) < 1e-9:
-        return p
-    q = p.copy()
-    x, y = p[:, along], p[:, towards]
-    if start > 0:
-        x = x - np.float32(start)
-    radius = np.float32(1.0 / curvature)
+def bend(p: Array, curvature: float, start: float) -> Array:
+    """Curl x towards y beyond x = start: a straight primitive evaluated here becomes an arc of that curvature."""
+    q, radius, start = p.copy(), np.float32(1.0 / curvature), np.float32(start)
+    x, y = p[:, 0] - start, p[:, 1]
     angle = np.arctan2(x, (radius - y) * np.sign(radius)) * np.sign(radius)
     away = np.hypot(x, radius - y) * np.sign(radius)
-    new_x, new_y = angle * radius, radius - away
-    if start > 0:
-        bent = (x > 0) & (np.abs(angle) < 2.5)
-        new_x = np.where(bent, new_x + np.float32(start), p[:, along])
-        new_y = np.where(bent, new_y, y)
-    q[:, along], q[:, towards] = new_x, new_y
+    bent = (x > 0) & (np.abs(angle) < 2.5)
+    q[:, 0] = np.where(bent, angle * radius + start, p[:, 0])
+    q[:, 1] = np.where(bent, radius - away, y)
     return q
 
 
-def relief(
-    pattern: Callable[[Array], Array], half: float, step: float, height: float = 0.0
-) -> Callable[[Array], Array]:
-    """pattern at (x, y, height), tabulated on a grid of `step` from -half to half and interpolated linearly."""
+def relief(pattern: Field, half: float, step: float, height: float) -> Field:
+    """pattern at (x, y, height) from a table of the given step, for costly patterns that are seen from above."""
     nodes = np.arange(-half, half + step, step, dtype=np.float32)
     x, y = np.meshgrid(nodes, nodes, indexing="ij")
     table = pattern(np.stack([x.ravel(), y.ravel(), np.full(x.size, height, np.float32)], axis=1)).reshape(x.shape)
@@ -209,7 +157,7 @@ def relief(
     return looked_up
 
 
-def displace(d: Array, p: Array, amount: float, pattern: Callable[[Array], Array], reach: float = 0.0) -> Array:
+def displace(d: Array, p: Array, amount: float, pattern: Field, reach: float = 0.0) -> Array:
     """d - amount·pattern(p), the pattern in [-1, 1] only evaluated where |d| < 3·amount (or `reach`, if larger).
 
     Farther out d - amount is returned, which no displaced surface lies nearer than. A solid whose surface is moved

@@ -1,1 +1,1 @@
-"""The generated stand-in for Eyecandies: `write` makes raw folders of what `candies` builds."""
+"""The generated stand-in for Eyecandies: `write` makes raw folders of the candies in `discs`, `lumps`, `ropes`."""

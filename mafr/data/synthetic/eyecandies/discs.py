@@ -1,28 +1,15 @@
 """Flat round candies: chocolate-chip cookie, lollipop, peppermint candy."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from mafr.data.synthetic.core import sdf as s
 from mafr.data.synthetic.core.noise import fbm, noise, ridged, smoothstep, waves
-from mafr.data.synthetic.core.part import Part
-from mafr.data.synthetic.core.render import Surface
-from mafr.data.synthetic.eyecandies.candy import (
-    Candy,
-    band,
-    colour,
-    embossed,
-    mix,
-    number,
-    rounded,
-    tinted,
-)
-
-Array = np.ndarray
+from mafr.data.synthetic.core.part import Part, Surface
+from mafr.data.synthetic.core.rows import Array, Rng
+from mafr.data.synthetic.eyecandies.candy import Candy, band, colour, draw_seed, embossed, mix, rounded, tinted
 
 
-def chocolate_cookie(rng: np.random.Generator) -> Candy:
+def chocolate_cookie(rng: Rng) -> Candy:
     """A baked disc with chocolate chips half sunk into its top."""
     radius, half = rng.uniform(0.43, 0.49), rng.uniform(0.065, 0.08)
     dome = rng.uniform(0.02, 0.04)
@@ -30,7 +17,7 @@ def chocolate_cookie(rng: np.random.Generator) -> Candy:
     chips = _scattered(rng, count, radius * 0.84, 0.14)
     sizes = rng.uniform(0.045, 0.068, len(chips))
     dough, chip = tinted(rng, colour(178, 122, 70)), tinted(rng, colour(58, 32, 20))
-    seed = number(rng)
+    seed = draw_seed(rng)
 
     def on_chip(p: Array) -> Array:
         """How far inside a chip a point of the top is: 1 at a chip's middle, 0 from its rim on."""
@@ -59,13 +46,11 @@ def chocolate_cookie(rng: np.random.Generator) -> Candy:
 
     high = 2 * half + dome + 0.045
     box = np.array([(-radius - 0.04, -radius - 0.04, -0.01), (radius + 0.04, radius + 0.04, high)], np.float32)
-    return Candy(
-        Part(distance, surface, box, 0.65), grain=(0.16, 0.03), seed=seed, tilt=1.0,
-        params=rounded(radius=radius, thickness=2 * half, dome=dome) | {"chips": len(chips)},
-    )  # fmt: skip
+    params = rounded(radius=radius, thickness=2 * half, dome=dome) | {"chips": len(chips)}
+    return Candy(Part(distance, surface, box, 0.65), (0.16, 0.03), seed, params, tilt=1.0)
 
 
-def _scattered(rng: np.random.Generator, count: int, radius: float, apart: float) -> Array:
+def _scattered(rng: Rng, count: int, radius: float, apart: float) -> Array:
     """Up to `count` random places in a disc that keep their distance, (K, 2)."""
     places: list[Array] = []
     for _ in range(count * 20):
@@ -78,7 +63,7 @@ def _scattered(rng: np.random.Generator, count: int, radius: float, apart: float
     return np.array(places)
 
 
-def lollipop(rng: np.random.Generator) -> Candy:
+def lollipop(rng: Rng) -> Candy:
     """A rolled-up rope of two colours on a stick (along -y)."""
     radius, half = rng.uniform(0.33, 0.37), rng.uniform(0.065, 0.08)
     stick, length = rng.uniform(0.026, 0.031), rng.uniform(0.42, 0.50)
@@ -86,7 +71,7 @@ def lollipop(rng: np.random.Generator) -> Candy:
     sense = 1.0 if rng.uniform() < 0.5 else -1.0
     hues = (colour(214, 40, 48), colour(230, 110, 40), colour(60, 130, 190), colour(90, 160, 70))
     strong, pale = tinted(rng, hues[int(rng.integers(4))]), tinted(rng, colour(244, 232, 206), 0.03)
-    seed = number(rng)
+    seed = draw_seed(rng)
     pitch = radius / turns
     groove = 0.018
 
@@ -116,23 +101,18 @@ def lollipop(rng: np.random.Generator) -> Candy:
         albedo = mix(albedo, colour(236, 232, 224), rod)
         return Surface(albedo, specular=0.32 * (1 - rod) + 0.02, shininess=55.0, wrap=0.25)
 
-    box = np.array(
-        [(-radius - 0.02, -radius - length - 0.04, -0.01), (radius + 0.02, radius + 0.02, 2 * half + 0.045)],
-        np.float32,
-    )
-    return Candy(
-        Part(distance, surface, box, 0.7), grain=(0.03, 0.05), seed=seed, tilt=0.6,
-        params=rounded(radius=radius, thickness=2 * half, stick=stick, length=length, turns=turns, sense=sense),
-    )  # fmt: skip
+    box = [(-radius - 0.02, -radius - length - 0.04, -0.01), (radius + 0.02, radius + 0.02, 2 * half + 0.045)]
+    params = rounded(radius=radius, thickness=2 * half, stick=stick, length=length, turns=turns, sense=sense)
+    return Candy(Part(distance, surface, box, 0.7), (0.03, 0.05), seed, params, tilt=0.6)
 
 
-def peppermint_candy(rng: np.random.Generator) -> Candy:
+def peppermint_candy(rng: Rng) -> Candy:
     """A rounded mint with a red swirl from its middle to its rim."""
     radius, half = rng.uniform(0.38, 0.44), rng.uniform(0.11, 0.13)
     arms = 6 if rng.uniform() < 0.8 else 7
     curl, start = rng.uniform(0.10, 0.16), rng.uniform()
     red, white = tinted(rng, colour(202, 22, 34)), tinted(rng, colour(242, 238, 232), 0.03)
-    seed = number(rng)
+    seed = draw_seed(rng)
     squash = rng.uniform(0.96, 1.0)
 
     def phase(p: Array) -> Array:
@@ -164,7 +144,5 @@ def peppermint_candy(rng: np.random.Generator) -> Candy:
         return Surface(mix(white, red, paint), specular=0.35, shininess=50.0, wrap=0.2)
 
     box = np.array([(-radius - 0.02,) * 2 + (-0.01,), (radius + 0.02,) * 2 + (2 * half + 0.02,)], np.float32)
-    return Candy(
-        Part(distance, surface, box, 0.7), grain=(0.03, 0.05), seed=seed, tilt=1.5,
-        params=rounded(radius=radius, thickness=2 * half, curl=curl) | {"arms": arms},
-    )  # fmt: skip
+    params = rounded(radius=radius, thickness=2 * half, curl=curl) | {"arms": arms}
+    return Candy(Part(distance, surface, box, 0.7), (0.03, 0.05), seed, params, tilt=1.5)

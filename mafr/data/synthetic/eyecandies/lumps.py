@@ -1,19 +1,15 @@
 """Rounded candies: chocolate praline, sugared almond, gummy bear, hazelnut truffle."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from mafr.data.synthetic.core import sdf as s
 from mafr.data.synthetic.core.noise import cells, fbm, noise, pick, smoothstep, waves
-from mafr.data.synthetic.core.part import Part
-from mafr.data.synthetic.core.render import Surface
-from mafr.data.synthetic.eyecandies.candy import Candy, colour, embossed, mix, number, rounded, tinted
-
-Array = np.ndarray
+from mafr.data.synthetic.core.part import Part, Surface
+from mafr.data.synthetic.core.rows import Array, Rng
+from mafr.data.synthetic.eyecandies.candy import Candy, colour, draw_seed, embossed, mix, rounded, tinted
 
 
-def chocolate_praline(rng: np.random.Generator) -> Candy:
+def chocolate_praline(rng: Rng) -> Candy:
     """A moulded chocolate: a fluted foot, a dome, and a drizzle of lighter chocolate."""
     low, high = rng.uniform(0.40, 0.43), rng.uniform(0.31, 0.34)
     foot, dome = rng.uniform(0.17, 0.20), rng.uniform(0.13, 0.17)
@@ -21,7 +17,7 @@ def chocolate_praline(rng: np.random.Generator) -> Candy:
     lines, slant = rng.uniform(3.2, 3.8), rng.uniform(0, 2 * np.pi)
     wave = rng.uniform(0.3, 0.9)
     brown, light = tinted(rng, colour(92, 50, 28)), tinted(rng, colour(206, 164, 116))
-    seed = number(rng)
+    seed = draw_seed(rng)
     across = np.array([np.cos(slant), np.sin(slant)], np.float32)
     along = np.array([-across[1], across[0]], np.float32)
 
@@ -52,27 +48,23 @@ def chocolate_praline(rng: np.random.Generator) -> Candy:
         return Surface(albedo, specular=0.26 - 0.08 * paint, shininess=32.0, wrap=0.1)
 
     box = np.array([(-low - 0.025,) * 2 + (-0.005,), (low + 0.025,) * 2 + (foot + dome + 0.025,)], np.float32)
-    return Candy(
-        Part(distance, surface, box, 0.75), grain=(0.03, 0.06), seed=seed, tilt=1.0,
-        params=rounded(foot_radius=low, top_radius=high, height=foot + dome, drizzle_slant=slant),
-    )  # fmt: skip
+    params = rounded(foot_radius=low, top_radius=high, height=foot + dome, drizzle_slant=slant)
+    return Candy(Part(distance, surface, box, 0.75), (0.03, 0.06), seed, params, tilt=1.0)
 
 
-def confetto(rng: np.random.Generator) -> Candy:
+def confetto(rng: Rng) -> Candy:
     """A sugared almond: one colour, smooth, slightly pointed and dimpled."""
     radii = np.array([rng.uniform(0.44, 0.50), rng.uniform(0.29, 0.33), rng.uniform(0.20, 0.235)])
     taper, bow = rng.uniform(0.12, 0.28), rng.normal(0, 0.12)
     sugar = tinted(rng, colour(236, 160, 178), 0.05)
-    seed = number(rng)
+    seed = draw_seed(rng)
 
     def distance(p: Array) -> Array:
         q = s.move(p, (0, 0, radii[2] - 0.006))
         x = q[:, 0]
         q[:, 1] = (q[:, 1] - np.float32(bow) * x * x) * (1 + np.float32(taper) * x / np.float32(radii[0]))
         d = s.ellipsoid(q, radii)
-        return embossed(
-            d, p, 0.012, lambda r: 0.8 * waves(r * np.float32(3.5), seed) + 0.12 * noise(r * 12, seed + 1)
-        )
+        return embossed(d, p, 0.012, lambda r: 0.8 * waves(r * np.float32(3.5), seed) + 0.12 * noise(r * 12, seed + 1))
 
     def surface(p: Array, normals: Array) -> Surface:
         albedo = sugar * (1 + 0.025 * fbm(p * np.float32(7), seed + 2))[:, None]
@@ -80,20 +72,18 @@ def confetto(rng: np.random.Generator) -> Candy:
 
     wide = radii[1] / (1 - taper) + abs(bow) * radii[0] ** 2 + 0.02
     box = np.array([(-radii[0] - 0.02, -wide, -0.02), (radii[0] + 0.02, wide, 2 * radii[2] + 0.02)], np.float32)
-    return Candy(
-        Part(distance, surface, box, 0.65), grain=(0.03, 0.04), seed=seed, tilt=2.0,
-        params=rounded(length=2 * radii[0], width=2 * radii[1], height=2 * radii[2], taper=taper),
-    )  # fmt: skip
+    params = rounded(length=2 * radii[0], width=2 * radii[1], height=2 * radii[2], taper=taper)
+    return Candy(Part(distance, surface, box, 0.65), (0.03, 0.04), seed, params, tilt=2.0)
 
 
-def gummy_bear(rng: np.random.Generator) -> Candy:
+def gummy_bear(rng: Rng) -> Candy:
     """A bear of blobs lying on its back, head towards +y; translucent, so thin places glow."""
     fat, size = rng.uniform(0.95, 1.08), rng.uniform(0.96, 1.06)
     lift, spread = rng.uniform(-0.02, 0.02), rng.uniform(-0.015, 0.015)
     hues = (colour(196, 26, 30), colour(224, 120, 20), colour(60, 140, 44), colour(220, 180, 40))
     deep = tinted(rng, hues[int(rng.integers(4))], 0.05)
     glow = np.minimum(deep ** np.float32(0.55), 1).astype(np.float32)
-    seed = number(rng)
+    seed = draw_seed(rng)
     waist = 0.22 * fat
 
     def distance(p: Array) -> Array:
@@ -114,23 +104,21 @@ def gummy_bear(rng: np.random.Generator) -> Candy:
         return embossed(d, p, 0.006, lambda r: waves(r * np.float32(7), seed))
 
     def surface(p: Array, normals: Array) -> Surface:
-        # How much there is below the surface decides how much light comes back.
+        # The thickness below the surface decides how much light comes back.
         thin = np.clip(1 + distance(p - np.float32(0.13) * normals) / np.float32(0.11), 0, 1)
         return Surface(mix(deep, glow, 0.12 + 0.75 * thin), specular=0.28, shininess=40.0, wrap=0.5)
 
     box = np.array([(-0.30, -0.50, -0.01), (0.30, 0.52, 0.46)], np.float32) * np.float32(size * 1.02)
-    return Candy(
-        Part(distance, surface, box, 0.8), grain=(0.04, 0.05), seed=seed, tilt=1.5,
-        params=rounded(size=size, waist=waist, lift=lift, spread=spread),
-    )  # fmt: skip
+    params = rounded(size=size, waist=waist, lift=lift, spread=spread)
+    return Candy(Part(distance, surface, box, 0.8), (0.04, 0.05), seed, params, tilt=1.5)
 
 
-def hazelnut_truffle(rng: np.random.Generator) -> Candy:
+def hazelnut_truffle(rng: Rng) -> Candy:
     """A rough ball of chocolate, full of crushed hazelnut."""
     radius, squash = rng.uniform(0.35, 0.40), rng.uniform(0.88, 1.0)
     rough = rng.uniform(0.034, 0.046)
     brown, nut = tinted(rng, colour(110, 62, 36)), tinted(rng, colour(196, 150, 96))
-    seed = number(rng)
+    seed = draw_seed(rng)
     stretch = rng.uniform(0.95, 1.06)
     radii = np.array([radius * stretch, radius / stretch, radius * squash])
 
@@ -151,7 +139,5 @@ def hazelnut_truffle(rng: np.random.Generator) -> Candy:
 
     wide = radii + rough
     box = np.array([(-wide[0], -wide[1], -0.02), (wide[0], wide[1], 2 * radii[2] + rough)], np.float32)
-    return Candy(
-        Part(distance, surface, box, 0.6), grain=(0.10, 0.03), seed=seed, tilt=4.0,
-        params=rounded(radius=radius, squash=squash, roughness=rough),
-    )  # fmt: skip
+    params = rounded(radius=radius, squash=squash, roughness=rough)
+    return Candy(Part(distance, surface, box, 0.6), (0.10, 0.03), seed, params, tilt=4.0)

@@ -1,34 +1,21 @@
 """Candies of constant cross-section: candy cane, twisted marshmallow, licorice sandwich."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from mafr.data.synthetic.core import sdf as s
 from mafr.data.synthetic.core.noise import fbm, noise, smoothstep, waves
-from mafr.data.synthetic.core.part import Part
-from mafr.data.synthetic.core.render import Surface
-from mafr.data.synthetic.eyecandies.candy import (
-    Candy,
-    band,
-    colour,
-    embossed,
-    mix,
-    number,
-    rounded,
-    tinted,
-)
-
-Array = np.ndarray
+from mafr.data.synthetic.core.part import Part, Surface
+from mafr.data.synthetic.core.rows import Array, Rng
+from mafr.data.synthetic.eyecandies.candy import Candy, band, colour, draw_seed, embossed, mix, rounded, tinted
 
 
-def candy_cane(rng: np.random.Generator) -> Candy:
+def candy_cane(rng: Rng) -> Candy:
     """A bent, striped sugar cane lying on its side."""
     radius, ring = rng.uniform(0.082, 0.096), rng.uniform(0.185, 0.215)
     length, hook = rng.uniform(0.62, 0.72), rng.uniform(0.03, 0.10)
     pitch = rng.uniform(0.21, 0.25)
     red, white = tinted(rng, colour(200, 24, 30)), tinted(rng, colour(240, 236, 228), 0.03)
-    seed, phase0 = number(rng), rng.uniform()
+    seed, phase0 = draw_seed(rng), rng.uniform()
     end = np.pi * ring + hook
 
     def along(p: Array) -> tuple[Array, Array, Array]:
@@ -55,22 +42,20 @@ def candy_cane(rng: np.random.Generator) -> Candy:
         paint = np.maximum(band(phase, 0.0, 0.42, 0.025), band(phase, 0.66, 0.74, 0.02))
         return Surface(mix(white, red, paint), specular=0.35, shininess=60.0, wrap=0.2)
 
-    low, high = (-ring - radius - 0.01, -length - radius - 0.01, -0.005), (
-        ring + radius + 0.01, ring + radius + 0.01, 2 * radius + 0.01)  # fmt: skip
-    return Candy(
-        Part(distance, surface, np.array([low, high], np.float32), 0.85), grain=(0.03, 0.05), seed=seed, tilt=0.8,
-        params=rounded(radius=radius, ring=ring, length=length, hook=hook, pitch=pitch),
-    )  # fmt: skip
+    reach = ring + radius + 0.01
+    box = [(-ring - radius - 0.01, -length - radius - 0.01, -0.005), (reach, reach, 2 * radius + 0.01)]
+    params = rounded(radius=radius, ring=ring, length=length, hook=hook, pitch=pitch)
+    return Candy(Part(distance, surface, box, 0.85), (0.03, 0.05), seed, params, tilt=0.8)
 
 
-def marshmallow(rng: np.random.Generator) -> Candy:
+def marshmallow(rng: Rng) -> Candy:
     """A rope of four soft strands, twisted about its length (the x axis)."""
     half, offset, strand = rng.uniform(0.44, 0.52), rng.uniform(0.085, 0.095), rng.uniform(0.090, 0.102)
     rate, start = rng.uniform(5.0, 7.0) * (1 if rng.uniform() < 0.85 else 0.8), rng.uniform(0, 2 * np.pi)
     bow = rng.normal(0, 0.03)
     palette = [colour(238, 160, 178), colour(244, 238, 226), colour(240, 214, 130), colour(244, 238, 226)]
     palette = np.stack([tinted(rng, c, 0.04) for c in palette])
-    seed = number(rng)
+    seed = draw_seed(rng)
     middle = offset * 0.85 + strand
 
     def section(p: Array) -> tuple[Array, Array, Array]:
@@ -102,13 +87,11 @@ def marshmallow(rng: np.random.Generator) -> Candy:
 
     wide = offset + strand + abs(bow) + 0.02
     box = np.array([(-half - 0.01, -wide, -0.02), (half + 0.01, wide, middle + offset + strand + 0.01)], np.float32)
-    return Candy(
-        Part(distance, surface, box, 0.7), grain=(0.10, 0.03), seed=seed, tilt=1.0,
-        params=rounded(length=2 * half, strand=strand, twist=rate, bow=bow),
-    )  # fmt: skip
+    params = rounded(length=2 * half, strand=strand, twist=rate, bow=bow)
+    return Candy(Part(distance, surface, box, 0.7), (0.10, 0.03), seed, params, tilt=1.0)
 
 
-def licorice_sandwich(rng: np.random.Generator) -> Candy:
+def licorice_sandwich(rng: Rng) -> Candy:
     """A block of licorice and sugar-paste layers, cut from a slab."""
     layers = 5
     tall = rng.uniform(0.42, 0.50)
@@ -120,7 +103,7 @@ def licorice_sandwich(rng: np.random.Generator) -> Candy:
     lean = rng.normal(0, 0.03, 2)
     paste = (colour(236, 150, 60), colour(232, 120, 150), colour(240, 226, 190))[int(rng.choice(3, p=(0.4, 0.4, 0.2)))]
     black, paste = tinted(rng, colour(46, 38, 36), 0.08), tinted(rng, paste)
-    seed = number(rng)
+    seed = draw_seed(rng)
 
     def sheared(p: Array) -> Array:
         q = p.copy()
@@ -147,7 +130,5 @@ def licorice_sandwich(rng: np.random.Generator) -> Candy:
 
     reach = sides + 0.03 + np.abs(lean) * tall
     box = np.array([(-reach[0], -reach[1], -0.005), (reach[0], reach[1], tall + 0.015)], np.float32)
-    return Candy(
-        Part(distance, surface, box, 0.8), grain=(0.08, 0.025), seed=seed, tilt=1.0,
-        params=rounded(height=tall, length=2 * sides[0], width=2 * sides[1], lean=float(np.hypot(*lean))),
-    )  # fmt: skip
+    params = rounded(height=tall, length=2 * sides[0], width=2 * sides[1], lean=float(np.hypot(*lean)))
+    return Candy(Part(distance, surface, box, 0.8), (0.08, 0.025), seed, params, tilt=1.0)

@@ -1,4 +1,4 @@
-"""The box in which candies are photographed: one camera, a belt (z = 0), four spotlights and a global light.
+"""The scene in which candies are photographed: one camera, a belt (z = 0), four spotlights and a global light.
 
 World: x right, y along the belt away from the camera, z up. The camera looks down at an angle, so that in camera
 coordinates (x right, y down, z forward) the belt runs away from the bottom row to the top row, as the published
@@ -13,42 +13,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mafr.data.eyecandies import FOCAL, FOCAL_WIDTH
 from mafr.data.synthetic.core import render as r
-from mafr.data.synthetic.core.camera import Camera, unit
 from mafr.data.synthetic.core.noise import fbm, noise, smoothstep
 from mafr.data.synthetic.core.part import Part
-from mafr.data.synthetic.eyecandies.candies import Placed
-from mafr.data.synthetic.eyecandies.candy import colour
+from mafr.data.synthetic.core.rows import Array, Rng, unit
+from mafr.data.synthetic.eyecandies.candy import Candy, colour
 
-Array = np.ndarray
-
-FOCAL_AT_512 = 711.11  # pixels; facts of the published camera
 _DISTANCE, _ELEVATION = 2.15, np.deg2rad(60.0)
-# World axes as in the published poses: parallel to the camera's. The small sideways shift keeps x = 0, which later
-# stands for "no point", away from the middle column.
-POSE_SHIFT = (0.0125, 0.03, _DISTANCE)
-_SPOTS = {1: (0.0, -1.5), 2: (1.5, 0.0), 3: (0.0, 1.5), 4: (-1.5, 0.0)}  # bottom, right, top, left: x, y
-_SPOT_HEIGHT = 1.6
-_EPS = 0.0012
-IMAGES = 6
+# World to camera, the matrix of pose.txt, to be used as `K · pose`; world axes as in the published poses: parallel to
+# the camera's. The small sideways shift keeps x = 0, which later stands for "no point", away from the middle column.
+POSE = np.array([[1, 0, 0, 0.0125], [0, 1, 0, 0.03], [0, 0, 1, _DISTANCE], [0, 0, 0, 1]])
+_SPOTS = ((0.0, -1.5), (1.5, 0.0), (0.0, 1.5), (-1.5, 0.0))  # bottom, right, top, left: x, y, all 1.6 high
+EPS = 0.0012  # distance that counts as a hit
 
 
-def camera_of(side: int) -> Camera:
-    """The camera at an image side of `side` pixels."""
+def camera_of(side: int) -> r.Camera:
+    """The camera for images of `side` pixels."""
     eye = (0.0, -_DISTANCE * np.cos(_ELEVATION), _DISTANCE * np.sin(_ELEVATION))
-    return Camera.look_at(eye, (0, 0, 0), 0.0, FOCAL_AT_512 * side / 512, side, side)
-
-
-def pose_of() -> Array:
-    """World to camera, (4, 4): the matrix of pose.txt, to be used as `K · pose` (world axes as the camera's)."""
-    pose = np.eye(4)
-    pose[:3, 3] = POSE_SHIFT
-    return pose
-
-
-def trace_part(camera: Camera, part: Part) -> r.Hits:
-    """What each pixel sees of a part on the belt."""
-    return r.trace(camera, part.sdf, part.box, ground=0.0, eps=_EPS, step=part.step)
+    return r.Camera.look_at(eye, (0, 0, 0), 0.0, FOCAL * side / FOCAL_WIDTH, side, side)
 
 
 def retrace(hits: r.Hits, part: Part, middle: Array, reach: float) -> r.Hits:
@@ -61,10 +44,9 @@ def retrace(hits: r.Hits, part: Part, middle: Array, reach: float) -> r.Hits:
     extent = 1.2 * reach * camera.focal / z + 3
     left, top = max(int(u - extent), 0), max(int(v - extent), 0)
     right, bottom = min(int(u + extent) + 2, camera.width), min(int(v + extent) + 2, camera.height)
-    window = dataclasses.replace(
-        camera, cx=camera.cx - left, cy=camera.cy - top, width=right - left, height=bottom - top
-    )
-    inner = trace_part(window, part)
+    size = {"width": right - left, "height": bottom - top}
+    window = dataclasses.replace(camera, cx=camera.cx - left, cy=camera.cy - top, **size)
+    inner = r.trace(window, part, EPS)
     towards = middle - camera.origin
     aside = towards - window.directions() * (window.directions() @ towards)[:, None]
     affected = (np.linalg.norm(aside, axis=1) < reach).reshape(inner.part.shape)
@@ -79,7 +61,7 @@ def retrace(hits: r.Hits, part: Part, middle: Array, reach: float) -> r.Hits:
 def wrinkled(hits: r.Hits, strength: Array | float, length: float, seed: int, where: Array) -> r.Hits:
     """Normals turned by a fine relief, the surface itself left as it is.
 
-    strength: about the tangent of the turn, a number or one a pixel of `where` (H, W) bool. length: wave length.
+    strength: about the tangent of the turn, a number or one per pixel of `where` (H, W) bool. length: wave length.
     """
     points, normals = hits.points[where] / np.float32(length), hits.normals[where]
     turn = np.stack([noise(points, seed + k) for k in range(3)], axis=1)
@@ -89,33 +71,26 @@ def wrinkled(hits: r.Hits, strength: Array | float, length: float, seed: int, wh
     return dataclasses.replace(hits, normals=changed)
 
 
-def grained(hits: r.Hits, placed: Placed) -> r.Hits:
-    """Normals with the candy's own grain and the belt's."""
-    strength, length = placed.grain
-    return wrinkled(hits, strength, length, placed.seed, hits.part)
+def grained(hits: r.Hits, candy: Candy) -> r.Hits:
+    """Normals with the candy's own grain."""
+    return wrinkled(hits, *candy.grain, candy.seed, hits.part)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What varies between shots beside the candy: lamps and the belt.
+    """Lamps and belt, which vary between shots as the candy does."""
 
-    Attributes:
-        spots: the four spotlights, in the order of image_1 to image_4.
-        ambient: (3,) colour of the global light.
-        belt: shift of the belt's texture, its tone and a seed.
-    """
-
-    spots: tuple[r.Light, ...]
-    ambient: Array
-    belt_tone: Array
+    spots: tuple[r.Light, ...]  # in the order of image_1 to image_4
+    ambient: Array  # (3,), colour of the global light
+    belt_tone: Array  # (3,), mean albedo
     belt_seed: int
 
     @classmethod
-    def draw(cls, rng: np.random.Generator) -> Scene:
+    def draw(cls, rng: Rng) -> Scene:
         """A scene with lamps a little off their marks."""
         spots = []
-        for x, y in _SPOTS.values():
-            place = np.array([x, y, _SPOT_HEIGHT]) + rng.normal(0, 0.06, 3)
+        for x, y in _SPOTS:
+            place = np.array([x, y, 1.6]) + rng.normal(0, 0.06, 3)
             aim = np.array([rng.normal(0, 0.05), rng.normal(0, 0.05), 0.1])
             axis = (aim - place) / np.linalg.norm(aim - place)
             strength = 1.45 * np.exp(rng.normal(0, 0.06))
@@ -131,10 +106,10 @@ class Scene:
         streaks = 1 + 0.06 * fbm(stretched, self.belt_seed, 2) + 0.05 * noise(p * np.float32(60), self.belt_seed + 9)
         return r.Surface(self.belt_tone * streaks[:, None])  # not shiny: no highlight to compute
 
-    def images(self, hits: r.Hits, look: r.Surface, part: Part, rng: np.random.Generator) -> list[Array]:
-        """The six pictures, (H, W, 3) uint8: all spotlights; bottom, right, top, left; global light."""
-        box = part.box
-        openness = r.ambient_occlusion(hits, part.sdf, box, 0.16, 0.8)
+    def images(self, view: r.Rendering, rng: Rng) -> list[Array]:
+        """The six images, (H, W, 3) uint8: all spotlights; bottom, right, top, left; global light."""
+        hits, look = view.hits, view.look
+        openness = r.ambient_occlusion(hits, view.part, 0.16, 0.8)
         hemisphere = 0.6 + 0.4 * hits.normals[..., 2].ravel()  # light from above is stronger
         glow = r.shade(hits, look, [], self.ambient, occlusion=openness * hemisphere)
         # Light that is scattered inside reaches where the lamp does not.
@@ -142,7 +117,7 @@ class Scene:
         normals, points = hits.normals.reshape(-1, 3), hits.points.reshape(-1, 3)
         singles = []
         for spot in self.spots:
-            shadow = r.soft_shadow(hits, part.sdf, box, spot.position, softness=9.0, steps=10, start=0.04)
+            shadow = r.soft_shadow(hits, view.part, spot.position, softness=9.0, steps=10, start=0.04)
             # Fade towards grazing light, where tracing from a point beside the surface is ragged.
             towards = unit(np.asarray(spot.position, np.float32) - points)
             grazing = smoothstep(0.0, 0.25, np.einsum("ij,ij->i", towards, normals))

@@ -1,1 +1,1 @@
-"""The generated stand-in for MVTec 3D-AD: `write` makes raw folders of what `recipes` lists."""
+"""The generated stand-in for MVTec 3D-AD: `write` makes raw folders by the recipes in the other files."""

@@ -1,29 +1,17 @@
 """Cable gland, dowel and foam: manufactured, so one resembles the next."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np
 
 from mafr.data.synthetic.core import defects, sdf
 from mafr.data.synthetic.core.noise import cells, fbm, noise, pick, smoothstep, waves
-from mafr.data.synthetic.core.part import Part
-from mafr.data.synthetic.core.render import Hits, Surface
-from mafr.data.synthetic.mvtec.recipe import (
-    Recipe,
-    between,
-    combine,
-    contamination,
-    laid_bare,
-    mix,
-    seeds,
-    shrunk,
-    stretched,
-)
-
-Array = np.ndarray
-Rng = np.random.Generator
+from mafr.data.synthetic.core.operations import Site, carve, pick_site, plain_look, warp
+from mafr.data.synthetic.core.part import Part, Surface
+from mafr.data.synthetic.core.render import Hits
+from mafr.data.synthetic.core.rows import Array, Rng
+from mafr.data.synthetic.mvtec.recipe import Recipe, between, mix, seeds, shrunk, stretched
+from mafr.data.synthetic.mvtec.shared_defects import contamination, cut_or_shave, exposed, puncture, with_combined
 
 
 def _lying(p: Array, height: float, roll: float) -> Array:
@@ -66,40 +54,22 @@ def cable_gland(rng: Rng) -> Part:
     return Part(distance, surface, [[-24.5, -14.5, 0], [25, 14.5, 27.5]], 0.8)
 
 
-_PLASTIC = defects.paint_of((0.42, 0.43, 0.44), 0.05, 10.0, 0.0, 0.08, 0.5, 201)
+_PLASTIC = plain_look((0.42, 0.43, 0.44), 0.05, 10.0, 0.0, 0.08, 0.5, 201)
 
 
 def gland_bent(part: Part, hits: Hits, rng: Rng, s: float) -> Part:
     """The threaded end bent sideways by 4 to 24 degrees."""
     curvature = float(rng.choice([-1, 1])) * np.deg2rad(between(4, 24, s)) / 12.0
-    mapping = partial(sdf.bend, curvature=curvature, along=0, towards=1, start=6.0)
-    return defects.warp(part, mapping, part.grown((1, 9, 0), (1, 9, 0)), 0.85)
-
-
-def gland_cut(part: Part, hits: Hits, rng: Rng, s: float) -> Part:
-    """A knife cut anywhere, or a shaving off the nut."""
-    site = defects.pick_site(rng, hits, 5, 0.6)
-    if rng.random() < 0.4:
-        inside = laid_bare(part, site, rng, _PLASTIC, s)
-        return defects.slice_off(part, site, rng, between(0.3, 2.0, s), rng.normal(0, 0.1), inside)
-    inside = laid_bare(part, site, rng, _PLASTIC, s)
-    return defects.slot(part, site, between(6, 18, s), between(0.8, 2.0, s), between(1.0, 4.0, s), inside)
-
-
-def gland_hole(part: Part, hits: Hits, rng: Rng, s: float) -> Part:
-    """A drilled or melted hole."""
-    site = defects.pick_site(rng, hits, 5, 0.6)
-    inside = laid_bare(part, site, rng, _PLASTIC, s)
-    return defects.hole(part, site, rng, between(0.9, 2.8, s), between(1.0, 6.0, s), inside, ragged=0.1)
+    return warp(part, partial(sdf.bend, curvature=curvature, start=6.0), part.grown((1, 9, 0)))
 
 
 def gland_thread(part: Part, hits: Hits, rng: Rng, s: float) -> Part:
     """Thread turns crushed flat, or filed away across."""
-    site = defects.pick_site(rng, hits, 3, 0.6, where=lambda p: p[:, 0] > 7, along=(1, 0, 0), spread=0.5)
+    site = pick_site(rng, hits, 3, 0.6, where=lambda p: p[:, 0] > 7, along=(1, 0, 0), spread=0.5)
     if rng.random() < 0.5:
         radii = (between(2.2, 6.5, s), between(1.8, 4.0, s), between(0.5, 1.1, s))
         return defects.lump(part, site, rng, radii, _PLASTIC, rough=0.15, sink=0.6)
-    inside = laid_bare(part, site, rng, _PLASTIC, s)
+    inside = exposed(part, site, rng, _PLASTIC, s)
     return defects.slot(part, site, between(5, 14, s), between(1.5, 4.0, s), between(0.9, 2.0, s), inside, 0.2)
 
 
@@ -132,7 +102,7 @@ def dowel(rng: Rng) -> Part:
     return Part(distance, surface, [[-half - 1, -radius - 0.5, 0], [half + 1, radius + 0.5, 2 * radius + 0.5]], 0.9)
 
 
-_WOOD = defects.paint_of((0.66, 0.50, 0.29), 0.02, 8.0, 0.1, 0.25, 0.8, 202)
+_WOOD = plain_look((0.66, 0.50, 0.29), 0.02, 8.0, 0.1, 0.25, 0.8, 202)
 
 
 def dowel_bent(part: Part, hits: Hits, rng: Rng, s: float) -> Part:
@@ -144,7 +114,7 @@ def dowel_bent(part: Part, hits: Hits, rng: Rng, s: float) -> Part:
     def mapping(p: Array) -> Array:
         q = p * np.float32([end, 1, 1])
         # An arc 8 mm long, then straight on.
-        bent = sdf.bend(q, curvature, 0, 1, start)
+        bent = sdf.bend(q, curvature, start)
         past = bent[:, 0] > start + 8
         angle = np.float32(8 * curvature)
         c, z = np.cos(angle), np.sin(angle)
@@ -152,32 +122,30 @@ def dowel_bent(part: Part, hits: Hits, rng: Rng, s: float) -> Part:
         straight = q[:, :2] - knee
         x = start + 8 + c * straight[:, 0] + z * straight[:, 1]
         y = c * straight[:, 1] - z * straight[:, 0]
-        out = bent
-        out[past, 0], out[past, 1] = x[past], y[past]
-        return out * np.float32([end, 1, 1])
+        bent[past, 0], bent[past, 1] = x[past], y[past]
+        return bent * np.float32([end, 1, 1])
 
-    return defects.warp(part, mapping, part.grown((1, 10, 0), (1, 10, 0)), 0.85)
+    return warp(part, mapping, part.grown((1, 10, 0)))
 
 
 def dowel_cut(part: Part, hits: Hits, rng: Rng, s: float) -> Part:
     """A saw cut, a shaving, or an end broken off."""
     kind = rng.random()
-    site = defects.pick_site(rng, hits, 4, 0.6)
-    if kind < 0.4:
-        inside = laid_bare(part, site, rng, _WOOD, s)
-        return defects.slot(part, site, between(5, 15, s), between(0.8, 2.2, s), between(0.9, 4.0, s), inside)
+    site = pick_site(rng, hits, 4, 0.6)
     if kind < 0.75:
-        inside = laid_bare(part, site, rng, _WOOD, s)
+        inside = exposed(part, site, rng, _WOOD, s)
+        if kind < 0.4:
+            return defects.slot(part, site, between(5, 15, s), between(0.8, 2.2, s), between(0.9, 4.0, s), inside)
         return defects.slice_off(part, site, rng, between(0.3, 2.2, s), rng.normal(0, 0.15), inside, rough=0.15)
     end = float(rng.choice([-1, 1]))
     place = np.float32([end * (28 - between(1.5, 9, s)), 0, 6])
-    chip = defects.Site(place, sdf.frame((end, rng.normal(0, 0.4), rng.normal(0, 0.4))))
-    inside = laid_bare(part, site, rng, _WOOD, s)
+    chip = Site(place, sdf.frame((end, rng.normal(0, 0.4), rng.normal(0, 0.4))))
+    inside = exposed(part, site, rng, _WOOD, s)
 
     def gone(p: Array) -> Array:
         return -chip.local(p)[:, 2] + 0.6 * fbm(p * np.float32(0.6), 7, 2)
 
-    return defects.carve(part, gone, inside, 0.2, 0.3)
+    return carve(part, gone, inside, 0.2, 0.3)
 
 
 def foam(rng: Rng) -> Part:
@@ -216,15 +184,15 @@ def foam(rng: Rng) -> Part:
     return Part(distance, surface, [[-38, -27, 0], [38, 27, height + 3]], 0.8, shrunk(body, 0.4))
 
 
-_FOAM = defects.paint_of((0.62, 0.61, 0.55), 0.0, 8.0, 0.25, 0.15, 0.7, 203)
+_FOAM = plain_look((0.62, 0.61, 0.55), 0.0, 8.0, 0.25, 0.15, 0.7, 203)
 _PAINTS = ((0.10, 0.22, 0.55), (0.55, 0.10, 0.08), (0.12, 0.40, 0.16), (0.62, 0.50, 0.08), (0.06, 0.06, 0.07))
 
 
 def foam_color(part: Part, hits: Hits, rng: Rng, s: float) -> Part:
     """Paint soaked in: a blotch, a spray of spots or pen strokes. Colour only."""
-    site = defects.pick_site(rng, hits, 6)
+    site = pick_site(rng, hits, 6)
     paint = _PAINTS[rng.integers(len(_PAINTS))]
-    look = defects.paint_of(paint, 0.01, 8.0, 0.2, 0.15, 0.4, int(rng.integers(1 << 31)))
+    look = plain_look(paint, 0.01, 8.0, 0.2, 0.15, 0.4, int(rng.integers(1 << 31)))
     if rng.random() < 0.3:
         length, width = between(10, 34, s), between(1.2, 2.4, s)
         return defects.scratch(part, site, rng, length, width, look, between(0.22, 0.9, s), 2)
@@ -237,35 +205,39 @@ def foam_cut(part: Part, hits: Hits, rng: Rng, s: float) -> Part:
     """A knife cut, a corner sliced or a piece torn out."""
     kind = rng.random()
     if kind < 0.45:
-        site = defects.pick_site(rng, hits, 6)
-        inside = laid_bare(part, site, rng, _FOAM, s)
+        site = pick_site(rng, hits, 6)
+        inside = exposed(part, site, rng, _FOAM, s)
         lean = rng.uniform(-0.4, 0.4)
         return defects.slot(part, site, between(9, 30, s), between(1.0, 3.0, s), between(1.5, 9, s), inside, lean)
     if kind < 0.7:
         corner = np.float32([rng.choice([-1, 1]) * 33.0, rng.choice([-1, 1]) * 22.0, 23.0])
-        site = defects.Site(corner, sdf.frame((np.sign(corner[0]), np.sign(corner[1]), rng.uniform(0.6, 1.2))))
-        inside = laid_bare(part, site, rng, _FOAM, s)
+        site = Site(corner, sdf.frame((np.sign(corner[0]), np.sign(corner[1]), rng.uniform(0.6, 1.2))))
+        inside = exposed(part, site, rng, _FOAM, s)
         return defects.slice_off(part, site, rng, between(1.5, 9.0, s), 0.0, inside, rough=0.2)
-    site = defects.pick_site(rng, hits, 5)
-    inside = laid_bare(part, site, rng, _FOAM, s)
+    site = pick_site(rng, hits, 5)
+    inside = exposed(part, site, rng, _FOAM, s)
     return defects.bite(part, site, rng, between(3.0, 9.0, s), between(1.3, 6.0, s), inside, rough=0.22)
 
 
-_smaller = partial(contamination, scale=0.6, margin=3)
-
-MADE = {
+RECIPES = {
     "cable_gland": Recipe(
-        cable_gland, {"bent": gland_bent, "cut": gland_cut, "hole": gland_hole, "thread": gland_thread},
+        cable_gland,
+        {
+            "bent": gland_bent,
+            "cut": partial(cut_or_shave, look=_PLASTIC, facing=0.6, shave=0.4, thickness=(0.3, 2.0), length=(6, 18),
+                           width=(0.8, 2.0), depth=(1.0, 4.0)),
+            "hole": partial(puncture, look=_PLASTIC, facing=0.6, radius=(0.9, 2.8), depth=(1.0, 6.0), ragged=0.1),
+            "thread": gland_thread,
+        },
         size=(400, 400), view=82, tilt=5, distance=380, spin=4, shift=1.5, azimuth=110,
     ),
     "dowel": Recipe(
-        dowel, {"bent": dowel_bent, "combined": combine(_smaller, dowel_cut, dowel_bent), "contamination": _smaller,
-                "cut": dowel_cut},
+        dowel,
+        with_combined(contamination=partial(contamination, scale=0.6, margin=3), cut=dowel_cut, bent=dowel_bent),
         size=(400, 400), view=86, tilt=4, distance=380, spin=4, shift=1.5, azimuth=70, warmth=1.05,
     ),
     "foam": Recipe(
-        foam, {"color": foam_color, "combined": combine(contamination, foam_color, foam_cut),
-               "contamination": contamination, "cut": foam_cut},
+        foam, with_combined(contamination=contamination, color=foam_color, cut=foam_cut),
         size=(900, 900), view=122, tilt=12, spin=8, shift=3, azimuth=150, lamp=0.85,
     ),
 }  # fmt: skip

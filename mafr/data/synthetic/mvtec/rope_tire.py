@@ -1,7 +1,5 @@
 """Rope and tire: manufactured, so one resembles the next."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,21 +7,12 @@ import numpy as np
 
 from mafr.data.synthetic.core import defects, sdf
 from mafr.data.synthetic.core.noise import fbm, noise, smoothstep
-from mafr.data.synthetic.core.part import Part
-from mafr.data.synthetic.core.render import Hits, Surface
-from mafr.data.synthetic.mvtec.recipe import (
-    Recipe,
-    between,
-    combine,
-    contamination,
-    laid_bare,
-    mix,
-    seeds,
-    stretched,
-)
-
-Array = np.ndarray
-Rng = np.random.Generator
+from mafr.data.synthetic.core.operations import pick_site, plain_look
+from mafr.data.synthetic.core.part import Part, Surface
+from mafr.data.synthetic.core.render import Hits
+from mafr.data.synthetic.core.rows import Array, Rng
+from mafr.data.synthetic.mvtec.recipe import Recipe, between, mix, seeds, stretched
+from mafr.data.synthetic.mvtec.shared_defects import contamination, cut_or_shave, exposed, puncture, with_combined
 
 
 @dataclass(frozen=True)
@@ -42,25 +31,22 @@ def _laid(lay: tuple, opened: tuple[float, float, float] = (0.0, 1.0, 0.0)) -> R
     where, width, apart = opened
     height = _STRAND + _LAY_RADIUS * 0.92
 
-    def middle(x: Array) -> Array:
-        return np.float32(bow) * x * x / 100 + np.float32(sway) * np.sin(x / 19 + phase)
-
-    def gap(x: Array) -> Array:
-        return np.float32(apart) * np.exp(-(((x - where) / width) ** 2))
-
     def turned(x: Array) -> Array:
         return np.float32(2 * np.pi / pitch) * x + phase
 
     def strands(p: Array) -> tuple[Array, Array]:
         """Distance to the nearest strand's centre line and which strand it is."""
-        x, y, z = p[:, 0], p[:, 1] - middle(p[:, 0]), p[:, 2] - np.float32(height)
+        x = p[:, 0]
+        middle = np.float32(bow) * x * x / 100 + np.float32(sway) * np.sin(x / 19 + phase)
+        gap = np.float32(apart) * np.exp(-(((x - where) / width) ** 2))
+        y, z = p[:, 1] - middle, p[:, 2] - np.float32(height)
         out = np.full(len(p), np.inf, np.float32)
         which = np.zeros(len(p), np.int8)
-        radius, angle, open_ = np.float32(_LAY_RADIUS), turned(x), gap(x)
+        radius, angle = np.float32(_LAY_RADIUS), turned(x)
         for k in range(3):
             a = angle + np.float32(k * 2 * np.pi / 3)
             cy, cz = radius * np.cos(a), radius * np.sin(a)
-            d = np.hypot(y - cy - open_ * (k - 1), z - cz)
+            d = np.hypot(y - cy - gap * (k - 1), z - cz)
             which[d < out] = k
             out = np.minimum(out, d)
         return out, which
@@ -96,27 +82,22 @@ def _laid(lay: tuple, opened: tuple[float, float, float] = (0.0, 1.0, 0.0)) -> R
 def rope(rng: Rng) -> Part:
     """A laid rope of three strands, nearly straight."""
     noises = tuple(seeds(rng, 4))
-    lay = (
-        rng.uniform(0, 2 * np.pi), rng.uniform(44, 48), rng.normal(0, 0.06), rng.uniform(0, 0.8),
-        np.float32(rng.uniform(0.9, 1.1)), noises,
-    )  # fmt: skip
-    return _laid(lay)
+    phase, pitch, bow = rng.uniform(0, 2 * np.pi), rng.uniform(44, 48), rng.normal(0, 0.06)
+    return _laid((phase, pitch, bow, rng.uniform(0, 0.8), np.float32(rng.uniform(0.9, 1.1)), noises))
 
 
-_HEMP = defects.paint_of((0.66, 0.57, 0.40), 0.02, 8.0, 0.2, 0.3, 1.0, 204)
+_HEMP = plain_look((0.66, 0.57, 0.40), 0.02, 8.0, 0.2, 0.3, 1.0, 204)
 
 
 def rope_cut(part: Part, hits: Hits, rng: Rng, s: float) -> Part:
     """A strand cut into, more or less across."""
-    site = defects.pick_site(rng, hits, 5, 0.55, along=(0, 1, 0), spread=0.5)
-    inside = laid_bare(part, site, rng, _HEMP, s)
+    site = pick_site(rng, hits, 5, 0.55, along=(0, 1, 0), spread=0.5)
+    inside = exposed(part, site, rng, _HEMP, s)
     return defects.slot(part, site, between(6, 17, s), between(1.2, 3.4, s), between(1.4, 6.0, s), inside)
 
 
-def rope_open(part: Part, hits: Hits, rng: Rng, s: float) -> Part:
+def rope_open(part: Rope, hits: Hits, rng: Rng, s: float) -> Part:
     """The strands parted over some length."""
-    if not isinstance(part, Rope):
-        raise TypeError("only a rope as it was laid can be opened")
     return _laid(part.lay, (rng.uniform(-38, 38), between(5, 11, s), between(0.9, 4.6, s)))
 
 
@@ -164,36 +145,22 @@ def tire(rng: Rng) -> Part:
     return Part(distance, surface, [[-outer - 1, -outer - 1, 0], [outer + 1, outer + 1, high + 1.5]], 0.8)
 
 
-_RUBBER = defects.paint_of((0.050, 0.050, 0.053), 0.03, 10.0, 0.0, 0.2, 0.6, 205)
-
-
-def tire_cut(part: Part, hits: Hits, rng: Rng, s: float) -> Part:
-    """A knife cut or a tread block sliced away."""
-    site = defects.pick_site(rng, hits, 5, 0.5)
-    if rng.random() < 0.35:
-        inside = laid_bare(part, site, rng, _RUBBER, s)
-        return defects.slice_off(part, site, rng, between(0.3, 2.6, s), rng.normal(0, 0.1), inside, rough=0.2)
-    inside = laid_bare(part, site, rng, _RUBBER, s)
-    return defects.slot(part, site, between(7, 20, s), between(1.0, 2.6, s), between(1.3, 5.0, s), inside)
-
-
-def tire_hole(part: Part, hits: Hits, rng: Rng, s: float) -> Part:
-    """A puncture."""
-    site = defects.pick_site(rng, hits, 5, 0.5)
-    inside = laid_bare(part, site, rng, _RUBBER, s)
-    return defects.hole(part, site, rng, between(1.1, 3.2, s), between(1.2, 7.0, s), inside, ragged=0.12)
-
-
+_RUBBER = plain_look((0.050, 0.050, 0.053), 0.03, 10.0, 0.0, 0.2, 0.6, 205)
 _small = partial(contamination, scale=0.7, margin=4)
 
-COILED = {
+RECIPES = {
     "rope": Recipe(
         rope, {"contamination": _small, "cut": rope_cut, "open": rope_open},
         size=(900, 400), view=152, tilt=7, spin=2.5, shift=2, azimuth=80, elevation=55,
     ),
     "tire": Recipe(
-        tire, {"combined": combine(_small, tire_cut, tire_hole), "contamination": _small, "cut": tire_cut,
-               "hole": tire_hole},
+        tire,
+        with_combined(
+            contamination=_small,
+            cut=partial(cut_or_shave, look=_RUBBER, facing=0.5, shave=0.35, thickness=(0.3, 2.6), length=(7, 20),
+                        width=(1.0, 2.6), depth=(1.3, 5.0), rough=0.2),
+            hole=partial(puncture, look=_RUBBER, facing=0.5, radius=(1.1, 3.2), depth=(1.2, 7.0), ragged=0.12),
+        ),
         size=(600, 800), view=112, tilt=28, spin=6, shift=2, azimuth=240, lamp=1.7, ambient=0.7,
         table=(0.10, 0.10, 0.105),
         defect_codes={"cut": 255, "hole": 254, "contamination": 253, "combined": 255},

@@ -1,4 +1,4 @@
-"""The camera of organised clouds: along which coordinate it looks, found from the clouds themselves."""
+"""The viewing axis of organised clouds, found from the clouds themselves."""
 
 from __future__ import annotations
 
@@ -10,31 +10,28 @@ import numpy as np
 from mafr.data.samples import Sample
 from mafr.errors import DataError
 
-FIT_POINTS = 2000  # points a sample that `View.fit` looks at
+FIT_POINTS = 2000  # points per sample for `DepthAxis.fit`
 
 
 @dataclass(frozen=True)
-class View:
-    """Where the camera of organised clouds is, for clouds whose axes are parallel to the camera's.
+class DepthAxis:
+    """The direction to the camera, for clouds whose axes are parallel to the camera's.
 
     MVTec 3D-AD's clouds are in the camera's own frame; those of Eyecandies come out of preprocessing with swapped and
     shifted axes, so the viewing axis is found from the clouds themselves.
-
-    axis: the coordinate along which the camera looks. direction: +1 where it grows away from the camera, else -1.
-    offset: metres, the depth of the points with coordinate zero.
     """
 
-    axis: int
-    direction: float
-    offset: float
+    axis: int  # the coordinate along which the camera looks
+    direction: float  # +1 where it grows away from the camera, else -1
+    offset: float  # metres, the depth of the points with coordinate zero
 
     @classmethod
-    def fit(cls, samples: Iterable[Sample]) -> View:
+    def fit(cls, samples: Iterable[Sample]) -> DepthAxis:
         """Find it from good samples. Raises DataError if they have no points.
 
         Two of a pinhole camera's coordinates are nearly linear in the pixel's place; the third, the depth, is the one
         that is least so. A lateral coordinate is x = (d/f)(u - u0), so its growth with u vanishes at depth zero.
-        Clouds without any relief say nothing of it: the origin is then taken for the camera.
+        Clouds without any relief do not show it: the camera is then assumed at the origin.
         """
         rows = [_places(sample) for sample in samples]
         rows = np.concatenate(rows) if rows else np.empty((0, 5))

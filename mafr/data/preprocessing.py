@@ -1,42 +1,31 @@
-"""From raw folders to a processed copy, once: in parallel, resumable, raw files untouched."""
+"""Preprocessing: from raw folders to a processed copy, once; in parallel, resumable, raw files untouched."""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
 from mafr.config import CATEGORIES, DATASET_TITLES, DATASETS, Config
-from mafr.data import eyecandies, mvtec3d
+from mafr.data import eyecandies, manifest, mvtec3d
 from mafr.data.formats.images import encode_xyz, read_bytes
-from mafr.data.layout import found_in, subfolders, unknown_category
-from mafr.data.manifest import (
-    GENERATED,
-    MANIFEST,
-    build_manifest,
-    check_source,
-    data_command,
-    listing_digest,
-    read_json,
-    settings_digest,
-)
-from mafr.data.raw import RawSample
+from mafr.data.layout import RawSample, subfolders, unknown_category
 from mafr.errors import DataError
 from mafr.parallel.progress import Workers, map_parallel
 from mafr.paths import write_atomically, write_json
 
 _MODULES: dict[str, ModuleType] = {"mvtec3d": mvtec3d, "eyecandies": eyecandies}
-_PREVIOUS = ".previous.json"  # the manifest of before, while samples are being made again
-_JOURNAL = ".journal"  # one file a finished sample, until the manifest holds them all
-_CHUNK = 8  # samples a job
+_PREVIOUS = ".previous.json"  # the former manifest, while samples are being made again
+_JOURNAL = ".journal"  # one file per finished sample, until the manifest holds them all
+_CHUNK = 8  # samples per job
 
 
 @dataclass(frozen=True)
-class _Category:
-    """What is to be done for one category."""
+class _Job:
+    """A category to preprocess, or some of its samples."""
 
     dataset: str
     plane: str
@@ -48,32 +37,24 @@ class _Category:
     listings: dict[str, str]  # key -> digest of the names, sizes and times of its files
     records: dict[str, dict]  # key -> record of what exists
 
-
-@dataclass(frozen=True)
-class _Job:
-    """Some samples of a category: each with its listing and the record of what exists."""
-
-    dataset: str
-    plane: str
-    raw: Path
-    out: Path
-    settings: str
-    items: tuple[tuple[RawSample, str, dict | None], ...]
+    def parts(self) -> Iterator[_Job]:
+        """The work on samples that are not up to date, a few at a time."""
+        todo = [s for s in self.samples if self.records.get(s.key, {}).get("listing") != self.listings[s.key]]
+        for k in range(0, len(todo), _CHUNK):
+            samples = tuple(todo[k : k + _CHUNK])
+            listings = {sample.key: self.listings[sample.key] for sample in samples}
+            records = {key: self.records[key] for key in listings if key in self.records}
+            yield replace(self, samples=samples, listings=listings, records=records)
 
 
 def preprocess(
-    dataset: str,
-    raw_root: str | Path,
-    processed_root: str | Path,
-    config: Config,
-    categories: Sequence[str] | None = None,
-    workers: Workers = 1,
-    plane: str | None = None,
-) -> None:
+    dataset: str, raw_root: str | Path, processed_root: str | Path, config: Config,
+    categories: Sequence[str] | None = None, workers: Workers = 1, plane: str | None = None,
+) -> None:  # fmt: skip
     """Make `<processed_root>/<category>/{train,validation,test}/<good|defect>/{rgb,xyz,gt}` from raw folders.
 
-    What is up to date is kept (a matching `manifest.json` takes milliseconds), what was interrupted
-    goes on, and only samples whose raw files changed are made again.
+    Up-to-date files are kept (a matching `manifest.json` takes milliseconds), interrupted work is resumed, and only
+    samples whose raw files changed are made again.
 
     Args:
         raw_root: holds `<category>/...` as the data set is published; never written to.
@@ -82,8 +63,7 @@ def preprocess(
         plane: "remove" or "none" (MVTec 3D-AD: keep table and strays; Eyecandies: do not crop);
             default: the setting `plane`.
 
-    Raises:
-        DataError: folders or files are missing, damaged, or not what they should be.
+    Raises DataError where folders or files are missing, damaged, or not as expected.
     """
     raw_root, processed_root = Path(raw_root), Path(processed_root)
     plane = config.plane if plane is None else plane
@@ -96,12 +76,11 @@ def preprocess(
     names = _categories(dataset, raw_root, config, categories)
     plans = [_plan(dataset, raw_root / name, processed_root / name, config, plane) for name in names]
     plans = [plan for plan in plans if plan is not None]
-    jobs = [job for plan in plans for job in _jobs(plan)]
+    jobs = [job for plan in plans for job in plan.parts()]
+    finished = map_parallel(_process, jobs, workers, f"preprocessing {DATASET_TITLES[dataset]}")
     made: dict[Path, list[dict]] = {plan.out: [] for plan in plans}
-    if jobs:
-        title = f"preprocessing {DATASET_TITLES[dataset]}"
-        for job, records in zip(jobs, map_parallel(_process, jobs, workers, title), strict=True):
-            made[job.out] += records
+    for job, records in zip(jobs, finished, strict=True):
+        made[job.out] += records
     for plan in plans:
         _finish(plan, made[plan.out])
 
@@ -112,46 +91,45 @@ def _categories(dataset: str, raw_root: Path, config: Config, asked: Sequence[st
         if name not in found and name not in CATEGORIES[dataset]:
             raise unknown_category(dataset, raw_root, name)
     if not raw_root.is_dir():
-        command = data_command(dataset, config)
+        command = manifest.data_command(dataset, config)
         hint = "" if config.generated else f" (it belongs in DIR/raw/{dataset}, or name it by --source)"
         raise DataError(f"{raw_root}: no such folder; make the data ready with `{command}`{hint}")
     names = list(asked) if asked is not None else list(config.categories(dataset)) if config.generated else found
     if not names:
         raise DataError(f"{raw_root}: no category folders; expected are <category>/... as in {DATASET_TITLES[dataset]}")
     for name in names:
-        if name not in found:
-            way = data_command(dataset, config, name)
-            raise DataError(
-                f"{raw_root / name}: no such folder ({found_in(raw_root)}); make the data ready with `{way}`"
-            )
+        manifest.check_category(dataset, raw_root, name, config)
     return names
 
 
-def _plan(dataset: str, raw: Path, out: Path, config: Config, plane: str) -> _Category | None:
-    """What is to be done for a category, None where all is up to date."""
+def _plan(dataset: str, raw: Path, out: Path, config: Config, plane: str) -> _Job | None:
+    """The work on a category, None where all is up to date."""
     module = _MODULES[dataset]
-    source = read_json(raw / GENERATED, f"make the data again with `{data_command(dataset, config)}`")
-    check_source(source, raw, dataset, config)
+    command = manifest.data_command(dataset, config)
+    source = manifest.read_json(raw / manifest.GENERATED, f"make the data again with `{command}`")
+    manifest.check_source(source, raw, dataset, config)
     samples = tuple(module.scan(raw))
+    if not samples:
+        raise DataError(f"{raw}: the category is empty; expected are {module.LAYOUT}")
     if not any(sample.key.startswith("train/") for sample in samples):
         raise DataError(
             f"{raw / 'train'}: no samples; every method learns from the good samples of a category: add them in the "
             f"layout of {DATASET_TITLES[dataset]}"
         )
     listings = {sample.key: _listing(raw, sample) for sample in samples}
-    settings = settings_digest(dataset, plane, module.PARAMETERS)
+    settings = manifest.settings_digest(dataset, plane, module.PARAMETERS)
     again = "delete it and preprocess again"
-    manifest = read_json(out / MANIFEST, again)
-    previous = manifest or read_json(out / _PREVIOUS, again) or {}
+    finished = manifest.read_json(out / manifest.MANIFEST, again)
+    previous = finished or manifest.read_json(out / _PREVIOUS, again) or {}
     records = {}
     if previous.get("settings") == settings:
         records = {r["key"]: {"id": name, **r} for name, r in previous["samples"].items() if _is_whole(out, name, r)}
-    if manifest and manifest.get("settings") == settings and manifest.get("source") == source:
-        listing = listing_digest({"key": key, "listing": text} for key, text in listings.items())
-        if manifest["raw_listing"] == listing and len(records) == len(samples):
+    if finished and finished.get("settings") == settings and finished.get("source") == source:
+        listing = manifest.listing_digest({"key": key, "listing": text} for key, text in listings.items())
+        if finished["raw_listing"] == listing and len(records) == len(samples):
             return None
     for path in (out / _JOURNAL).glob("*.json"):
-        entry = read_json(path, again) or {}
+        entry = manifest.read_json(path, again) or {}
         if entry.get("settings") != settings:
             path.unlink()
         elif _is_whole(out, entry["record"]["id"], entry["record"]):
@@ -161,30 +139,21 @@ def _plan(dataset: str, raw: Path, out: Path, config: Config, plane: str) -> _Ca
         # one from here on: none of them may count as current if this run is interrupted.
         current = previous.get("settings") == settings
         write_json(out / _PREVIOUS, previous if current else previous | {"settings": None})
-        (out / MANIFEST).unlink(missing_ok=True)
-    return _Category(dataset, plane, raw, out, settings, source, samples, listings, records)
-
-
-def _jobs(plan: _Category) -> list[_Job]:
-    items = [(sample, plan.listings[sample.key], plan.records.get(sample.key)) for sample in plan.samples]
-    todo = [item for item in items if item[2] is None or item[2]["listing"] != item[1]]
-    return [
-        _Job(plan.dataset, plan.plane, plan.raw, plan.out, plan.settings, tuple(todo[k : k + _CHUNK]))
-        for k in range(0, len(todo), _CHUNK)
-    ]
+        (out / manifest.MANIFEST).unlink(missing_ok=True)
+    return _Job(dataset, plane, raw, out, settings, source, samples, listings, records)
 
 
 def _process(job: _Job) -> list[dict]:
-    return [_process_sample(job, *item) for item in job.items]
+    return [_process_sample(job, sample, job.records.get(sample.key)) for sample in job.samples]
 
 
-def _process_sample(job: _Job, sample: RawSample, listing: str, old: dict | None) -> dict:
+def _process_sample(job: _Job, sample: RawSample, old: dict | None) -> dict:
     """Make one sample's files, its record last; only the record where the raw contents are as before."""
     contents = {role: read_bytes(job.raw / name) for role, name in sample.files}
     content = hashlib.sha256()
     for role, name in sorted(sample.files):
         content.update(f"{name} {len(contents[role])} {hashlib.sha256(contents[role]).hexdigest()}\n".encode())
-    record = {"key": sample.key, "listing": listing, "content": content.hexdigest()}
+    record = {"key": sample.key, "listing": job.listings[sample.key], "content": content.hexdigest()}
     if old and old["content"] == record["content"]:
         record = {**old, **record}
     else:
@@ -202,17 +171,17 @@ def _process_sample(job: _Job, sample: RawSample, listing: str, old: dict | None
     return record
 
 
-def _finish(plan: _Category, made: list[dict]) -> None:
+def _finish(plan: _Job, made: list[dict]) -> None:
     records = plan.records | {record["key"]: record for record in made}
     current = [records[sample.key] for sample in plan.samples]
     kept = {record["id"] for record in current}
-    previous = read_json(plan.out / _PREVIOUS, "delete it and preprocess again") or {}
+    previous = manifest.read_json(plan.out / _PREVIOUS, "delete it and preprocess again") or {}
     for name in {*previous.get("samples", {}), *(r["id"] for r in plan.records.values())} - kept:
         for path in _outputs(plan.out, name):  # its raw files are gone, or now show another defect
             path.unlink(missing_ok=True)
     parameters = _MODULES[plan.dataset].PARAMETERS
-    manifest = build_manifest(plan.dataset, plan.raw.name, plan.plane, parameters, plan.source, current)
-    write_json(plan.out / MANIFEST, manifest)
+    built = manifest.build_manifest(plan.dataset, plan.raw.name, plan.plane, parameters, plan.source, current)
+    write_json(plan.out / manifest.MANIFEST, built)
     (plan.out / _PREVIOUS).unlink(missing_ok=True)
     shutil.rmtree(plan.out / _JOURNAL, ignore_errors=True)
 
@@ -225,16 +194,9 @@ def _outputs(out: Path, name: str) -> tuple[Path, Path, Path]:
 
 def _is_whole(out: Path, name: str, record: dict) -> bool:
     """Whether a sample's files are there, and as large as they were written (old manifests do not say how large)."""
-    sizes = [_size(path) for path in _outputs(out, name)]
+    sizes = [path.stat().st_size if path.is_file() else None for path in _outputs(out, name)]
     needed = sizes if name.startswith("test/") else sizes[:2]
     return None not in needed and record.get("sizes", sizes) == sizes
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return None
 
 
 def _listing(raw: Path, sample: RawSample) -> str:
