@@ -108,6 +108,11 @@ class Config(  # fields go from the last base to the first
         total = self.rgb_dim + self.xyz_dim
         return round(total * 968 / 1920) if self.variant == "paper" else total // 2
 
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """The weight of each term of eq. 6."""
+        return {"sim": self.weight_sim, "smooth": self.weight_smooth, "census": self.weight_census}
+
     def categories(self, dataset: str) -> tuple[str, ...]:
         """The categories of a data set in this profile, in the paper's order."""
         check_choice("data set", dataset, DATASETS)

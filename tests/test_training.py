@@ -161,10 +161,10 @@ def test_bad_detector_folders_are_refused(tmp_path):
         Detector.load(folder, small(epochs=1, fused_dim=9))
     weights = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
-    with pytest.raises(WeightsError, match="not a whole safetensors file"):
+    with pytest.raises(WeightsError, match="not a complete safetensors file"):
         Detector.load(folder)
     (folder / "model.safetensors").write_bytes(b"\x80\x04pickle")
-    with pytest.raises(WeightsError, match=r"model\.safetensors is not a whole safetensors file"):
+    with pytest.raises(WeightsError, match=r"model\.safetensors is not a complete safetensors file"):
         Detector.load(folder)
     (folder / "model.safetensors").unlink()
     with pytest.raises(WeightsError, match=r"model\.safetensors is missing"):

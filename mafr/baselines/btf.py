@@ -22,7 +22,6 @@ import hashlib
 import io
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -120,7 +119,7 @@ class BTF(Method):
 
     def _shape(self, split: Split, k: int, sample: Sample, side: int) -> np.ndarray:
         """The pooled FPFH (33, side, side) float16, from the split's cache where it has one."""
-        folder: Path | None = getattr(split, "cache", None)
+        folder = split.cache
         if folder is None:
             return self._pooled_fpfh(sample, side)
         key = hashlib.sha256(f"{VERSION} {self.config.image_size} {side} {self.config.btf_step}".encode()).hexdigest()

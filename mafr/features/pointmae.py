@@ -73,7 +73,7 @@ def pruned(shape: PointMAEShape, blocks: int) -> PointMAEShape:
 class MiniPointNet(nn.Module):
     """One token per group of points; `first_conv` and `second_conv` as in the published checkpoint."""
 
-    products = torch.float32  # the type of its matrix products, see `mafr.features.precision`
+    products = torch.float32  # the type of its matrix products, see `mafr.features.extract.in_bfloat16`
 
     def __init__(self, shape: PointMAEShape) -> None:
         super().__init__()

@@ -10,8 +10,6 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,16 +19,13 @@ from safetensors.torch import save
 from torch import nn
 
 import mafr
+from mafr.device import torch_threads
 from mafr.errors import ConfigError
 from mafr.features import geometry, pointmae
 from mafr.features.pointmae import SMALL, Block, PointMAE, PointMAEShape
-from mafr.features.pretraining.shapes import random_scan, rotation
+from mafr.features.pretraining.shapes import UP, random_scan, rotation
 from mafr.parallel.progress import bar
 from mafr.paths import PACKAGE, write_atomically, write_json
-
-WEIGHTS_NAME = "pointmae_small.safetensors"
-RECORD_NAME = "pointmae_small.json"
-
 
 @dataclass(frozen=True)
 class PretrainSettings:
@@ -58,7 +53,7 @@ class PretrainSettings:
 
 
 class MaskedAutoencoder(nn.Module):
-    """The encoder plus what only pretraining needs: mask token, decoder, head."""
+    """The encoder with the parts that only pretraining needs: mask token, decoder, head."""
 
     def __init__(self, shape: PointMAEShape, group_size: int, decoder_depth: int) -> None:
         super().__init__()
@@ -90,10 +85,7 @@ class MaskedAutoencoder(nn.Module):
 
 
 def chamfer(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Chamfer distance with squared lengths: the mean over points of a to b plus of b to a.
-
-    a: (N, M, 3), b: (N, K, 3). Returns a scalar, the mean over the N pairs of sets.
-    """
+    """Chamfer distance with squared lengths, (N, M, 3) and (N, K, 3) -> a scalar: means over points, a to b plus b to a."""
     # Expanded squares are exact enough for a loss; the clamp keeps rounding from making one negative.
     table = torch.baddbmm(a.square().sum(-1)[:, :, None] + b.square().sum(-1)[:, None], a, b.mT, alpha=-2)
     table = table.clamp_min(0)
@@ -110,7 +102,7 @@ class Clouds:
 
     @classmethod
     def generate(cls, count: int, settings: PretrainSettings, stream: int) -> Clouds:
-        """`count` scans; each draws from a generator of its own: (seed, stream, number)."""
+        """`count` scans, each from its own generator, seeded by (seed, stream, number)."""
         patches = np.empty((count, settings.groups, settings.group_size, 3), np.float32)
         centres = np.empty((count, settings.groups, 3), np.float32)
         middles = np.empty((count, 3), np.float32)
@@ -124,7 +116,7 @@ class Clouds:
         return len(self.patches)
 
     def take(self, numbers: np.ndarray, turns: np.ndarray | None = None) -> Clouds:
-        """Some of the scans, each turned by its matrix of `turns` (n, 3, 3)."""
+        """Some of the scans, each rotated by its matrix in `turns` (n, 3, 3)."""
         chosen = torch.from_numpy(numbers)
         patches, centres, middles = self.patches[chosen], self.centres[chosen], self.middles[chosen]
         if turns is not None:
@@ -134,6 +126,7 @@ class Clouds:
         return Clouds(patches, centres, middles)
 
 
+@torch_threads(1)  # sums in parallel depend on the number of threads, and with them the weights
 def pretrain(out_folder: Path, settings: PretrainSettings | None = None, shape: PointMAEShape = SMALL) -> Path:
     """Pretrain the small encoder on one thread; writes its weights and the record of how they were made.
 
@@ -141,13 +134,7 @@ def pretrain(out_folder: Path, settings: PretrainSettings | None = None, shape: 
     are Chamfer distances in units of the scaled patches (median radius 1), held-out ones over scans and
     masks that no step has seen. Equal settings give equal files on one machine and torch version.
     """
-    settings = settings or PretrainSettings()
-    with _one_thread():
-        return _pretrain(Path(out_folder), settings, shape)
-
-
-def _pretrain(out_folder: Path, settings: PretrainSettings, shape: PointMAEShape) -> Path:
-    started = time.perf_counter()
+    settings, started = settings or PretrainSettings(), time.perf_counter()
     training = Clouds.generate(settings.shapes, settings, stream=0)
     held_out = Clouds.generate(settings.held_out, settings, stream=1)
     with torch.random.fork_rng(devices=[]):
@@ -162,9 +149,7 @@ def _pretrain(out_folder: Path, settings: PretrainSettings, shape: PointMAEShape
     losses: list[float] = []
     for step in bar(range(1, settings.steps + 1), what="pretraining"):
         numbers = rng.integers(len(training), size=settings.batch)
-        turns = np.stack(
-            [rotation(np.array([0.0, 0.0, 1.0]), angle) for angle in rng.uniform(0, 2 * np.pi, settings.batch)]
-        )
+        turns = np.stack([rotation(UP, angle) for angle in rng.uniform(0, 2 * np.pi, settings.batch)])
         model.train()
         loss = _loss(model, training.take(numbers, turns), rng, settings)
         optimizer.zero_grad(set_to_none=True)
@@ -177,7 +162,7 @@ def _pretrain(out_folder: Path, settings: PretrainSettings, shape: PointMAEShape
             recent = float(np.mean(losses[-every:]))
             held = _evaluate(model, held_out, settings)
             curve.append({"step": step, "training_loss": recent, "held_out_loss": held})
-    return _write(out_folder, model.encoder, settings, curve, trivial, time.perf_counter() - started)
+    return _write(Path(out_folder), model.encoder, settings, curve, trivial, time.perf_counter() - started)
 
 
 def _loss(
@@ -207,7 +192,7 @@ def _evaluate(model: MaskedAutoencoder, clouds: Clouds, settings: PretrainSettin
 def _constant_patch_loss(
     model: MaskedAutoencoder, training: Clouds, held_out: Clouds, settings: PretrainSettings
 ) -> float:
-    """Held-out loss of the best patch that is the same for every group: what knowing nothing costs."""
+    """Held-out loss of the best patch that is the same for every group: a baseline without any information."""
 
     def scaled(clouds: Clouds) -> torch.Tensor:
         return model.encoder.scale(clouds.patches, clouds.centres, clouds.middles)[0].flatten(0, 1)
@@ -243,10 +228,10 @@ def _write(
     }
     # One entry only: the file format does not keep the order of several.
     content = save(tensors, metadata={"architecture": pointmae.shape_as_json(encoder.shape)})
-    path = folder / WEIGHTS_NAME
+    path = folder / "pointmae_small.safetensors"
     write_atomically(path, content)
     write_json(
-        folder / RECORD_NAME,
+        path.with_suffix(".json"),
         {
             "file": path.name,
             "sha256": hashlib.sha256(content).hexdigest(),
@@ -269,14 +254,3 @@ def code_digest() -> str:
     """SHA-256 (hex) of the source that decides the pretrained weights."""
     names = ("pretraining/pretrain.py", "pretraining/shapes.py", "pointmae.py", "geometry.py")
     return hashlib.sha256(b"".join((PACKAGE / "features" / name).read_bytes() for name in names)).hexdigest()
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    # Sums in parallel depend on the number of threads, and with them the weights.
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

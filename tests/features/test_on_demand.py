@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from mafr.features.extract import TOKEN_NAMES, Tokens
-from mafr.features.sources.scratch import IN_MEMORY, ScratchTokens
+from mafr.features.sources.on_demand import IN_MEMORY, ScratchTokens
 
 
 def _tokens(seed: int) -> Tokens:
