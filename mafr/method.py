@@ -13,7 +13,6 @@ from typing import ClassVar, Self
 import numpy as np
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from mafr.config import Config, differences
@@ -22,7 +21,7 @@ from mafr.device import Place, computing, loadable, own_randomness
 from mafr.errors import ConfigError, DataError, MafrError, WeightsError
 from mafr.features.extract import PARTS, FeatureExtractor
 from mafr.features.sources.splits import Split, split_of
-from mafr.features.weights.files import WeightFile
+from mafr.features.weights.files import WeightFile, reading
 from mafr.parallel.progress import bar
 from mafr.paths import Paths, write_atomically, write_json
 from mafr.scoring import Answer, FinalMaps
@@ -229,7 +228,8 @@ class Method(ABC):
             raise WeightsError(f"{folder} holds a detector of another configuration: {'; '.join(odd)}")
         detector = cls(loadable(saved))
         detector.threshold, detector.history = threshold, history
-        state = _read_state(folder / WEIGHTS)
+        with reading(folder / WEIGHTS, "detector", "save the detector again"):
+            state = safetensors.torch.load((folder / WEIGHTS).read_bytes())
         try:
             with torch.random.fork_rng(devices=[]):  # networks are drawn before they are filled
                 detector.restore(state)
@@ -262,14 +262,3 @@ def read_record(folder: Path) -> dict:
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise WeightsError(f"{path} is no detector of format {FORMAT}; it was written by another version of mafr")
     return record
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    try:
-        return safetensors.torch.load(path.read_bytes())
-    except FileNotFoundError:
-        raise WeightsError(f"{path} is missing; save the detector again") from None
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror}); save the detector again") from error
-    except SafetensorError as error:
-        raise WeightsError(f"{path} is not a complete safetensors file ({error}); save the detector again") from error

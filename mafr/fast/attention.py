@@ -145,7 +145,7 @@ class _MapAttention(torch.autograd.Function):
             xs = x[part].float()
             d = _d_gated(xs, gate, gradient[part], scale[part], summary[part], d_summary[part])
             d_gate += (d * xs).sum(dim=0) if one_part else d.mul_(xs).sum(dim=0)
-            highest = _equal(xs, maximum)
+            highest = xs.clone().eq_(maximum)
             ties += highest.sum(dim=0)
         d_average, d_maximum, *d_weights = _gate_back(d_gate, gate, (average, maximum), inner, w1, w2)
         d_average, d_maximum = d_average / rows, d_maximum / ties
@@ -155,7 +155,7 @@ class _MapAttention(torch.autograd.Function):
             xs = x[part].float()
             if not one_part:
                 d = _d_gated(xs, gate, gradient[part], scale[part], summary[part], d_summary[part])
-                highest = _equal(xs, maximum)
+                highest = xs.clone().eq_(maximum)
             d = d.mul_(gate).add_(torch.addcmul(d_average, highest, d_maximum))
             if one_part:
                 out = d
@@ -205,8 +205,3 @@ def _d_gated(x: Tensor, gate: Tensor, gradient: Tensor, scale: Tensor, summary: 
 def _shared(highest: Tensor, gradient: Tensor) -> Tensor:
     """The gradient (p, 1) of a maximum, shared by its ties as torch's amax does; highest: (p, C), 1 at them."""
     return highest.mul_(gradient / highest.sum(dim=1, keepdim=True))
-
-
-def _equal(x: Tensor, value: Tensor) -> Tensor:
-    """Where (p, C) float32 equals (C,): 1, else 0."""
-    return x.clone().eq_(value)

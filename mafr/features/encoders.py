@@ -67,7 +67,7 @@ def small_weights_sha256() -> str:
 
 
 def known_weights(config: Config) -> dict[str, str | None]:
-    """The SHA-256 of each backbone's weights: None where no single file is pinned, "random" where they are untrained."""
+    """The SHA-256 of each backbone's weights; None where no single file is pinned, "random" without training."""
     if config.random_weights:
         return {"rgb": RANDOM, "points": RANDOM}
     small = config.point_backbone == "pointmae_small"

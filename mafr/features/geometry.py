@@ -78,7 +78,7 @@ def interpolation_weights(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weights that interpolate values at `centres` to `points`: 1/(d² + 1e-8) of the nearest, normalised.
 
-    points: (N, 3), centres: (G, 3), both in metres (the constant is in m²); workers: threads. Returns indices (N, count)
+    points: (N, 3), centres: (G, 3), in metres (the constant is in m²); workers: threads. Returns indices (N, count)
     int64 and weights (N, count) float64 whose rows sum to 1. Raises DataError for fewer than `count` centres.
     """
     distances, indices = nearest_neighbours(centres, points, count, workers)

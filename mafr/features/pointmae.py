@@ -141,14 +141,6 @@ class Block(nn.Module):
         return x + _keep(self.mlp(self.norm2(x)), drop, generator)
 
 
-class Blocks(nn.Module):
-    """The stack of blocks; a separate module because the published keys are `blocks.blocks.N`."""
-
-    def __init__(self, width: int, depth: int, heads: int) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
-
-
 class PointMAE(nn.Module):
     """The encoder, from scaled groups of points to features; in eval mode when built."""
 
@@ -157,7 +149,8 @@ class PointMAE(nn.Module):
         self.shape = shape
         self.encoder = MiniPointNet(shape)
         self.pos_embed = nn.Sequential(nn.Linear(3, shape.position), nn.GELU(), nn.Linear(shape.position, shape.width))
-        self.blocks = Blocks(shape.width, shape.depth, shape.heads)
+        blocks = nn.ModuleList(Block(shape.width, shape.heads) for _ in range(shape.depth))
+        self.blocks = nn.ModuleDict({"blocks": blocks})  # the published keys are `blocks.blocks.N`
         self.norm = nn.LayerNorm(shape.width)
         self.eval()
 

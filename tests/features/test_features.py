@@ -352,7 +352,7 @@ def test_untrained_features_never_pass_for_trained_ones(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["meta", "truncated", "missing", "short"])
-def test_a_damaged_store_is_built_anew(tmp_path: Path, extractor: FeatureExtractor, damage: str) -> None:
+def test_a_damaged_store_is_built_again(tmp_path: Path, extractor: FeatureExtractor, damage: str) -> None:
     data, folder = _split(2), tmp_path / "store"
     build_store(data, folder, CONFIG, extractor)
     if damage == "meta":
@@ -427,7 +427,7 @@ def test_anonymous_memory_does_not_grow_with_the_samples(tmp_path: Path, extract
 # ------------------------------------------------------------------ the released code's train mode
 
 
-def test_train_mode_draws_anew_and_is_never_stored(tmp_path: Path) -> None:
+def test_train_mode_draws_at_each_access_and_is_never_stored(tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, extractor_mode="train")
     extractor = FeatureExtractor.from_config(config)
     data = _split(2)

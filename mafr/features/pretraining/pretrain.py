@@ -27,6 +27,7 @@ from mafr.features.pretraining.shapes import UP, random_scan, rotation
 from mafr.parallel.progress import bar
 from mafr.paths import PACKAGE, write_atomically, write_json
 
+
 @dataclass(frozen=True)
 class PretrainSettings:
     """Settings of one pretraining run. The defaults made the weights that the package carries."""
@@ -85,7 +86,7 @@ class MaskedAutoencoder(nn.Module):
 
 
 def chamfer(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Chamfer distance with squared lengths, (N, M, 3) and (N, K, 3) -> a scalar: means over points, a to b plus b to a."""
+    """Chamfer distance with squared lengths, a to b plus b to a: (N, M, 3) and (N, K, 3) -> the mean, a scalar."""
     # Expanded squares are exact enough for a loss; the clamp keeps rounding from making one negative.
     table = torch.baddbmm(a.square().sum(-1)[:, :, None] + b.square().sum(-1)[:, None], a, b.mT, alpha=-2)
     table = table.clamp_min(0)

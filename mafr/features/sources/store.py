@@ -10,6 +10,7 @@ import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -99,8 +100,8 @@ def build_store(
         raise ConfigError("the extractor was built for other feature settings than the store's")
     if not len(dataset):
         raise DataError(f"{dataset.category}/{dataset.split}: there are no samples to extract features of")
-    found = open_store(folder, config, dataset.fingerprint, extractor.weights)
-    if found is not None:
+    existing = partial(open_store, folder, config, dataset.fingerprint, extractor.weights)
+    if (found := existing()) is not None:
         return found
     folder.parent.mkdir(parents=True, exist_ok=True)
     for left in leftovers(folder):
@@ -109,17 +110,14 @@ def build_store(
     temporary.mkdir()
     try:
         _write(temporary, dataset, config, extractor, batch or (8 if extractor.place.device.type == "cuda" else 1))
-        # A store that another process has just finished is kept: it may be mapped already.
-        if (found := open_store(folder, config, dataset.fingerprint, extractor.weights)) is not None:
-            return found
-        if folder.exists():  # an outdated or damaged store
-            shutil.rmtree(folder)
-        try:
-            temporary.rename(folder)
-        except OSError:  # another process finished in between
-            if (found := open_store(folder, config, dataset.fingerprint, extractor.weights)) is None:
-                raise
-            return found
+        if existing() is None:  # a store that another process has just finished is kept: it may be mapped already
+            if folder.exists():  # an outdated or damaged store
+                shutil.rmtree(folder)
+            try:
+                temporary.rename(folder)
+            except OSError:  # another process finished in between
+                if existing() is None:
+                    raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return FeatureStore(folder, config)
