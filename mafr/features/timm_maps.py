@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mafr.config import Config
-from mafr.features.rgb import RANDOM, ImageBackbone, timm_model
+from mafr.features.rgb import RANDOM, timm_model
 from mafr.features.weights.files import (
     EFFICIENTNET_B5,
     WeightFile,
@@ -42,13 +42,16 @@ def timm_network(
     return network.eval().requires_grad_(False), digest
 
 
-class EfficientNetB5(ImageBackbone):
+class EfficientNetB5(nn.Module):
     """EfficientNet-B5 up to layer 36, where it has 304 channels at stride 32 (AST's choice)."""
 
     def __init__(self, network: nn.Module, side: int) -> None:
         """network: timm's `tf_efficientnet_b5`; it is taken apart. side: of the images it takes, in pixels."""
-        super().__init__(network)
+        super().__init__()
         self.side = side
+        for name in ("mean", "std"):
+            column = torch.tensor(network.default_cfg[name]).view(-1, 1, 1)
+            self.register_buffer(name, column, persistent=False)
         self.layers = nn.Sequential(network.conv_stem, network.bn1, *network.blocks[:6])
         self.eval()
 
@@ -61,7 +64,7 @@ class EfficientNetB5(ImageBackbone):
     def forward(self, rgb: Tensor) -> Tensor:
         """rgb (B, 3, S, S) in [0, 1], brought to `side` bilinearly -> (B, 304, side / 32, side / 32)."""
         rgb = F.interpolate(rgb, (self.side, self.side), mode="bilinear", align_corners=False)
-        return self.layers(self.normalised(rgb))
+        return self.layers((rgb - self.mean) / self.std)
 
 
 def _load(network: nn.Module, path: Path, title: str) -> None:
