@@ -52,10 +52,7 @@ class Detector(Method):
         return tuple(torch.cat(maps).cpu() for maps in zip(*parts, strict=True))
 
     def anomaly_map(self, tokens: Tokens, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Eqs. 7-8 on tokens: psi_rgb, psi_xyz and psi, each (B, 1, S, S).
-
-        mask: (B, 1, S, S) bool, true where a pixel has a 3D point.
-        """
+        """Eqs. 7-8 on tokens and the mask of pixels with a 3D point: psi_rgb, psi_xyz and psi, each (B, 1, S, S)."""
         config = self.config
         psi_rgb, psi_xyz, mask = at_pixels(*self.residuals(tokens), mask, config.image_size)
         return psi_rgb, psi_xyz, anomaly_map(psi_rgb, psi_xyz, mask, config, config.fusion)

@@ -20,14 +20,11 @@ EMULATED: ContextVar[bool] = ContextVar("EMULATED", default=False)  # see `mafr.
 
 @dataclass(frozen=True)
 class Place:
-    """A device and the type of matrix products there; sums, statistics, losses and weights stay float32.
-
-    tf32: whether float32 products may round their factors to 10 bits on the way into a GPU's tensor cores.
-    """
+    """A device and the type of matrix products there; sums, statistics, losses and weights stay float32."""
 
     device: torch.device
     dtype: torch.dtype
-    tf32: bool = False
+    tf32: bool = False  # whether a GPU's tensor cores may round the factors of float32 products to 10 bits
 
     @classmethod
     def of(cls, config: Config) -> Place:
@@ -188,10 +185,7 @@ def release_freed_memory() -> None:
 
 @cache
 def native_bfloat16(kind: str, number: int | None = None) -> bool:
-    """Whether a device kind ("cpu", "cuda") has instructions that multiply bfloat16 with float32 sums.
-
-    number: which GPU; None: the current one.
-    """
+    """Whether "cpu" or "cuda" (GPU `number`, None: the current one) natively multiplies bfloat16 with float32 sums."""
     if kind == "cuda":
         return torch.cuda.get_device_capability(number) >= (8, 0)
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()  # a limit set by the user

@@ -16,9 +16,7 @@ from torch import Tensor, nn
 from mafr.config import Config
 
 
-def znssd(
-    e: Tensor, e_hat: Tensor, valid: Tensor | None = None, over: str = "pixels", eps: float = 1e-8
-) -> Tensor:
+def znssd(e: Tensor, e_hat: Tensor, valid: Tensor | None = None, over: str = "pixels", eps: float = 1e-8) -> Tensor:
     """Zero-normalised sum of squared differences, eq. 3: a scalar.
 
     over="pixels" (paper): each channel is normalised over the valid pixels, eps added to the standard deviation.
@@ -86,10 +84,7 @@ class CompositeLoss(nn.Module):
         """Features (B, C, H, W) and valid (B, 1, H, W) -> the total and each term (unweighted, detached)."""
         mask = valid if self.config.valid_only else None
         pairs = ((e_rgb, e_rgb_hat), (e_xyz, e_xyz_hat))
-        terms = {
-            name: sum(self._term(name, e, e_hat, mask) for e, e_hat in pairs)
-            for name in self.config.loss_terms
-        }
+        terms = {name: sum(self._term(name, e, e_hat, mask) for e, e_hat in pairs) for name in self.config.loss_terms}
         total = sum(self.config.loss_weights[name] * value for name, value in terms.items())
         return total, {name: value.detach() for name, value in terms.items()}
 

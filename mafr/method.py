@@ -32,16 +32,12 @@ WEIGHTS, RECORD = "model.safetensors", "detector.json"
 
 @dataclass(frozen=True)
 class Prediction:
-    """Maps and image score of one sample.
+    """Maps and image score of one sample."""
 
-    psi_rgb, psi_xyz: (S, S) float32 residual maps, eq. 7, zero where there is no 3D point.
-    psi: (S, S) float32, fused, masked and blurred, eq. 8. score: higher is more anomalous.
-    """
-
-    psi_rgb: np.ndarray
+    psi_rgb: np.ndarray  # (S, S) float32 residual map, eq. 7, zero where there is no 3D point
     psi_xyz: np.ndarray
-    psi: np.ndarray
-    score: float
+    psi: np.ndarray  # (S, S) float32: fused, masked and blurred, eq. 8
+    score: float  # higher is more anomalous
 
     @classmethod
     def of(cls, psi_rgb: Tensor | None, psi_xyz: Tensor | None, psi: Tensor, score: float) -> Prediction:
@@ -131,10 +127,9 @@ class Method(ABC):
     def fit_split(
         self, split: Split, indices: Sequence[int] | None = None, checkpoint: Path | None = None, show: bool = False
     ) -> Self:
-        """Train on samples with stored features, or on some `indices` of them.
+        """Train on samples with stored features, or on some `indices` of them; errors as in `fit`.
 
-        checkpoint: where a long training saves its state, and resumes from. Raises DataError if a sample of the split
-        is labelled anomalous.
+        checkpoint: where a long training saves its state, and resumes from.
         """
         chosen = list(range(len(split)) if indices is None else indices)
         self._check_training(split.labels if chosen else [], split.name)

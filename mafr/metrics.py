@@ -58,10 +58,7 @@ def au_pro(gt: np.ndarray, maps: np.ndarray, limit: float = 0.3, num_thresholds:
 
 
 def evaluate(
-    gt: np.ndarray,
-    maps: np.ndarray,
-    limits: Sequence[float] = LIMITS,
-    auroc_maps: np.ndarray | None = None,
+    gt: np.ndarray, maps: np.ndarray, limits: Sequence[float] = LIMITS, auroc_maps: np.ndarray | None = None
 ) -> dict[str, float]:
     """Pixel AUROC and AUPRO, exact and with 99 thresholds, at every limit, from one sort.
 
@@ -105,8 +102,7 @@ def bootstrap_auroc(
 ) -> tuple[float, float]:
     """Percentile bootstrap interval (low, high) of `image_auroc`, resampling within each class.
 
-    labels, scores: (N,); resamples: their number; seed: of the draws; level: of the interval, in (0, 1).
-    Raises MetricError as `image_auroc` does, and for a level or a number of resamples out of range.
+    Raises MetricError as `image_auroc` does, and unless 0 < level < 1 and there is at least one resample.
     """
     good, bad = _split(labels, scores)
     if not 0 < level < 1 or resamples < 1:

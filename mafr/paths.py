@@ -15,23 +15,16 @@ PACKAGE = Path(__file__).resolve().parent  # the sources and the small weights
 
 @dataclass(frozen=True)
 class Paths:
-    """Where a profile's files lie. `data_root` overrides the folder of the data sets (raw/ and processed/).
-
-    `variation` names results with changed settings, which are written to separate subfolders.
-    """
+    """Where a profile's files lie."""
 
     root: Path
     profile: str
-    data_root: Path | None = None
-    variation: str = ""
+    data_root: Path | None = None  # the folder of the data sets (raw/ and processed/), if not below the root
+    variation: str = ""  # the name of results with changed settings, which go to separate subfolders
 
     @classmethod
     def resolve(
-        cls,
-        profile: str,
-        root: str | Path | None = None,
-        data_root: str | Path | None = None,
-        variation: str = "",
+        cls, profile: str, root: str | Path | None = None, data_root: str | Path | None = None, variation: str = ""
     ) -> Paths:
         """`root`, else the environment variable MAFR_HOME, else the checkout, else the current folder."""
         if root is None:

@@ -15,6 +15,7 @@ from mafr.model import MAFR
 
 # Beginning of the file's name -> our module. Their keys within a file are the names of our parameters.
 PARTS = {"fusion_encoder_": "encoder", "decoder_2D_": "decoder_rgb", "decoder_3D_": "decoder_xyz"}
+_FILES = ", ".join(f"{part}*.pth" for part in PARTS)
 _ADVICE = "copy it again, or save the module's state_dict() again"
 
 
@@ -45,7 +46,7 @@ def find_checkpoints(source: str | Path | Sequence[str | Path]) -> dict[str, Pat
     if isinstance(source, str | Path):
         folder = Path(source)
         if not folder.is_dir():
-            raise WeightsError(f"{folder}: there is no such folder; it should hold {_wanted()}")
+            raise WeightsError(f"{folder}: there is no such folder; it should hold {_FILES}")
         files, where = sorted(folder.glob("*.pth")), str(folder)
     else:
         files = [Path(path) for path in source]
@@ -54,16 +55,12 @@ def find_checkpoints(source: str | Path | Sequence[str | Path]) -> dict[str, Pat
     for part in PARTS:
         matches = [path for path in files if path.name.startswith(part)]
         if not matches:
-            raise WeightsError(f"{where}: {part}*.pth is missing; a category has {_wanted()}")
+            raise WeightsError(f"{where}: {part}*.pth is missing; a category has {_FILES}")
         if len(matches) > 1:
             names = ", ".join(path.name for path in matches)
             raise WeightsError(f"{where}: several files match {part}*.pth ({names}); give the three files themselves")
         found[part] = matches[0]
     return found
-
-
-def _wanted() -> str:
-    return ", ".join(f"{part}*.pth" for part in PARTS)
 
 
 def _load(module: nn.Module, path: Path) -> None:

@@ -83,12 +83,7 @@ def fit(
 
 
 def _epoch(
-    config: Config,
-    restorer: Restorer,
-    optimiser: torch.optim.Optimizer,
-    scenes: Scenes,
-    epoch: int,
-    last: bool,
+    config: Config, restorer: Restorer, optimiser: torch.optim.Optimizer, scenes: Scenes, epoch: int, last: bool
 ) -> dict[str, float]:
     order = shuffled(config, epoch, len(scenes))
     opened = enumerate(scenes.walk(order, epoch, () if last else shuffled(config, epoch + 1, len(scenes))))
@@ -121,7 +116,7 @@ class Scenes:
     def __init__(
         self, make: Callable[[int], Scene], count: int, place: Place, features: Split | FeatureStore, batch: int = 1
     ) -> None:
-        """make: prepares one of `count` samples of `features`, in a thread; batch: samples per step."""
+        """make: prepares one of `count` samples of `features`, in one of several threads; batch: samples per step."""
         self.make, self.count, self.features = make, count, features
         self.live = getattr(features, "live", False)
         self.kept: dict[int, Scene] = {}

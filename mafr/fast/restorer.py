@@ -33,25 +33,16 @@ _OUTPUT_ROWS = 4096  # pixels whose restored features exist at a time when scori
 
 @dataclass(frozen=True)
 class Scene:
-    """One sample as the head sees it: tokens, the pixels that count, and the matrices from one to the other.
+    """One sample as the head sees it: tokens, the pixels that count, and the matrices from one to the other."""
 
-    Attributes:
-        rgb, xyz: (h·w, C) and (G, D) float32 tokens.
-        rgb_rows, xyz_rows: (P, h·w) and (P, G), from tokens to the canvas's pixels; both_rows: the two side by side,
-            from concatenated tokens to the sum of both, or None for a head that does not need it.
-        canvas: the pixels that are computed.
-        valid: (g, g) bool, where the point features are not zero.
-        remember: whether to keep what the losses derive from the original features alone between steps.
-    """
-
-    rgb: Tensor
-    xyz: Tensor
-    rgb_rows: Rows
-    xyz_rows: Rows
-    both_rows: Rows | None
-    canvas: Canvas
-    valid: Tensor
-    remember: bool = False
+    rgb: Tensor  # (h·w, C) float32 tokens
+    xyz: Tensor  # (G, D) float32 tokens
+    rgb_rows: Rows  # (P, h·w), from tokens to the canvas's pixels
+    xyz_rows: Rows  # (P, G)
+    both_rows: Rows | None  # side by side, from concatenated tokens to the sum of both; None if the head needs none
+    canvas: Canvas  # the pixels that are computed
+    valid: Tensor  # (g, g) bool, where the point features are not zero
+    remember: bool = False  # whether to keep what the losses derive from the original features between steps
 
     @cached_property
     def originals(self) -> tuple[Original, Original]:
@@ -118,14 +109,12 @@ class Restorer:
         keep_freed_memory()
 
     def step(self, scene: Scene, dropout: Dropout) -> dict[str, Tensor]:
-        """One training step's losses by term (unweighted, both modalities); gradients are left in the weights.
-
-        One modality after the other, so that only one decoder's activations exist at a time.
-        """
+        """One training step's losses by term (unweighted, both modalities); gradients are left in the weights."""
         fused = self._encode(scene, dropout)
         leaf = fused.detach().requires_grad_()
         values: dict[str, Tensor] = {}
-        # The widest first: its freed memory fits the other's smaller blocks, not the other way round.
+        # One after the other, so that only one decoder's activations exist at a time; the widest first, as its freed
+        # memory fits the other's smaller blocks, not the other way round.
         numbered = zip((1, 2), *self._modalities(scene), strict=True)
         for number, decoder, original in sorted(numbered, key=lambda item: -item[2].tokens.shape[1]):
             attended = self._attend(decoder, leaf, scene.canvas, dropout, number)

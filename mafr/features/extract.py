@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from mafr.config import Config
 from mafr.data.samples import Sample
@@ -30,10 +30,10 @@ NEIGHBOURS = 3  # group centres that a point's features are interpolated from
 class Tokens:
     """The stored features of B samples; dense maps are a sparse linear function of them, see `interpolation`."""
 
-    rgb: torch.Tensor  # (B, C, h, w) float16, the image's tokens
-    xyz: torch.Tensor  # (B, G, D) float16, one token per group of points
-    index: torch.Tensor  # (B, P, 3) int16 with P = grid², the three groups nearest to each cell's point
-    weight: torch.Tensor  # (B, P, 3) float16, their weights; all zero where the cell has no point
+    rgb: Tensor  # (B, C, h, w) float16, the image's tokens
+    xyz: Tensor  # (B, G, D) float16, one token per group of points
+    index: Tensor  # (B, P, 3) int16 with P = grid², the three groups nearest to each cell's point
+    weight: Tensor  # (B, P, 3) float16, their weights; all zero where the cell has no point
 
     def __len__(self) -> int:
         return len(self.rgb)
@@ -74,10 +74,9 @@ class FeatureExtractor:
     """
 
     def __init__(self, config: Config, rgb: nn.Module, points: PointMAE, weights: dict[str, str]) -> None:
-        if config.groups > np.iinfo(np.int16).max:
-            raise ConfigError(f"groups must be at most {np.iinfo(np.int16).max}, not {config.groups}")
-        if config.groups < NEIGHBOURS:
-            raise ConfigError(f"groups must be at least {NEIGHBOURS}, not {config.groups}")
+        most = np.iinfo(np.int16).max  # see `Tokens.index`
+        if not NEIGHBOURS <= config.groups <= most:
+            raise ConfigError(f"groups must be {NEIGHBOURS} to {most}, not {config.groups}")
         self.config, self.weights, self.place = config, weights, Place.of(config)
         if self.place.half:
             rgb, points = in_bfloat16(rgb), in_bfloat16(points)
@@ -139,12 +138,12 @@ class FeatureExtractor:
         )
 
     @torch.no_grad()
-    def image_tokens(self, batch: Sequence[Prepared]) -> torch.Tensor:
+    def image_tokens(self, batch: Sequence[Prepared]) -> Tensor:
         """(B, C, S/8, S/8) float32, where the backbones compute."""
         with gpu_products("float32"):
             return self.rgb(self._stack(batch, "rgb"))
 
-    def cloud_tokens(self, batch: Sequence[Prepared], draw: int = 0) -> torch.Tensor:
+    def cloud_tokens(self, batch: Sequence[Prepared], draw: int = 0) -> Tensor:
         """(B, G, D) float32, where the backbones compute."""
         if self.config.extractor_mode == "eval":
             return self._cloud_tokens(batch)
@@ -159,12 +158,12 @@ class FeatureExtractor:
     @torch.no_grad()
     def _cloud_tokens(
         self, batch: Sequence[Prepared], drop_path: float = 0.0, generator: torch.Generator | None = None
-    ) -> torch.Tensor:
+    ) -> Tensor:
         clouds = (self._stack(batch, name) for name in ("patches", "centres", "middle"))
         with gpu_products("float32"):  # 10 bits of a coordinate are half a millimetre
             return self.points(*self.points.scale(*clouds), drop_path, generator)
 
-    def _stack(self, batch: Sequence[Prepared], name: str) -> torch.Tensor:
+    def _stack(self, batch: Sequence[Prepared], name: str) -> Tensor:
         array = np.stack([getattr(one, name) for one in batch]).astype(np.float32, copy=False)
         return send(torch.from_numpy(array), self.place.device)
 
@@ -178,7 +177,7 @@ class HalfLinear(nn.Module):
         bias = None if layer.bias is None else layer.bias.detach().bfloat16()
         self.register_buffer("bias", bias, persistent=False)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """x (..., in), of any type -> (..., out) bfloat16."""
         return F.linear(x.bfloat16(), self.weight, self.bias)
 
@@ -205,7 +204,7 @@ def in_bfloat16(model: nn.Module) -> nn.Module:
 
 
 def cell_weights(xyz: np.ndarray, centres: np.ndarray, grid: int, workers: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Interpolation to the grid, where each cell takes the point at its central pixel: index and weight as in `Tokens`.
+    """Index and weight as in `Tokens`, where each cell of the grid takes the point at its central pixel.
 
     xyz: (3, S, S) with S a multiple of grid, centres: (G, 3), metres; workers: threads.
     """

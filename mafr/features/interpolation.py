@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy import sparse
+from torch import Tensor
 
 from mafr.device import send
 
@@ -25,18 +26,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rows:
-    """A sparse (P, columns) matrix in compressed rows; row p holds entries offsets[p] to offsets[p + 1].
+    """A sparse (P, columns) matrix in compressed rows; row p holds entries offsets[p] to offsets[p + 1]."""
 
-    Attributes:
-        index: (nnz,) int32, the columns, rising within a row.
-        weight: (nnz,) float32.
-        offsets: (P + 1,) int32.
-        columns: number of columns.
-    """
-
-    index: torch.Tensor
-    weight: torch.Tensor
-    offsets: torch.Tensor
+    index: Tensor  # (nnz,) int32, the columns, rising within a row
+    weight: Tensor  # (nnz,) float32
+    offsets: Tensor  # (P + 1,) int32
     columns: int
 
     def __len__(self) -> int:
@@ -105,11 +99,8 @@ class Rows:
         offsets = self.offsets[first : last + 1] - begin
         return Rows(self.index[begin:end], self.weight[begin:end], offsets, self.columns)
 
-    def apply(self, tokens: torch.Tensor) -> torch.Tensor:
-        """tokens (columns, D) float32 -> (P, D) float32; differentiable in the tokens.
-
-        The backward pass is a product with the transposed matrix: no atomic additions, so it repeats exactly.
-        """
+    def apply(self, tokens: Tensor) -> Tensor:
+        """tokens (columns, D) float32 -> (P, D) float32; differentiable in the tokens."""
         if tokens.requires_grad and torch.is_grad_enabled():
             return _Product.apply(tokens, self)
         return _product(self, tokens)
@@ -117,16 +108,17 @@ class Rows:
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, tokens: torch.Tensor, rows: Rows) -> torch.Tensor:
+    def forward(ctx: torch.autograd.function.FunctionCtx, tokens: Tensor, rows: Rows) -> Tensor:
         ctx.rows = rows
         return _product(rows, tokens)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
+        # A product with the transposed matrix has no atomic additions, so it repeats exactly.
         return _product(ctx.rows.transposed, gradient.contiguous()), None
 
 
-def _product(rows: Rows, dense: torch.Tensor) -> torch.Tensor:
+def _product(rows: Rows, dense: Tensor) -> Tensor:
     return F.embedding_bag(
         rows.index, dense, rows.offsets, mode="sum", per_sample_weights=rows.weight.to(dense.dtype),
         include_last_offset=True,
@@ -134,24 +126,16 @@ def _product(rows: Rows, dense: torch.Tensor) -> torch.Tensor:
 
 
 def xyz_rows(
-    index: np.ndarray | torch.Tensor,
-    weight: np.ndarray | torch.Tensor,
-    grid: int,
-    pool: int = 1,
-    *,
-    groups: int,
-    only_valid: bool = False,
+    index: Tensor, weight: Tensor, grid: int, pool: int = 1, *, groups: int, only_valid: bool = False
 ) -> tuple[Rows, np.ndarray]:
     """The matrix from the cloud's tokens to the cells, average pools included, as `densify_xyz` applies them.
 
     index, weight: (grid², 3), as stored; groups: number of tokens. Returns the rows of all grid² cells, or of
     the valid ones only, and valid (grid, grid) bool, false where all weights are zero.
     """
-    index, weight = np.asarray(index), np.asarray(weight)
-    cells = len(index)
-    offsets = np.arange(0, cells * index.shape[1] + 1, index.shape[1])
-    values = weight.reshape(-1).astype(np.float64)
-    matrix = sparse.csr_matrix((values, index.reshape(-1).astype(np.int32), offsets), shape=(cells, groups))
+    cells, offsets = len(index), np.arange(0, index.numel() + 1, index.shape[1])
+    columns, values = index.numpy().reshape(-1).astype(np.int32), weight.numpy().reshape(-1).astype(np.float64)
+    matrix = sparse.csr_matrix((values, columns, offsets), shape=(cells, groups))
     matrix.eliminate_zeros()
     if pool > 1:
         matrix = _pool_matrix(grid, pool) @ matrix
@@ -162,10 +146,7 @@ def xyz_rows(
 
 
 def rgb_rows(height: int, width: int, grid: int, selected: np.ndarray | None = None) -> Rows:
-    """The matrix from the image's (height, width) tokens to the cells: bilinear, align_corners false.
-
-    selected: (grid, grid) bool, the cells whose rows are wanted; None: all.
-    """
+    """The bilinear matrix from the image's (height, width) tokens to all cells, or to `selected` ones (bool)."""
     matrix = _bilinear_matrix(height, width, grid)
     return Rows.from_scipy(matrix if selected is None else matrix[np.flatnonzero(selected)])
 
@@ -203,7 +184,7 @@ def _pool_matrix(grid: int, pool: int) -> sparse.csr_matrix:
     return sparse.csr_matrix(sparse.kron(line, line))
 
 
-def densify_rgb(rgb: torch.Tensor, grid: int) -> torch.Tensor:
+def densify_rgb(rgb: Tensor, grid: int) -> Tensor:
     """Tokens (B, C, h, w) -> (B, C, grid, grid) float32, bilinear between the tokens' centres."""
     rgb = rgb.float()
     if rgb.shape[-2:] == (grid, grid):
@@ -211,7 +192,7 @@ def densify_rgb(rgb: torch.Tensor, grid: int) -> torch.Tensor:
     return F.interpolate(rgb, size=(grid, grid), mode="bilinear", align_corners=False)
 
 
-def densify_xyz(xyz: torch.Tensor, index: torch.Tensor, weight: torch.Tensor, grid: int, pool: int = 1) -> torch.Tensor:
+def densify_xyz(xyz: Tensor, index: Tensor, weight: Tensor, grid: int, pool: int = 1) -> Tensor:
     """Tokens (B, G, D) -> (B, D, grid, grid) float32: three tokens' weighted sum, zero in cells without a point.
 
     index, weight: (B, grid², 3). pool > 1: average pool of that side without padding, then adaptive average
@@ -228,7 +209,7 @@ def densify_xyz(xyz: torch.Tensor, index: torch.Tensor, weight: torch.Tensor, gr
     return dense
 
 
-def densify(tokens: Tokens, config: Config) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def densify(tokens: Tokens, config: Config) -> tuple[Tensor, Tensor, Tensor]:
     """The dense maps of Sec. III-A: e_rgb (B, C, g, g), e_xyz (B, D, g, g), float32, and valid (B, 1, g, g) bool.
 
     A cell is valid where its 3D feature vector is not exactly zero. With `xyz_pool` 1 these are the cells with

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from torch import nn
+from torch import Tensor, nn
 
 from mafr.errors import ConfigError, WeightsError
 from mafr.features.weights.files import POINTMAE, read_checkpoint, reading
@@ -88,7 +88,7 @@ class MiniPointNet(nn.Module):
             nn.Conv1d(shape.second, shape.width, 1),
         )
 
-    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+    def forward(self, patches: Tensor) -> Tensor:
         """patches (N, M, 3), relative to their centres. Returns (N, width) float32."""
         layers = self._layers()
         if self.training:  # batch statistics need all points at once
@@ -97,7 +97,7 @@ class MiniPointNet(nn.Module):
         step = max(1, points // patches.shape[1])
         return torch.cat([self._tokens(part, layers) for part in patches.split(step)])
 
-    def _layers(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def _layers(self) -> list[tuple[Tensor, Tensor]]:
         """Weight and bias of the four layers, BatchNorm taken into the first of each pair in eval mode."""
         layers = []
         for conv, norm, _, last in (self.first_conv, self.second_conv):
@@ -106,7 +106,7 @@ class MiniPointNet(nn.Module):
         # The first layer takes coordinates, to which bfloat16 would be too coarse.
         return layers[:1] + [tuple(tensor.to(self.products) for tensor in layer) for layer in layers[1:]]
 
-    def _tokens(self, patches: torch.Tensor, layers: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    def _tokens(self, patches: Tensor, layers: list[tuple[Tensor, Tensor]]) -> Tensor:
         groups, size, _ = patches.shape
         hidden = F.linear(patches.reshape(-1, 3), *layers[0])
         if self.training:
@@ -135,7 +135,7 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width)
         self.mlp = Mlp(width, 4 * width)
 
-    def forward(self, x: torch.Tensor, drop: float = 0.0, generator: torch.Generator | None = None) -> torch.Tensor:
+    def forward(self, x: Tensor, drop: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
         """x (B, G, width); each branch of each cloud is left out with probability `drop`."""
         x = x + _keep(self.attn(self.norm1(x)), drop, generator)
         return x + _keep(self.mlp(self.norm2(x)), drop, generator)
@@ -159,9 +159,7 @@ class PointMAE(nn.Module):
         self.shape = pruned(self.shape, blocks)
         self.blocks.blocks = self.blocks.blocks[: self.shape.depth]
 
-    def scale(
-        self, patches: torch.Tensor, centres: torch.Tensor, middle: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def scale(self, patches: Tensor, centres: Tensor, middle: Tensor) -> tuple[Tensor, Tensor]:
         """Patches (B, G, M, 3) and centres (B, G, 3) in metres, scaled as in pretraining; middle: (B, 3), means."""
         if self.shape.units_per_metre:
             centres = (centres - middle[:, None]) * self.shape.units_per_metre
@@ -170,18 +168,14 @@ class PointMAE(nn.Module):
             patches = patches / radii.median(dim=1).values.clamp_min(1e-9)[:, None, None, None]
         return patches, centres
 
-    def embed(self, patches: torch.Tensor) -> torch.Tensor:
+    def embed(self, patches: Tensor) -> Tensor:
         """(B, G, M, 3) -> tokens (B, G, width)."""
         B, G = patches.shape[:2]
         return self.encoder(patches.flatten(0, 1)).view(B, G, -1)
 
     def encode(
-        self,
-        tokens: torch.Tensor,
-        centres: torch.Tensor,
-        drop_path: float = 0.0,
-        generator: torch.Generator | None = None,
-    ) -> list[torch.Tensor]:
+        self, tokens: Tensor, centres: Tensor, drop_path: float = 0.0, generator: torch.Generator | None = None
+    ) -> list[Tensor]:
         """Outputs of the tapped blocks, each (B, G, width), before the final norm.
 
         drop_path: probability of a dropped branch in the last block; it rises linearly from 0 in the first.
@@ -195,12 +189,8 @@ class PointMAE(nn.Module):
         return outputs
 
     def forward(
-        self,
-        patches: torch.Tensor,
-        centres: torch.Tensor,
-        drop_path: float = 0.0,
-        generator: torch.Generator | None = None,
-    ) -> torch.Tensor:
+        self, patches: Tensor, centres: Tensor, drop_path: float = 0.0, generator: torch.Generator | None = None
+    ) -> Tensor:
         """Scaled patches (B, G, M, 3) and centres (B, G, 3) -> features (B, G, taps x width); all taps share a norm."""
         outputs = self.encode(self.embed(patches), centres, drop_path, generator)
         return torch.cat([self.norm(output) for output in outputs], dim=-1)
@@ -245,7 +235,7 @@ def shape_as_json(shape: PointMAEShape) -> str:
     return json.dumps(dataclasses.asdict(shape), sort_keys=True)
 
 
-def _read_safetensors(path: Path) -> tuple[PointMAEShape, dict[str, torch.Tensor]]:
+def _read_safetensors(path: Path) -> tuple[PointMAEShape, dict[str, Tensor]]:
     with reading(path, POINTMAE.title), safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
@@ -257,7 +247,7 @@ def _read_safetensors(path: Path) -> tuple[PointMAEShape, dict[str, torch.Tensor
         raise WeightsError(f"{path}: does not say its architecture; write it with `mafr pretrain-points`") from error
 
 
-def _read_published(path: Path) -> dict[str, torch.Tensor]:
+def _read_published(path: Path) -> dict[str, Tensor]:
     """The tensors `base_model` / `[module.]MAE_encoder.*` of the published file; the decoder's are left out."""
     content = read_checkpoint(path, POINTMAE.title)
     weights = content.get("base_model") if isinstance(content, Mapping) else None
@@ -265,17 +255,17 @@ def _read_published(path: Path) -> dict[str, torch.Tensor]:
         raise WeightsError(
             f"{path}: a checkpoint of Point-MAE has an entry 'base_model', this file has none; download it again"
         )
-    plain = {str(k).removeprefix("module."): v for k, v in weights.items() if isinstance(v, torch.Tensor)}
+    plain = {str(k).removeprefix("module."): v for k, v in weights.items() if isinstance(v, Tensor)}
     return {k.removeprefix("MAE_encoder."): v for k, v in plain.items() if k.startswith("MAE_encoder.")}
 
 
-def _folded(conv: nn.Conv1d, norm: nn.BatchNorm1d) -> tuple[torch.Tensor, torch.Tensor]:
+def _folded(conv: nn.Conv1d, norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
     # BatchNorm with fixed statistics is a linear map, taken into the layer before it.
     factor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
     return conv.weight.squeeze(-1) * factor[:, None], (conv.bias - norm.running_mean) * factor + norm.bias
 
 
-def _keep(branch: torch.Tensor, drop: float, generator: torch.Generator | None) -> torch.Tensor:
+def _keep(branch: Tensor, drop: float, generator: torch.Generator | None) -> Tensor:
     if not drop:
         return branch
     kept = torch.rand(len(branch), 1, 1, generator=generator) >= drop

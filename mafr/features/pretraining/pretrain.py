@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 import mafr
 from mafr.device import torch_threads
@@ -66,9 +66,7 @@ class MaskedAutoencoder(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, 3 * group_size)
 
-    def forward(
-        self, patches: torch.Tensor, centres: torch.Tensor, hidden: torch.Tensor, shown: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, patches: Tensor, centres: Tensor, hidden: Tensor, shown: Tensor) -> Tensor:
         """Predicted points of the hidden groups, (B, H, M, 3).
 
         patches (B, G, M, 3) and centres (B, G, 3) are scaled; hidden (B, H) and shown (B, G - H) number groups.
@@ -85,7 +83,7 @@ class MaskedAutoencoder(nn.Module):
         return guess.view(*hidden.shape, patches.shape[2], 3)
 
 
-def chamfer(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def chamfer(a: Tensor, b: Tensor) -> Tensor:
     """Chamfer distance with squared lengths, a to b plus b to a: (N, M, 3) and (N, K, 3) -> the mean, a scalar."""
     # Expanded squares are exact enough for a loss; the clamp keeps rounding from making one negative.
     table = torch.baddbmm(a.square().sum(-1)[:, :, None] + b.square().sum(-1)[:, None], a, b.mT, alpha=-2)
@@ -97,9 +95,9 @@ def chamfer(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 class Clouds:
     """Grouped scans in metres: patches (n, G, M, 3), centres (n, G, 3), middles (n, 3), float32."""
 
-    patches: torch.Tensor
-    centres: torch.Tensor
-    middles: torch.Tensor
+    patches: Tensor
+    centres: Tensor
+    middles: Tensor
 
     @classmethod
     def generate(cls, count: int, settings: PretrainSettings, stream: int) -> Clouds:
@@ -166,9 +164,7 @@ def pretrain(out_folder: Path, settings: PretrainSettings | None = None, shape: 
     return _write(Path(out_folder), model.encoder, settings, curve, trivial, time.perf_counter() - started)
 
 
-def _loss(
-    model: MaskedAutoencoder, clouds: Clouds, rng: np.random.Generator, settings: PretrainSettings
-) -> torch.Tensor:
+def _loss(model: MaskedAutoencoder, clouds: Clouds, rng: np.random.Generator, settings: PretrainSettings) -> Tensor:
     patches, centres = model.encoder.scale(clouds.patches, clouds.centres, clouds.middles)
     hidden, shown = _masks(rng, len(clouds), settings)
     guess = model(patches, centres, hidden, shown)
@@ -176,7 +172,7 @@ def _loss(
     return chamfer(guess.flatten(0, 1), truth.flatten(0, 1))
 
 
-def _masks(rng: np.random.Generator, count: int, settings: PretrainSettings) -> tuple[torch.Tensor, torch.Tensor]:
+def _masks(rng: np.random.Generator, count: int, settings: PretrainSettings) -> tuple[Tensor, Tensor]:
     order = torch.from_numpy(rng.random((count, settings.groups)).argsort(axis=1))
     number = round(settings.groups * settings.masked)
     return order[:, :number], order[:, number:]
@@ -195,7 +191,7 @@ def _constant_patch_loss(
 ) -> float:
     """Held-out loss of the best patch that is the same for every group: a baseline without any information."""
 
-    def scaled(clouds: Clouds) -> torch.Tensor:
+    def scaled(clouds: Clouds) -> Tensor:
         return model.encoder.scale(clouds.patches, clouds.centres, clouds.middles)[0].flatten(0, 1)
 
     rng = np.random.default_rng([settings.seed, 4])
@@ -222,11 +218,7 @@ def _rate(step: int, settings: PretrainSettings) -> float:
 def _write(
     folder: Path, encoder: PointMAE, settings: PretrainSettings, curve: list, trivial: float, seconds: float
 ) -> Path:
-    tensors = {
-        name: value.contiguous()
-        for name, value in encoder.state_dict().items()
-        if not name.endswith("num_batches_tracked")
-    }
+    tensors = {k: v.contiguous() for k, v in encoder.state_dict().items() if not k.endswith("num_batches_tracked")}
     # One entry only: the file format does not keep the order of several.
     content = save(tensors, metadata={"architecture": pointmae.shape_as_json(encoder.shape)})
     path = folder / "pointmae_small.safetensors"

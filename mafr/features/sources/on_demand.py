@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mafr.data.samples import Sample, labels_of
 from mafr.errors import MafrError
@@ -85,7 +86,7 @@ class OnDemandFeatures:
             self._kept.put(k, self.extractor.extract(self.samples[k]))
         return self._kept.get(k)
 
-    def dense(self, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def dense(self, indices: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Dense features of some samples, see `mafr.features.interpolation.densify`."""
         return densify(self.tokens(indices), self.extractor.config)
 

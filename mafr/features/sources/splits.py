@@ -38,15 +38,11 @@ def store_folder(paths: Paths, dataset: str, samples: FolderDataset, config: Con
 
 @dataclass(frozen=True)
 class Split:
-    """N samples with their features, as every method sees them; both are read when asked for.
-
-    store: labels, masks and, for methods that use them, tokens. cache: a folder for what a method computes from the
-    samples alone, whatever it is trained on.
-    """
+    """N samples with their features, as every method sees them; both are read when asked for."""
 
     samples: Sequence[Sample]
-    store: FeatureStore | OnDemandFeatures
-    cache: Path | None = None
+    store: FeatureStore | OnDemandFeatures  # labels, masks and, for methods that use them, tokens
+    cache: Path | None = None  # a folder for what a method computes from samples alone, whatever it is trained on
 
     @property
     def live(self) -> bool:

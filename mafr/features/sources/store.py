@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mafr.config import FEATURE_SETTINGS, Config
 from mafr.data import FolderDataset
@@ -31,13 +32,7 @@ _ARRAYS = (*TOKEN_NAMES, "gt", "mask")
 
 
 class FeatureStore:
-    """The tokens of one split and what scoring needs beside them. Opened by `open_store` or `build_store`.
-
-    Attributes:
-        ids, labels, defects: one per sample; labels are (n,) int64, 1 anomalous.
-        fingerprint: SHA-256 (hex) over everything that decides the content.
-        size: bytes of the arrays on disk.
-    """
+    """The tokens of one split and what scoring needs beside them. Opened by `open_store` or `build_store`."""
 
     live = False  # the same at every access
 
@@ -47,9 +42,10 @@ class FeatureStore:
         self.meta: dict = json.loads((self.folder / _META).read_text(encoding="utf-8"))
         self.ids: list[str] = self.meta["ids"]
         self.defects: list[str] = self.meta["defects"]
-        self.labels = np.asarray(self.meta["labels"], dtype=np.int64)
+        self.labels = np.asarray(self.meta["labels"], dtype=np.int64)  # (n,), 1 anomalous
         self.category, self.split = self.meta["category"], self.meta["split"]
-        self.fingerprint, self.size = self.meta["fingerprint"], self.meta["size"]
+        self.fingerprint: str = self.meta["fingerprint"]  # SHA-256 (hex) over everything that decides the content
+        self.size: int = self.meta["size"]  # bytes of the arrays on disk
         self._arrays = {name: np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
         if any(len(array) != len(self.ids) for array in self._arrays.values()):
             raise ValueError(f"{self.folder}: the arrays hold another number of samples than {_META}")
@@ -62,7 +58,7 @@ class FeatureStore:
         chosen = np.asarray(indices, dtype=np.int64)
         return Tokens(*(torch.from_numpy(self._arrays[name][chosen]) for name in TOKEN_NAMES))
 
-    def dense(self, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def dense(self, indices: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Dense features of some samples, see `mafr.features.interpolation.densify`."""
         return densify(self.tokens(indices), self.config)
 
