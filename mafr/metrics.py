@@ -22,7 +22,7 @@ RELEASED_THRESHOLDS = 99
 
 def metric_names(limits: Sequence[float] = LIMITS) -> tuple[str, ...]:
     """The keys of `evaluate`, in order: p_auroc, aupro_30, …, aupro99_30, …"""
-    exact = tuple(f"aupro_{_percent(limit)}" for limit in limits)
+    exact = tuple(f"aupro_{limit * 100:04.1f}".removesuffix(".0") for limit in limits)
     return ("p_auroc", *exact, *(name.replace("aupro", f"aupro{RELEASED_THRESHOLDS}") for name in exact))
 
 
@@ -231,10 +231,6 @@ def _thin(x: np.ndarray, y: np.ndarray, points: int) -> tuple[np.ndarray, np.nda
     kept = np.searchsorted(length, np.linspace(0.0, length[-1], points))
     kept = np.unique(np.concatenate([[0], kept.clip(max=len(x) - 1), [len(x) - 1]]))
     return x[kept], y[kept]
-
-
-def _percent(limit: float) -> str:
-    return f"{limit * 100:04.1f}".removesuffix(".0")
 
 
 def _check_limit(limit: float) -> None:

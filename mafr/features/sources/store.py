@@ -38,7 +38,7 @@ class FeatureStore:
 
     def __init__(self, folder: Path, config: Config) -> None:
         """Raises OSError, ValueError or KeyError for a folder that is not a complete store; see `open_store`."""
-        self.folder, self.config = Path(folder), config
+        self.folder, self.config = folder, config
         self.meta: dict = json.loads((self.folder / _META).read_text(encoding="utf-8"))
         self.ids: list[str] = self.meta["ids"]
         self.defects: list[str] = self.meta["defects"]
@@ -86,7 +86,6 @@ def build_store(
     GPU, 1 without threads on the CPU. Raises DataError for samples without enough points and for an empty split,
     ConfigError in `extractor_mode` "train".
     """
-    folder = Path(folder)
     if config.extractor_mode == "train":
         raise ConfigError(
             "extractor_mode 'train' gives other features at every call; they cannot be stored. "
