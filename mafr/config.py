@@ -19,8 +19,7 @@ DATASET_TITLES = {"mvtec3d": "MVTec 3D-AD", "eyecandies": "Eyecandies"}
 UNTRAINED = "UNTRAINED random backbones: these numbers mean nothing"  # on every output made with `random_weights`
 
 # The settings in which the paper's text and the released code differ (notebook 10 shows what each one changes).
-_BY_VARIANT = {
-    # name: paper, released
+_BY_VARIANT = {  # name: (paper, released)
     "decoder_layers": (3, 4),
     "decoder_order": ("gelu-norm", "norm-gelu"),
     "shared_norm": (False, True),

@@ -165,7 +165,7 @@ class _Ranked:
         inside = limit - (a + b) / 2  # the whole of the tie's ramp is below the limit
         cut = (limit - a) ** 2 / (2 * np.where(width > 0, width, 1.0))
         area = np.where(b <= limit, inside, cut)
-        return _unit(float((weights * area).sum()) / limit)
+        return float(np.clip((weights * area).sum() / limit, 0.0, 1.0))  # rounding may leave [0, 1]
 
     def sampled_curve(self, num_thresholds: int) -> tuple[np.ndarray, np.ndarray]:
         if num_thresholds < 2:
@@ -215,12 +215,8 @@ def _area_up_to(x: np.ndarray, y: np.ndarray, limit: float) -> float:
         share = (limit - x[end - 1]) / (x[end] - x[end - 1])
         x = np.append(x[:end], limit)
         y = np.append(y[:end], y[end - 1] + share * (y[end] - y[end - 1]))
-    return _unit(float(((y[1:] + y[:-1]) * np.diff(x)).sum()) / (2 * limit))
-
-
-def _unit(value: float) -> float:
-    # Sums of thousands of fractions may leave [0, 1] by rounding.
-    return min(max(value, 0.0), 1.0)
+    area = ((y[1:] + y[:-1]) * np.diff(x)).sum() / 2
+    return float(np.clip(area / limit, 0.0, 1.0))  # rounding may leave [0, 1]
 
 
 def _thin(x: np.ndarray, y: np.ndarray, points: int) -> tuple[np.ndarray, np.ndarray]:

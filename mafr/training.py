@@ -118,7 +118,7 @@ class Scenes:
     ) -> None:
         """make: prepares one of `count` samples of `features`, in one of several threads; batch: samples per step."""
         self.make, self.count, self.features = make, count, features
-        self.live = getattr(features, "live", False)
+        self.live = features.live
         self.kept: dict[int, Scene] = {}
         self.keep = self.remember = False
         if not self.live:  # features that change at every access must not be kept

@@ -105,6 +105,7 @@ class Restorer:
 
     def __init__(self, model: MAFR, config: Config, place: Place) -> None:
         self.model, self.config, self.place = model, config, place
+        self.decoders = model.decoder_rgb, model.decoder_xyz
         self.objective = Objective(config)
         keep_freed_memory()
 
@@ -115,7 +116,7 @@ class Restorer:
         values: dict[str, Tensor] = {}
         # One after the other, so that only one decoder's activations exist at a time; the widest first, as its freed
         # memory fits the other's smaller blocks, not the other way round.
-        numbered = zip((1, 2), *self._modalities(scene), strict=True)
+        numbered = zip((1, 2), self.decoders, scene.originals, strict=True)
         for number, decoder, original in sorted(numbered, key=lambda item: -item[2].tokens.shape[1]):
             attended = self._attend(decoder, leaf, scene.canvas, dropout, number)
             restored = self._output(decoder, attended, leaf)
@@ -131,7 +132,7 @@ class Restorer:
         """Eq. 7: two maps (1, 1, g, g) float32, zero at invalid pixels. Restored maps are never held whole."""
         fused = self._encode(scene, None)
         maps = []
-        for decoder, original in zip(*self._modalities(scene), strict=True):
+        for decoder, original in zip(self.decoders, scene.originals, strict=True):
             attended = self._attend(decoder, fused, scene.canvas, None)
             psi = original.tokens.new_empty(len(attended))
             step = _OUTPUT_ROWS if psi.device.type == "cpu" else len(attended)
@@ -143,9 +144,6 @@ class Restorer:
             full[scene.canvas.rows] = psi
             maps.append((full.view_as(scene.valid) * scene.valid)[None, None])
         return maps[0], maps[1]
-
-    def _modalities(self, scene: Scene) -> tuple[tuple[RestorationDecoder, ...], tuple[Original, ...]]:
-        return (self.model.decoder_rgb, self.model.decoder_xyz), scene.originals
 
     def _encode(self, scene: Scene, dropout: Dropout | None) -> Tensor:
         """Eq. 1: (P, F)."""
