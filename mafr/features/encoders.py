@@ -32,8 +32,7 @@ def point_encoder(
     if random_weights or config.random_weights:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            model = PointMAE(point_shape(replace(config, point_blocks=0)))
-        digest = RANDOM
+            model, digest = PointMAE(point_shape(replace(config, point_blocks=0))), RANDOM
     elif config.point_backbone == "pointmae_small":
         digest = small_weights_sha256()
         model = load_checkpoint(SMALL_WEIGHTS)
