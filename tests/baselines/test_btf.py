@@ -161,7 +161,7 @@ def test_a_sample_of_another_size_is_an_error(trained: BTF, extractor: FeatureEx
     sample = part(0)
     small = dataclasses.replace(sample, xyz=sample.xyz[:, :64, :64], rgb=sample.rgb[:, :64, :64])
     split = split_of([small], extractor)
-    split.tokens = lambda indices: extractor.extract(sample)
+    split.store.tokens = lambda indices: extractor.extract(sample)
     with pytest.raises(DataError, match="64 pixels a side; image_size is 112"):
         trained.score_split(split, [0])
 
