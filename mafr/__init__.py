@@ -1,7 +1,7 @@
 """mafr: a reproducible companion to the MAFR paper on 2D-3D feature fusion for anomaly detection.
 
-The paper stands at the door: `model` (eqs. 1-2), `losses` (eqs. 3-6), `scoring` (eqs. 7-8), `metrics`, `training` and
-`detector`. Everything else is behind one folder each, whose `__init__` says what it is for.
+The paper is in the modules at the top: `model` (eqs. 1-2), `losses` (eqs. 3-6), `scoring` (eqs. 7-8), `metrics`,
+`training` and `detector`. Everything else is in folders, each of which describes itself in its `__init__`.
 """
 
 from importlib import import_module

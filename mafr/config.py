@@ -1,4 +1,4 @@
-"""Settings: one frozen dataclass, three profiles (how large) and two variants (whose method)."""
+"""Settings: one frozen dataclass; profiles set the size, variants the paper's or the released code's method."""
 
 from __future__ import annotations
 
@@ -19,31 +19,17 @@ DATASET_TITLES = {"mvtec3d": "MVTec 3D-AD", "eyecandies": "Eyecandies"}
 UNTRAINED = "UNTRAINED random backbones: these numbers mean nothing"  # on every output made with `random_weights`
 
 # The settings in which the paper's text and the released code differ (notebook 10 shows what each one changes).
-_VARIANT_SETTINGS: dict[str, dict[str, object]] = {
-    "paper": {
-        "decoder_layers": 3,
-        "decoder_order": "gelu-norm",
-        "shared_norm": False,
-        "cbam_scope": "map",
-        "znssd_over": "pixels",
-        "smooth_channels": "all",
-        "valid_only": True,
-        "blur": "gaussian",
-        "image_score": "max",
-        "map_scaling": "none",
-    },
-    "released": {
-        "decoder_layers": 4,
-        "decoder_order": "norm-gelu",
-        "shared_norm": True,
-        "cbam_scope": "pixel",
-        "znssd_over": "channels",
-        "smooth_channels": "first_two",
-        "valid_only": False,
-        "blur": "box",
-        "image_score": "max-over-root-mean",
-        "map_scaling": "per-metric",
-    },
+_BY_VARIANT = {  # name: (paper, released)
+    "decoder_layers": (3, 4),
+    "decoder_order": ("gelu-norm", "norm-gelu"),
+    "shared_norm": (False, True),
+    "cbam_scope": ("map", "pixel"),
+    "znssd_over": ("pixels", "channels"),
+    "smooth_channels": ("all", "first_two"),
+    "valid_only": (True, False),
+    "blur": ("gaussian", "box"),
+    "image_score": ("max", "max-over-root-mean"),
+    "map_scaling": ("none", "per-metric"),
 }
 
 
@@ -69,7 +55,7 @@ class Config(  # fields go from the last base to the first
 ):
     """All settings of a run. Build one with `Config.preset`, change it with `dataclasses.replace`.
 
-    Each setting says of itself whom it concerns, what it decides and what it may be: see `mafr.settings.field`.
+    Each setting names the methods it concerns, what it decides and its possible values, see `mafr.settings.field`.
     """
 
     def __post_init__(self) -> None:
@@ -86,7 +72,7 @@ class Config(  # fields go from the last base to the first
         check_choice("profile", profile, PROFILES)
         check_choice("variant", variant, VARIANTS)
         settings = {name: field.metadata[profile] for name, field in SETTINGS.items() if profile in field.metadata}
-        settings |= {"profile": profile, "variant": variant} | _VARIANT_SETTINGS[variant]
+        settings |= {"profile": profile, "variant": variant} | _variant_settings(variant)
         for name, value in (overrides or {}).items():
             if name not in SETTINGS:
                 raise ConfigError(f"unknown setting {name!r}; the settings are {', '.join(sorted(SETTINGS))}")
@@ -94,11 +80,11 @@ class Config(  # fields go from the last base to the first
         return cls(**settings)
 
     def with_variant(self, variant: str) -> Config:
-        """The same settings with another variant's method; settings changed by hand stay in the own variant."""
+        """The same settings with another variant's method; the own variant keeps settings that were changed."""
         check_choice("variant", variant, VARIANTS)
         if variant == self.variant:
             return self
-        return dataclasses.replace(self, variant=variant, **_VARIANT_SETTINGS[variant])
+        return dataclasses.replace(self, variant=variant, **_variant_settings(variant))
 
     @property
     def width(self) -> int:
@@ -108,13 +94,18 @@ class Config(  # fields go from the last base to the first
         total = self.rgb_dim + self.xyz_dim
         return round(total * 968 / 1920) if self.variant == "paper" else total // 2
 
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """The weight of each term of eq. 6."""
+        return {"sim": self.weight_sim, "smooth": self.weight_smooth, "census": self.weight_census}
+
     def categories(self, dataset: str) -> tuple[str, ...]:
         """The categories of a data set in this profile, in the paper's order."""
         check_choice("data set", dataset, DATASETS)
         return self.mvtec3d_categories if dataset == "mvtec3d" else self.eyecandies_categories
 
     def dataset_title(self, dataset: str) -> str:
-        """The data set's name; a generated stand-in or data of one's own must not pass for the published one."""
+        """The data set's name, distinct for a generated stand-in and for own data."""
         title = DATASET_TITLES[dataset]
         if self.generated:
             return f"{title} stand-in"
@@ -136,7 +127,7 @@ class Config(  # fields go from the last base to the first
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
     def digest(self, names: tuple[str, ...] | None = None) -> str:
-        """SHA-256 (hex) of the named settings, or of all that decide results: of all but where they are computed."""
+        """SHA-256 (hex) of the named settings, or of all that decide results."""
         values = self.as_dict()
         kept = names or set(SETTINGS) - set(deciding("place"))
         kept = {name: values[name] for name in kept if not _left_out(name, values[name])}
@@ -157,17 +148,17 @@ SETTINGS = {field.name: field for field in dataclasses.fields(Config)}
 
 
 def deciding(*what: str) -> tuple[str, ...]:
-    """The names of the settings that decide one of `what`; the words stand in `mafr.settings.field`."""
+    """The names of the settings that decide one of `what`, for whose words see `mafr.settings.field`."""
     return tuple(name for name, field in SETTINGS.items() if field.metadata["decides"] in what)
 
 
 FEATURE_SETTINGS = deciding("features")
-# What records mean that are older than a setting and lack it.
+# The meaning of a setting's absence in records that are older than it.
 ADDED = {name: field.metadata["absent_is"] for name, field in SETTINGS.items() if "absent_is" in field.metadata}
 
 
 def concerns(method: str, name: str) -> bool:
-    """Whether a setting may change a method's results; of one that only a foreign record has, nobody knows."""
+    """Whether a setting may change a method's results; unknown settings of other records may."""
     owners = SETTINGS[name].metadata["of"] if name in SETTINGS else ALL
     return owners == ALL or method in owners
 
@@ -183,7 +174,7 @@ def deciding_settings(config: Config, method: str, dataset: str) -> dict[str, ob
 
 
 def differences(saved: Config, wanted: Config, method: str) -> list[str]:
-    """In words, what differs between two configurations of all that decides a method's features and its model."""
+    """In words, each difference between two configurations in what decides a method's features and its model."""
     free = deciding("report", "runs", "place")  # which change no weight
     a, b = saved.as_dict(), wanted.as_dict()
     return [
@@ -191,6 +182,10 @@ def differences(saved: Config, wanted: Config, method: str) -> list[str]:
         for name in a
         if name not in free and a[name] != b[name] and concerns(method, name)
     ]
+
+
+def _variant_settings(variant: str) -> dict[str, object]:
+    return {name: values[VARIANTS.index(variant)] for name, values in _BY_VARIANT.items()}
 
 
 def _left_out(name: str, value: object) -> bool:
@@ -205,7 +200,7 @@ def _validate(config: Config) -> None:
         if not config.categories(dataset):
             raise ConfigError(f"{dataset}_categories must name at least one category")
         for category in config.categories(dataset):
-            if config.generated:  # real data may hold categories of one's own
+            if config.generated:  # real data may have other categories
                 check_choice(f"{dataset} category", category, CATEGORIES[dataset])
     if not config.loss_terms or len(set(config.loss_terms)) != len(config.loss_terms):
         raise ConfigError(f"loss_terms must name each term once, not {config.loss_terms}")

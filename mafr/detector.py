@@ -1,4 +1,4 @@
-"""`Detector`: MAFR as a method, features, head and scoring behind fit, predict, calibrate, save and load."""
+"""`Detector`: MAFR as a method, with features, head and scoring behind fit, predict, calibrate, save and load."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Detector(Method):
         self.model: MAFR | None = None
 
     def prepare(self, split: Split, indices: Sequence[int]) -> None:
-        """The tokens of samples that are in no store."""
+        """Extract the tokens of samples that are in no store."""
         split.extract(indices)
 
     def train(self, split: Split, indices: Sequence[int], show: bool) -> None:
@@ -42,7 +42,7 @@ class Detector(Method):
     def residuals(self, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
         """Eq. 7 on tokens: psi_rgb, psi_xyz, valid, each (B, 1, g, g); the maps are zero at invalid cells."""
         self._check_trained("call fit, or load a saved one")
-        with torch.inference_mode(False):  # weights that are moved may be trained later
+        with torch.inference_mode(False):  # so that moved weights can be trained later
             restorer = Restorer(self.model.to(self.place.device), self.config, self.place)
         parts = []
         with computing(self.config):
@@ -52,10 +52,7 @@ class Detector(Method):
         return tuple(torch.cat(maps).cpu() for maps in zip(*parts, strict=True))
 
     def anomaly_map(self, tokens: Tokens, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Eqs. 7-8 on tokens: psi_rgb, psi_xyz and psi, each (B, 1, S, S).
-
-        mask: (B, 1, S, S) bool, true where a pixel has a 3D point.
-        """
+        """Eqs. 7-8 on tokens and the mask of pixels with a 3D point: psi_rgb, psi_xyz and psi, each (B, 1, S, S)."""
         config = self.config
         psi_rgb, psi_xyz, mask = at_pixels(*self.residuals(tokens), mask, config.image_size)
         return psi_rgb, psi_xyz, anomaly_map(psi_rgb, psi_xyz, mask, config, config.fusion)
@@ -65,7 +62,7 @@ class Detector(Method):
         return Prediction.of(*maps, image_score(maps[2], self.config.image_score).item())
 
     def answer(self, split: Split, indices: Sequence[int]) -> ResidualMaps:
-        """The residual maps of some samples, eq. 7, which any fusion operator takes."""
+        """The residual maps of some samples, eq. 7."""
         parts = [self.residuals(split.tokens([k])) for k in indices]
         psi_rgb, psi_xyz, valid = (torch.cat(maps) for maps in zip(*parts, strict=True))
         mask = torch.from_numpy(np.stack([split.mask(k) for k in indices]))[:, None]
@@ -82,12 +79,12 @@ class Detector(Method):
 
     @classmethod
     def from_released(cls, source: str | Path | Sequence[str | Path], config: Config) -> Detector:
-        """A detector, without a threshold, from the released code's checkpoints, see `mafr.released`."""
+        """A detector without a threshold from the released code's checkpoints, see `mafr.released`."""
         return cls.of_model(load_checkpoints(source, config), config)
 
     @classmethod
     def of_model(cls, model: MAFR, config: Config, extractor: FeatureExtractor | None = None) -> Detector:
-        """A detector, without a threshold, of a trained head."""
+        """A detector without a threshold from a trained head."""
         detector = cls(config, extractor)
         detector.model, detector.trained = model, True
         return detector

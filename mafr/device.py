@@ -1,4 +1,4 @@
-"""Where a run is computed, in which precision its matrix products are, and whether its kernels are compiled."""
+"""Device, precision of matrix products, and compilation of kernels of a run."""
 
 from __future__ import annotations
 
@@ -9,42 +9,36 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache, wraps
-from typing import ParamSpec, TypeVar
 
 import torch
 
 from mafr.config import Config
 from mafr.errors import ConfigError
 
-P = ParamSpec("P")
-R = TypeVar("R")
 EMULATED: ContextVar[bool] = ContextVar("EMULATED", default=False)  # see `mafr.bench.emulation`
 
 
 @dataclass(frozen=True)
 class Place:
-    """A device and the type of matrix products there; sums, statistics, losses and weights stay float32.
-
-    tf32: whether float32 products may round their factors to 10 bits on the way into a GPU's tensor cores.
-    """
+    """A device and the type of matrix products there; sums, statistics, losses and weights stay float32."""
 
     device: torch.device
     dtype: torch.dtype
-    tf32: bool = False
+    tf32: bool = False  # whether a GPU's tensor cores may round the factors of float32 products to 10 bits
 
     @classmethod
     def of(cls, config: Config) -> Place:
         """Resolve the settings `device` and `precision` on this machine.
 
-        Raises ConfigError for "cuda" without a GPU, for a GPU that the installed torch does not support, for "bfloat16"
-        where the hardware would emulate it, and for "tf32" anywhere but on a GPU that has it.
+        Raises ConfigError for "cuda" without a GPU that the installed torch supports, for "bfloat16" where the hardware
+        would emulate it, and for "tf32" anywhere but on a GPU that has it.
         """
         wanted = config.device
         if wanted == "auto":
             wanted = "cuda" if torch.cuda.is_available() else "cpu"
         if wanted == "cuda" and not torch.cuda.is_available():
             raise ConfigError('device is "cuda", but torch finds no GPU here; use --set device=cpu')
-        # With its number: threads that prepare samples have a current GPU of their own.
+        # With its number, because threads that prepare samples have their own current GPU.
         device = torch.device("cuda", _this_gpu()) if wanted == "cuda" else torch.device(wanted)
         native = native_bfloat16(device.type) or (EMULATED.get() and device.type == "cpu")
         if config.precision == "bfloat16" and not native:
@@ -66,7 +60,7 @@ class Place:
         return self.dtype == torch.bfloat16
 
     def describe(self) -> dict[str, str]:
-        """What a record says: the device's name and the precision."""
+        """The device's name and the precision, for records."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
         return {"device": name, "precision": "tf32" if self.tf32 else str(self.dtype).removeprefix("torch.")}
 
@@ -74,7 +68,8 @@ class Place:
 def _this_gpu() -> int:
     number = torch.cuda.current_device()
     major, minor = torch.cuda.get_device_capability(number)
-    built = [(kind, int(n.rstrip("af"))) for kind, _, n in (one.partition("_") for one in torch.cuda.get_arch_list())]
+    names = (name.partition("_") for name in torch.cuda.get_arch_list())
+    built = [(kind, int(n.rstrip("af"))) for kind, _, n in names]
     # Machine code serves later minor versions of the same major one, intermediate code everything later.
     fits = [n <= 10 * major + minor and (kind == "compute" or n // 10 == major) for kind, n in built]
     if built and not any(fits):
@@ -86,7 +81,7 @@ def _this_gpu() -> int:
 
 
 def loadable(config: Config) -> Config:
-    """The settings of something saved, to be used here: a missing GPU or precision left out, and nothing compiled."""
+    """Saved settings for use on this machine: without a missing GPU or precision, and without compilation."""
     missing = config.device == "cuda" and not torch.cuda.is_available()
     config = replace(config, compiled=False, device="cpu" if missing else config.device)
     try:
@@ -97,7 +92,7 @@ def loadable(config: Config) -> Config:
 
 
 def send(tensor: torch.Tensor, device: torch.device | None) -> torch.Tensor:
-    """A tensor of the CPU on another device; to a GPU through pinned memory, so that nobody waits for the copy."""
+    """A CPU tensor on another device; to a GPU through pinned memory, without waiting for the copy."""
     if device is None or device.type != "cuda" or tensor.is_cuda:
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
@@ -105,7 +100,7 @@ def send(tensor: torch.Tensor, device: torch.device | None) -> torch.Tensor:
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Limit torch to `count` threads inside the block (0: leave it alone)."""
+    """Limit torch to `count` threads inside the block (0: no change)."""
     before = torch.get_num_threads()
     if count:
         torch.set_num_threads(count)
@@ -117,24 +112,24 @@ def torch_threads(count: int) -> Iterator[None]:
 
 @contextmanager
 def own_randomness(place: Place) -> Iterator[None]:
-    """Seeds set inside the block change nothing outside it, on the processor and at the place."""
+    """Confine random states, on the CPU and at the place, to the block."""
     with torch.random.fork_rng(devices=[place.device] if place.device.type == "cuda" else []):
         yield
 
 
 @contextmanager
 def computing(config: Config) -> Iterator[None]:
-    """Let torch compute as the settings say inside the block: threads, a GPU's products, compiled kernels."""
+    """Apply the settings inside the block: threads, a GPU's products, compiled kernels."""
     with torch_threads(config.threads), gpu_products(config.precision), compiling(config.compiled):
         yield
 
 
 @contextmanager
 def gpu_products(precision: str) -> Iterator[None]:
-    """How a GPU multiplies inside the block; without a GPU nothing happens.
+    """Set a GPU's products inside the block; without a GPU nothing happens.
 
-    TF32 only with the setting `precision` "tf32" (torch by itself has it on for convolutions, off for matrix
-    products), sums of bfloat16 products in float32, and of cuDNN's convolutions only those that repeat exactly.
+    TF32 only with `precision` "tf32" (torch's default is on for convolutions, off for matrix products), sums of
+    bfloat16 products in float32, and only deterministic convolutions of cuDNN.
     Raises ConfigError where torch's older and newer settings of TF32 contradict each other.
     """
     if not torch.cuda.is_available():
@@ -167,8 +162,8 @@ def gpu_products(precision: str) -> Iterator[None]:
 def keep_freed_memory() -> None:
     """Let the C library keep freed blocks instead of returning them (glibc; elsewhere nothing happens).
 
-    A step frees and takes the same blocks over and over; each time the kernel would have to clear fresh pages, a
-    third of a step at full size. Blocks of 256 MB and more are still returned, and of the rest at most 2 GB is kept.
+    A step allocates the same blocks again and again; clearing fresh pages each time would take a third of a step at
+    full size. Blocks of 256 MB and more are still returned, and of the rest at most 2 GB is kept.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -181,10 +176,7 @@ def keep_freed_memory() -> None:
 
 
 def release_freed_memory() -> None:
-    """Return what `keep_freed_memory` has kept (glibc; elsewhere nothing happens).
-
-    Within one training the same blocks come again; the next one's differ, and the gaps between them would add up.
-    """
+    """Return what `keep_freed_memory` has kept: the next training needs blocks of other sizes (glibc only)."""
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (OSError, AttributeError, TypeError):
@@ -193,29 +185,25 @@ def release_freed_memory() -> None:
 
 @cache
 def native_bfloat16(kind: str, number: int | None = None) -> bool:
-    """Whether a device kind ("cpu", "cuda") has instructions that multiply bfloat16 with float32 sums.
-
-    number: which GPU; None: the current one.
-    """
+    """Whether "cpu" or "cuda" (GPU `number`, None: the current one) natively multiplies bfloat16 with float32 sums."""
     if kind == "cuda":
         return torch.cuda.get_device_capability(number) >= (8, 0)
-    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()  # the user's
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()  # a limit set by the user
     if limit not in ("", "ALL", "DEFAULT") and "BF16" not in limit and "AMX" not in limit:
         return False
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, name)() for name in checks if hasattr(torch.cpu, name))
 
 
-# Pointwise chains run one by one unless asked for: compiling needs a C++ compiler (a GPU also Triton) and minutes of
-# warming up. CUDA graphs are no alternative: they fix all shapes, and each sample has its own number of pixels.
-# The requests are the process's, not a context's: a GPU's backward passes run in threads that autograd has started
-# long before.
+# Pointwise chains are not compiled unless asked for: that needs a C++ compiler (on a GPU also Triton) and minutes of
+# warm-up. CUDA graphs are no alternative: they fix all shapes, and each sample has its own number of pixels.
+# The requests belong to the process, not to a context, since a GPU's backward passes run in autograd's own threads.
 _requests: list[bool | None] = [False]
 
 
 @contextmanager
 def compiling(wanted: bool | None) -> Iterator[None]:
-    """Inside the block kernels are compiled, or are not; None: not, whatever blocks inside it say."""
+    """Compile kernels inside the block, or not; None: not, whatever blocks inside it say."""
     _requests.append(None if _requests[-1] is None else wanted)
     try:
         yield
@@ -223,15 +211,15 @@ def compiling(wanted: bool | None) -> Iterator[None]:
         _requests.pop()
 
 
-def kernel(function: Callable[P, R]) -> Callable[P, R]:
+def kernel(function: Callable) -> Callable:
     """Mark a function of tensors for `compiling`. Calls raise ConfigError where torch cannot compile."""
 
     @wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+    def call(*args: object) -> object:
         if not _requests[-1]:
-            return function(*args, **kwargs)
+            return function(*args)
         try:
-            return _compiled(function)(*args, **kwargs)
+            return _compiled(function)(*args)
         except Exception as error:
             if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 raise

@@ -1,4 +1,4 @@
-"""Errors a user can mend. The command line prints their text and exits with status 1, without a traceback."""
+"""Errors that a user can fix. The command line prints their text and exits with status 1, without a traceback."""
 
 
 class MafrError(Exception):
@@ -6,11 +6,11 @@ class MafrError(Exception):
 
 
 class ConfigError(MafrError, ValueError):
-    """A setting is unknown or does not go with the others."""
+    """A setting is unknown or does not fit the others."""
 
 
 class DataError(MafrError, ValueError):
-    """A data file or folder is missing, damaged or not what it should be."""
+    """A data file or folder is missing, damaged or not as expected."""
 
 
 class WeightsError(MafrError, ValueError):
@@ -18,7 +18,7 @@ class WeightsError(MafrError, ValueError):
 
 
 class MetricError(MafrError, ValueError):
-    """Labels, masks or scores from which a metric cannot be computed."""
+    """A metric cannot be computed from these labels, masks or scores."""
 
 
 class ResultError(MafrError, ValueError):

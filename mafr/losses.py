@@ -1,10 +1,10 @@
 """The composite training loss (Sec. III-B3, eqs. 3-6), each term in the paper's and the released code's form.
 
 All functions take original features `e` and restored ones `e_hat`, (B, C, H, W) float, and an optional
-`valid`, (B, 1, H, W) bool: pixels outside it do not count. Means are taken a sample at a time, then over
-the batch, so that a sample weighs the same whatever else is in its batch.
+`valid`, (B, 1, H, W) bool: pixels outside it do not count. Means are taken per sample, then over the batch,
+so that a sample weighs the same whatever else is in its batch.
 
-Training takes the same losses from `mafr.fast.objective`, with their gradients; its tests compare the two.
+Training uses `mafr.fast.objective`, the same losses with hand-written gradients; its tests compare the two.
 """
 
 from __future__ import annotations
@@ -16,14 +16,12 @@ from torch import Tensor, nn
 from mafr.config import Config
 
 
-def znssd(
-    e: Tensor, e_hat: Tensor, valid: Tensor | None = None, over: str = "pixels", eps: float = 1e-8
-) -> Tensor:
+def znssd(e: Tensor, e_hat: Tensor, valid: Tensor | None = None, over: str = "pixels", eps: float = 1e-8) -> Tensor:
     """Zero-normalised sum of squared differences, eq. 3: a scalar.
 
-    over="pixels" (paper): each channel is normalised over the valid pixels, eps added to the standard
-    deviation; the mean is over pixels, then channels. over="channels" (released code): each pixel is
-    normalised over its channels, eps inside the root. Raises ValueError for another `over`.
+    over="pixels" (paper): each channel is normalised over the valid pixels, eps added to the standard deviation.
+    over="channels" (released code): each pixel is normalised over its channels, eps inside the root.
+    Raises ValueError for another `over`.
     """
     if over == "pixels":
         difference = _standardise_pixels(e, valid, eps) - _standardise_pixels(e_hat, valid, eps)
@@ -37,10 +35,10 @@ def znssd(
 def smoothness(e: Tensor, e_hat: Tensor, valid: Tensor | None = None, channels: str = "all") -> Tensor:
     """Edge-aware smoothness of the error map, eq. 4: a scalar.
 
-    Forward differences; both terms are cropped to the common (H-1) x (W-1) pixels, and a pixel counts
-    where it and its right and lower neighbours are valid. channels="all" (paper): every channel, guided by
-    its own gradient, mean over channels. channels="first_two" (released code): channels 0 and 1 of the
-    error, summed, guided by the gradient of the channel mean of `e`. Raises ValueError otherwise.
+    Forward differences on the common (H-1) x (W-1) pixels; a pixel counts where it and its right and lower
+    neighbours are valid. channels="all" (paper): the mean over all channels, each guided by its own gradient.
+    channels="first_two" (released code): the sum over channels 0 and 1 of the error, guided by the gradient of
+    the channel mean of `e`. Raises ValueError otherwise.
     """
     delta = e_hat - e
     if channels == "all":
@@ -79,23 +77,15 @@ class CompositeLoss(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.weights = {
-            "sim": config.weight_sim,
-            "smooth": config.weight_smooth,
-            "census": config.weight_census,
-        }
 
     def forward(
         self, e_rgb: Tensor, e_rgb_hat: Tensor, e_xyz: Tensor, e_xyz_hat: Tensor, valid: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Features (B, C, H, W) and valid (B, 1, H, W) -> total and each term (unweighted, detached)."""
+        """Features (B, C, H, W) and valid (B, 1, H, W) -> the total and each term (unweighted, detached)."""
         mask = valid if self.config.valid_only else None
         pairs = ((e_rgb, e_rgb_hat), (e_xyz, e_xyz_hat))
-        terms = {
-            name: sum(self._term(name, e, e_hat, mask) for e, e_hat in pairs)
-            for name in self.config.loss_terms
-        }
-        total = sum(self.weights[name] * value for name, value in terms.items())
+        terms = {name: sum(self._term(name, e, e_hat, mask) for e, e_hat in pairs) for name in self.config.loss_terms}
+        total = sum(self.config.loss_weights[name] * value for name, value in terms.items())
         return total, {name: value.detach() for name, value in terms.items()}
 
     def _term(self, name: str, e: Tensor, e_hat: Tensor, valid: Tensor | None) -> Tensor:
@@ -133,7 +123,7 @@ def _pixel_mean(x: Tensor, valid: Tensor | None) -> Tensor:
 
 
 def _mean(x: Tensor, valid: Tensor | None) -> Tensor:
-    """Mean over channels and valid pixels of each sample, then over the batch: a scalar."""
+    """Mean over channels and valid pixels per sample, then over the batch: a scalar."""
     return _pixel_mean(x, valid).mean()
 
 

@@ -1,10 +1,10 @@
-"""`Method`: what can be fitted, asked, calibrated, saved and loaded; MAFR and every compared method are one."""
+"""`Method`: fit, predict, calibrate, save and load, the same for MAFR and every compared method."""
 
 from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,6 @@ from typing import ClassVar, Self
 import numpy as np
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from mafr.config import Config, differences
@@ -22,7 +21,7 @@ from mafr.device import Place, computing, loadable, own_randomness
 from mafr.errors import ConfigError, DataError, MafrError, WeightsError
 from mafr.features.extract import PARTS, FeatureExtractor
 from mafr.features.sources.splits import Split, split_of
-from mafr.features.weights.files import WeightFile
+from mafr.features.weights.files import WeightFile, reading
 from mafr.parallel.progress import bar
 from mafr.paths import Paths, write_atomically, write_json
 from mafr.scoring import Answer, FinalMaps
@@ -33,20 +32,16 @@ WEIGHTS, RECORD = "model.safetensors", "detector.json"
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a method says of one sample.
+    """Maps and image score of one sample."""
 
-    psi_rgb, psi_xyz: (S, S) float32 residual maps, eq. 7, zero where there is no 3D point.
-    psi: (S, S) float32, fused, masked and blurred, eq. 8. score: the image score; higher is more anomalous.
-    """
-
-    psi_rgb: np.ndarray
+    psi_rgb: np.ndarray  # (S, S) float32 residual map, eq. 7, zero where there is no 3D point
     psi_xyz: np.ndarray
-    psi: np.ndarray
-    score: float
+    psi: np.ndarray  # (S, S) float32: fused, masked and blurred, eq. 8
+    score: float  # higher is more anomalous
 
     @classmethod
     def of(cls, psi_rgb: Tensor | None, psi_xyz: Tensor | None, psi: Tensor, score: float) -> Prediction:
-        """From maps (…, S, S); a part that a method does not have is its whole map."""
+        """From maps (…, S, S); `psi` takes the place of a residual map that a method does not have."""
         maps = [psi if part is None else part for part in (psi_rgb, psi_xyz, psi)]
         arrays = [np.asarray(part.detach().float().cpu()).reshape(part.shape[-2:]) for part in maps]
         return cls(*arrays, float(score))
@@ -55,13 +50,13 @@ class Prediction:
 class Method(ABC):
     """A method from samples to scores. Subclasses fill in `train`, `score`, `state` and `restore`.
 
-    `threshold` is None until `calibrate`, or the image score above which a sample is not OK. history: mean losses of
-    each epoch.
+    `threshold` is the image score above which a sample is not OK, None before `calibrate`; `history` holds the mean
+    losses of each epoch.
     """
 
     name: ClassVar[str]  # in the run store, on the command line and in saved detectors
-    reads: tuple[str, ...] = PARTS  # which of the stored backbones' tokens the method looks at
-    draws_features: ClassVar[bool] = False  # whether it knows `extractor_mode` "train"
+    reads: tuple[str, ...] = PARTS  # the backbones whose stored tokens the method uses
+    draws_features: ClassVar[bool] = False  # whether it supports `extractor_mode` "train"
     kept_with_runs: ClassVar[bool] = False  # whether a run stores the detector beside its record
 
     def __init__(self, config: Config, extractor: FeatureExtractor | None = None) -> None:
@@ -69,22 +64,22 @@ class Method(ABC):
         self.threshold: float | None = None
         self.history: list[dict[str, float]] = []
         self.trained = False
-        self.checkpoint: Path | None = None  # where `train` may keep what it has learned on the way
+        self.checkpoint: Path | None = None  # where `train` may save its state
         self._extractor = extractor
 
     @cached_property
     def place(self) -> Place:
-        """Where it computes. Raises ConfigError for a device or precision that this machine does not have."""
+        """Device and precision. Raises ConfigError for those that this machine does not have."""
         return Place.of(self.config)
 
     @classmethod
     def feature_config(cls, config: Config) -> Config:
-        """The settings of the stored features that the method uses; these very settings, unless it prunes backbones."""
+        """The settings of the stored features that the method uses; they differ only where it prunes backbones."""
         return config
 
     @classmethod
     def weight_files(cls, config: Config) -> tuple[WeightFile, ...]:
-        """The downloaded files of a backbone of the method's own, beside those of the stored features."""
+        """The downloaded files of the method's own backbone, if it has one beside those of the stored features."""
         return ()
 
     @property
@@ -99,7 +94,7 @@ class Method(ABC):
         """Seconds of each search in a memory bank so far; none for a method without one."""
         return []
 
-    # ---- what a method is
+    # ---- filled in by each method
 
     @abstractmethod
     def train(self, split: Split, indices: Sequence[int], show: bool) -> None:
@@ -107,17 +102,17 @@ class Method(ABC):
 
     @abstractmethod
     def score(self, split: Split, k: int) -> Prediction:
-        """Maps and image score of sample k; psi_rgb and psi_xyz are the parts that the method has, else `psi`."""
+        """Maps and image score of sample k."""
 
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
-        """All that `restore` needs: what is written to disk, and whose size the cost table gives."""
+        """Everything that `restore` needs; it is written to disk, and the cost table gives its size."""
 
     @abstractmethod
     def restore(self, state: dict[str, Tensor]) -> None:
         """The inverse of `state`. Raises KeyError or RuntimeError for a state that does not fit."""
 
-    # ---- what all share
+    # ---- shared by all
 
     @property
     def _exact(self) -> Config:
@@ -127,15 +122,14 @@ class Method(ABC):
     def fit(self, samples: Sequence[Sample], show: bool = True) -> Self:
         """Train on good samples only. Raises DataError if one is labelled anomalous."""
         self._check_training(labels_of(samples), lambda k: name_of(samples[k]))  # before backbones are loaded
-        return self.fit_split(split_of(samples, self.config, self.extractor), show=show)
+        return self.fit_split(split_of(samples, self.extractor), show=show)
 
     def fit_split(
         self, split: Split, indices: Sequence[int] | None = None, checkpoint: Path | None = None, show: bool = False
     ) -> Self:
-        """Train on samples with stored features, or on some `indices` of them.
+        """Train on samples with stored features, or on some `indices` of them; errors as in `fit`.
 
-        checkpoint: where a method that trains for long keeps what it has learned, and goes on from. Raises DataError
-        if a sample of the split is labelled anomalous.
+        checkpoint: where a long training saves its state, and resumes from.
         """
         chosen = list(range(len(split)) if indices is None else indices)
         self._check_training(split.labels if chosen else [], split.name)
@@ -149,7 +143,7 @@ class Method(ABC):
 
     def predict(self, sample: Sample) -> Prediction:
         """Maps and score of one sample."""
-        return self.score_split(split_of([sample], self.config, self.extractor), [0])[0]
+        return self.score_split(split_of([sample], self.extractor), [0])[0]
 
     def score_split(self, split: Split, indices: Sequence[int]) -> list[Prediction]:
         """Maps and scores of some samples. Raises MafrError before the method is trained."""
@@ -159,7 +153,7 @@ class Method(ABC):
             return [self.score(split, k) for k in indices]
 
     def answer(self, split: Split, indices: Sequence[int]) -> Answer:
-        """What the method says of some samples, before a fusion operator is chosen where it has several."""
+        """Maps and scores of some samples, before a fusion operator is chosen where there are several."""
         found = self.score_split(split, indices)
         maps = torch.from_numpy(np.stack([one.psi for one in found]))[:, None]
         own = replace(self.config, map_scaling="none")  # scaling the maps by metric is the released MAFR's
@@ -174,14 +168,14 @@ class Method(ABC):
         return self.threshold
 
     def nbytes(self) -> int:
-        """Size of what is stored of the method itself, in bytes; the frozen backbones do not count."""
+        """Size of `state` in bytes; the frozen backbones do not count."""
         return sum(tensor.numel() * tensor.element_size() for tensor in self.state().values())
 
     def prepare(self, split: Split, indices: Sequence[int]) -> None:  # noqa: B027
-        """What is done before `train` and `score` with as many threads as torch likes; nothing, unless overridden."""
+        """Work before `train` and `score` that may use all of torch's threads; none unless overridden."""
 
     def _check_training(self, labels: Sequence[int], name: Callable[[int], str]) -> None:
-        """Refuse samples that cannot be trained on; `name` says which sample it is."""
+        """Refuse samples that cannot be trained on; name: gives sample k's name, for the error."""
         if not len(labels):
             raise MafrError("training needs at least one sample")
         if self.config.extractor_mode == "train" and not self.draws_features:
@@ -212,14 +206,11 @@ class Method(ABC):
     def load(cls, folder: str | Path, config: Config | None = None) -> Self:
         """Read a saved detector of this method.
 
-        Raises WeightsError if a file is missing, damaged, another method's, or not of `config`, which, if given, must
-        agree in everything that decides the features and the model.
+        Raises WeightsError if a file is missing, damaged or another method's, and where `config`, if given, differs in
+        a setting that decides the features or the model.
         """
-        return cls.from_record(Path(folder), read_record(Path(folder)), config)
-
-    @classmethod
-    def from_record(cls, folder: Path, record: Mapping, config: Config | None = None) -> Self:
-        """`load` with the folder's record at hand."""
+        folder = Path(folder)
+        record = read_record(folder)
         try:
             if record.get("method", cls.name) != cls.name:
                 raise WeightsError(f"{folder / RECORD} holds a {record['method']} detector; {cls.name} expected")
@@ -232,13 +223,14 @@ class Method(ABC):
             raise WeightsError(f"{folder} holds a detector of another configuration: {'; '.join(odd)}")
         detector = cls(loadable(saved))
         detector.threshold, detector.history = threshold, history
-        state = _read_state(folder / WEIGHTS)
+        with reading(folder / WEIGHTS, "detector", "save the detector again"):
+            state = safetensors.torch.load((folder / WEIGHTS).read_bytes())
         try:
             with torch.random.fork_rng(devices=[]):  # networks are drawn before they are filled
                 detector.restore(state)
         except (ValueError, KeyError, TypeError, RuntimeError) as error:
             raise WeightsError(
-                f"{folder} holds no whole {cls.name} detector: {WEIGHTS} does not fit its own {RECORD} ({error}); "
+                f"{folder} holds no complete {cls.name} detector: {WEIGHTS} does not fit its own {RECORD} ({error}); "
                 "save it again"
             ) from error
         detector.trained = True
@@ -251,7 +243,7 @@ def score_threshold(scores: Sequence[float], quantile: float) -> float:
 
 
 def read_record(folder: Path) -> dict:
-    """The `detector.json` of a detector of any method. Raises WeightsError where there is none of this version."""
+    """The `detector.json` of any method. Raises WeightsError where it is missing, damaged or of another version."""
     path = folder / RECORD
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -265,14 +257,3 @@ def read_record(folder: Path) -> dict:
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise WeightsError(f"{path} is no detector of format {FORMAT}; it was written by another version of mafr")
     return record
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    try:
-        return safetensors.torch.load(path.read_bytes())
-    except FileNotFoundError:
-        raise WeightsError(f"{path} is missing; save the detector again") from None
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror}); save the detector again") from error
-    except SafetensorError as error:
-        raise WeightsError(f"{path} is not a whole safetensors file ({error}); save the detector again") from error

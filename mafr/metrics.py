@@ -1,8 +1,8 @@
 """AUROC and AUPRO from arrays: exact by one sort, and by the released code's 99 thresholds.
 
-The exact curve needs no threshold loop. A pixel with score s becomes detected while the false-positive rate
-goes from a, the share of anomaly-free scores above s, to b, the share of those at or above s: equal scores
-enter together, so the curve is a straight line from a to b. The pixel's part of the area follows from them.
+The exact curve needs no threshold loop. A pixel with score s becomes detected while the false-positive rate goes from
+a, the share of anomaly-free scores above s, to b, the share at or above s. Equal scores enter together, so that the
+curve is a straight line from a to b, and a and b give the pixel's part of the area.
 """
 
 from __future__ import annotations
@@ -22,25 +22,21 @@ RELEASED_THRESHOLDS = 99
 
 def metric_names(limits: Sequence[float] = LIMITS) -> tuple[str, ...]:
     """The keys of `evaluate`, in order: p_auroc, aupro_30, …, aupro99_30, …"""
-    exact = tuple(f"aupro_{_percent(limit)}" for limit in limits)
+    exact = tuple(f"aupro_{limit * 100:04.1f}".removesuffix(".0") for limit in limits)
     return ("p_auroc", *exact, *(name.replace("aupro", f"aupro{RELEASED_THRESHOLDS}") for name in exact))
 
 
 def image_auroc(labels: np.ndarray, scores: np.ndarray) -> float:
     """Area under the ROC curve of image scores; a tie counts one half.
 
-    labels: (N,), 0 or False good, 1 or True anomalous; scores: (N,), higher is more anomalous.
+    labels: (N,), 1 or True where anomalous; scores: (N,), higher is more anomalous.
     Raises MetricError if only one class is present, a score is NaN or the lengths differ. Sec. IV-C.
     """
     return _auroc(*_split(labels, scores))
 
 
 def pixel_auroc(gt: np.ndarray, maps: np.ndarray) -> float:
-    """Area under the ROC curve over all pixels of all maps; a tie counts one half.
-
-    gt: (N, H, W) bool, true where anomalous; maps: (N, H, W) float.
-    Raises MetricError as `image_auroc` does. Sec. IV-C.
-    """
+    """Area under the ROC curve over all pixels of all maps, (N, H, W) each; errors as in `image_auroc`. Sec. IV-C."""
     ranked = _Ranked.of(*_checked_maps(gt, maps))
     return _auroc(ranked.negatives, ranked.scores)
 
@@ -48,11 +44,10 @@ def pixel_auroc(gt: np.ndarray, maps: np.ndarray) -> float:
 def au_pro(gt: np.ndarray, maps: np.ndarray, limit: float = 0.3, num_thresholds: int | None = None) -> float:
     """Area under the per-region overlap curve up to a false-positive rate of `limit`, divided by it.
 
-    gt: (N, H, W) bool, regions are its 8-connected parts; maps: (N, H, W) float; 0 < limit <= 1.
-    num_thresholds: None for the exact curve (every distinct score is a threshold); a number for the released
-    code's procedure with so many thresholds at equal distances in the sorted anomaly-free scores.
-    Raises MetricError if there is no anomalous or no anomaly-free pixel, for NaN, for shapes that differ.
-    Sec. IV-C; 99 thresholds: the released code.
+    gt: (N, H, W) bool, its regions are 8-connected; maps: (N, H, W) float; 0 < limit <= 1.
+    num_thresholds: None for the exact curve (every distinct score is a threshold), or the number of thresholds at
+    equal distances in the sorted anomaly-free scores (released code: 99).
+    Raises MetricError without an anomalous or anomaly-free pixel, for NaN, for shapes that differ. Sec. IV-C.
     """
     _check_limit(limit)
     gt, maps = _checked_maps(gt, maps)
@@ -63,16 +58,12 @@ def au_pro(gt: np.ndarray, maps: np.ndarray, limit: float = 0.3, num_thresholds:
 
 
 def evaluate(
-    gt: np.ndarray,
-    maps: np.ndarray,
-    limits: Sequence[float] = LIMITS,
-    auroc_maps: np.ndarray | None = None,
+    gt: np.ndarray, maps: np.ndarray, limits: Sequence[float] = LIMITS, auroc_maps: np.ndarray | None = None
 ) -> dict[str, float]:
     """Pixel AUROC and AUPRO, exact and with 99 thresholds, at every limit, from one sort.
 
-    gt: (N, H, W) bool; maps: (N, H, W) float; auroc_maps: maps for the AUROC where they are scaled otherwise
-    (the released code's), else `maps`. Returns {"p_auroc", "aupro_30", …, "aupro99_30", …} (percent in the
-    name). Raises MetricError as `au_pro` does. Sec. IV-C.
+    gt: (N, H, W) bool; maps: (N, H, W) float; auroc_maps: other maps for the AUROC, which the released code scales
+    differently. Returns {"p_auroc", "aupro_30", …, "aupro99_30", …} (percent in the name). Errors as in `au_pro`.
     """
     for limit in limits:
         _check_limit(limit)
@@ -91,8 +82,7 @@ def evaluate(
 def roc_curve(gt: np.ndarray, maps: np.ndarray, points: int = 1000) -> tuple[np.ndarray, np.ndarray]:
     """False- and true-positive rate over all pixels from (0, 0) to (1, 1), thinned to about `points`.
 
-    gt: (N, H, W) bool; maps: (N, H, W) float. Every kept point lies on the exact curve.
-    Raises MetricError as `pixel_auroc` does.
+    gt: (N, H, W) bool; maps: (N, H, W) float. Every kept point lies on the exact curve. Errors as in `pixel_auroc`.
     """
     ranked = _Ranked.of(*_checked_maps(gt, maps))
     return _thin(*ranked.exact_curve(np.full(len(ranked.scores), 1 / len(ranked.scores))), points)
@@ -101,8 +91,7 @@ def roc_curve(gt: np.ndarray, maps: np.ndarray, points: int = 1000) -> tuple[np.
 def pro_curve(gt: np.ndarray, maps: np.ndarray, points: int = 1000) -> tuple[np.ndarray, np.ndarray]:
     """False-positive rate and mean per-region overlap from (0, 0) to (1, 1), thinned to about `points`.
 
-    gt: (N, H, W) bool; maps: (N, H, W) float. Every kept point lies on the exact curve.
-    Raises MetricError as `au_pro` does.
+    gt: (N, H, W) bool; maps: (N, H, W) float. Every kept point lies on the exact curve. Errors as in `au_pro`.
     """
     ranked = _Ranked.of(*_checked_maps(gt, maps))
     return _thin(*ranked.exact_curve(ranked.weights), points)
@@ -113,21 +102,20 @@ def bootstrap_auroc(
 ) -> tuple[float, float]:
     """Percentile bootstrap interval (low, high) of `image_auroc`, resampling within each class.
 
-    labels, scores: (N,); resamples: how many; seed: of the draws; level: of the interval, in (0, 1).
-    Raises MetricError as `image_auroc` does, and for a level or a number of resamples out of range.
+    Raises MetricError as `image_auroc` does, and unless 0 < level < 1 and there is at least one resample.
     """
     good, bad = _split(labels, scores)
     if not 0 < level < 1 or resamples < 1:
         raise MetricError(f"level must be in (0, 1) and resamples at least 1, not {level} and {resamples}")
     rng = np.random.default_rng(seed)
     values, group = np.unique(np.concatenate([good, bad]), return_inverse=True)
-    # How often each distinct score is drawn, (resamples, distinct scores): the same law as drawing samples.
-    drawn = []
-    for scores_of_class, part in ((good, group[: len(good)]), (bad, group[len(good) :])):
-        share = np.bincount(part, minlength=len(values)) / len(part)
-        drawn.append(rng.multinomial(len(scores_of_class), share, size=resamples))
-    below = drawn[0].cumsum(axis=1) - drawn[0]
-    wins = (drawn[1] * (2 * below + drawn[0])).sum(axis=1)
+    # The counts of each distinct score, (resamples, distinct scores): the same distribution as drawing samples.
+    drawn_good, drawn_bad = (
+        rng.multinomial(len(part), np.bincount(part, minlength=len(values)) / len(part), size=resamples)
+        for part in (group[: len(good)], group[len(good) :])
+    )
+    below = drawn_good.cumsum(axis=1) - drawn_good
+    wins = (drawn_bad * (2 * below + drawn_good)).sum(axis=1)
     tail = (1 - level) / 2
     low, high = np.quantile(wins / (2 * len(good) * len(bad)), [tail, 1 - tail])
     return float(low), float(high)
@@ -135,12 +123,12 @@ def bootstrap_auroc(
 
 @dataclass(frozen=True)
 class _Ranked:
-    """Anomaly-free scores sorted, and each anomalous pixel's score, in ascending order, with its weight."""
+    """The scores of anomaly-free and of anomalous pixels, sorted."""
 
     negatives: np.ndarray  # (n,) ascending
-    scores: np.ndarray  # (m,) ascending
+    scores: np.ndarray  # (m,) of the anomalous pixels, ascending
     gt: np.ndarray  # (N, H, W)
-    order: np.ndarray  # (m,) the rank order of the anomalous pixels taken in the order of flatnonzero(gt)
+    order: np.ndarray  # (m,) sorts the anomalous pixels in the order of flatnonzero(gt) by score
 
     @classmethod
     def of(cls, gt: np.ndarray, maps: np.ndarray) -> _Ranked:
@@ -162,7 +150,7 @@ class _Ranked:
 
     @cached_property
     def weights(self) -> np.ndarray:
-        """1 / (regions × pixels of the region) of each anomalous pixel; (m,), sums to 1."""
+        """1 / (number of regions × pixels of its region) of each anomalous pixel; (m,), sums to 1."""
         labels, regions = _label_regions(self.gt)
         size = np.bincount(labels, minlength=regions)
         return (1.0 / (regions * size))[labels[self.order]]
@@ -170,14 +158,14 @@ class _Ranked:
     def exact_area(self, limit: float) -> float:
         n = len(self.negatives)
         above, at_or_above = self.bounds
-        # Ascending scores, so descending false-positive rates: only a tail is below the limit.
+        # Scores ascend, so false-positive rates descend: only a tail is below the limit.
         first = np.searchsorted(-above, -limit * n, side="right")
         a, b, weights = above[first:] / n, at_or_above[first:] / n, self.weights[first:]
         width = b - a
         inside = limit - (a + b) / 2  # the whole of the tie's ramp is below the limit
         cut = (limit - a) ** 2 / (2 * np.where(width > 0, width, 1.0))
         area = np.where(b <= limit, inside, cut)
-        return _unit(float((weights * area).sum()) / limit)
+        return float(np.clip((weights * area).sum() / limit, 0.0, 1.0))  # rounding may leave [0, 1]
 
     def sampled_curve(self, num_thresholds: int) -> tuple[np.ndarray, np.ndarray]:
         if num_thresholds < 2:
@@ -191,7 +179,7 @@ class _Ranked:
 
     def exact_curve(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         above, at_or_above = (counts[::-1] / len(self.negatives) for counts in self.bounds)
-        # One step or ramp for each distinct score, from the highest down.
+        # One step or ramp per distinct score, from the highest down.
         last = np.append(np.flatnonzero(np.diff(self.scores[::-1])), len(self.scores) - 1)
         total = np.minimum(np.cumsum(weights[::-1])[last], 1.0)
         total[-1] = 1.0
@@ -214,7 +202,7 @@ def _label_regions(gt: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def _auroc(negatives: np.ndarray, scores: np.ndarray) -> float:
-    """negatives ascending. In whole numbers until the last division, so ties and order cost no precision."""
+    """negatives ascending. Integers until the last division, so that ties and order cost no precision."""
     below = np.searchsorted(negatives, scores, side="left").sum(dtype=np.int64)
     not_above = np.searchsorted(negatives, scores, side="right").sum(dtype=np.int64)
     return float(int(below + not_above) / (2 * len(negatives) * len(scores)))
@@ -227,26 +215,18 @@ def _area_up_to(x: np.ndarray, y: np.ndarray, limit: float) -> float:
         share = (limit - x[end - 1]) / (x[end] - x[end - 1])
         x = np.append(x[:end], limit)
         y = np.append(y[:end], y[end - 1] + share * (y[end] - y[end - 1]))
-    return _unit(float(((y[1:] + y[:-1]) * np.diff(x)).sum()) / (2 * limit))
-
-
-def _unit(value: float) -> float:
-    # Sums of thousands of fractions may leave [0, 1] by rounding.
-    return min(max(value, 0.0), 1.0)
+    area = ((y[1:] + y[:-1]) * np.diff(x)).sum() / 2
+    return float(np.clip(area / limit, 0.0, 1.0))  # rounding may leave [0, 1]
 
 
 def _thin(x: np.ndarray, y: np.ndarray, points: int) -> tuple[np.ndarray, np.ndarray]:
     if len(x) <= points:
         return x, y
-    # Both rise, so x + y is a length along the curve: equal steps of it lose neither flat nor steep parts.
+    # Both rise, so x + y is a length along the curve: equal steps of it keep flat and steep parts alike.
     length = x + y
     kept = np.searchsorted(length, np.linspace(0.0, length[-1], points))
     kept = np.unique(np.concatenate([[0], kept.clip(max=len(x) - 1), [len(x) - 1]]))
     return x[kept], y[kept]
-
-
-def _percent(limit: float) -> str:
-    return f"{limit * 100:04.1f}".removesuffix(".0")
 
 
 def _check_limit(limit: float) -> None:
@@ -258,7 +238,7 @@ def _split(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarr
     """Scores of good samples, sorted, and of anomalous ones."""
     labels, scores = np.asarray(labels), np.asarray(scores)
     if labels.ndim != 1 or labels.shape != scores.shape:
-        raise MetricError(f"labels {labels.shape} and scores {scores.shape} must be of one length, one axis")
+        raise MetricError(f"labels {labels.shape} and scores {scores.shape} must have one axis and equal lengths")
     anomalous = _as_bool(labels, "labels")
     _check_scores(scores, anomalous, "samples")
     return np.sort(scores[~anomalous]), scores[anomalous]
@@ -267,7 +247,7 @@ def _split(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def _checked_maps(gt: np.ndarray, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     gt, maps = np.asarray(gt), np.asarray(maps)
     if gt.shape != maps.shape or gt.ndim != 3:
-        raise MetricError(f"gt {gt.shape} and maps {maps.shape} must have one shape, (N, H, W)")
+        raise MetricError(f"gt {gt.shape} and maps {maps.shape} must have the same shape (N, H, W)")
     gt = _as_bool(gt, "gt")
     if not np.issubdtype(maps.dtype, np.floating):
         maps = maps.astype(np.float64)
@@ -275,16 +255,16 @@ def _checked_maps(gt: np.ndarray, maps: np.ndarray) -> tuple[np.ndarray, np.ndar
     return gt, maps
 
 
-def _as_bool(values: np.ndarray, what: str) -> np.ndarray:
+def _as_bool(values: np.ndarray, name: str) -> np.ndarray:
     if values.dtype != bool and not np.isin(values, (0, 1)).all():
-        raise MetricError(f"{what} must be 0 (good) or 1 (anomalous); found other values")
+        raise MetricError(f"{name} must be 0 (good) or 1 (anomalous); found other values")
     return values.astype(bool, copy=False)
 
 
-def _check_scores(scores: np.ndarray, anomalous: np.ndarray, what: str) -> None:
+def _check_scores(scores: np.ndarray, anomalous: np.ndarray, items: str) -> None:
     count = np.count_nonzero(anomalous)
     if count in (0, anomalous.size):
         only = "anomaly-free" if count == 0 else "anomalous"
-        raise MetricError(f"only one class is present: all {anomalous.size} {what} are {only}; need both")
-    if np.isnan(scores.min()):  # NaN wins every comparison of numpy's minimum
-        raise MetricError(f"{np.isnan(scores).sum()} of {scores.size} {what} have the score NaN")
+        raise MetricError(f"only one class is present: all {anomalous.size} {items} are {only}; need both")
+    if np.isnan(scores.min()):  # numpy's minimum of values with NaN is NaN
+        raise MetricError(f"{np.isnan(scores).sum()} of {scores.size} {items} have the score NaN")

@@ -1,7 +1,7 @@
 """The MAFR head: fusion encoder, CBAM and the two restoration decoders (Sec. III-B, IV-A).
 
-This is the method as it is written down, on dense maps and all pixels. Training and scoring run `mafr.fast`, with the
-same weights; its tests compare it with this.
+This is the method as the paper writes it down, on dense maps and all pixels. Training and scoring run the equivalent
+`mafr.fast` with the same weights; its tests compare the two.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mafr.config import Config
 
 
 class Pixels:
-    """The pixels of a batch of maps as rows, and which of them count where something is pooled."""
+    """The pixels of a batch of maps as rows, and which of them count in pooling."""
 
     def __init__(self, shape: torch.Size | tuple[int, ...], valid: Tensor | None) -> None:
         """`shape` is that of a (B, C, H, W) map; `valid` (B, 1, H, W) bool, or None for all pixels."""
@@ -31,7 +31,7 @@ class Pixels:
         return maps if self.valid is None else maps * self.valid
 
     def samples(self, rows: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Of each sample: all its rows (H·W, C), and those that count."""
+        """Per sample: all its rows (H·W, C), and those that count."""
         each = rows.split(self.height * self.width)
         if self.valid is None:
             return [(part, part) for part in each]
@@ -56,6 +56,10 @@ class SpatialAttention(nn.Module):
     def __init__(self, kernel: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(2, 1, kernel, padding=kernel // 2, bias=False)
+
+    def forward(self, summary: Tensor) -> Tensor:
+        """(B, 2, H, W) -> (B, 1, H, W)."""
+        return torch.sigmoid(self.conv(summary))
 
 
 class CBAM(nn.Module):
@@ -87,16 +91,13 @@ class CBAM(nn.Module):
             gate = self.channel_attention(counted.mean(dim=0), counted.amax(dim=0)) if len(counted) else 1.0
             gated.append(part * gate)
         rows = torch.cat(gated)
-        summary = pixels.scatter(_mean_and_max(rows))  # (B, 2, H, W)
-        logits = self.spatial_attention.conv(summary)
-        return rows * torch.sigmoid(logits.permute(0, 2, 3, 1).reshape(-1, 1))
+        return rows * pixels.gather(self.spatial_attention(pixels.scatter(mean_and_max(rows))))
 
     def _attend_each(self, x: Tensor) -> Tensor:
-        """(P, C, 1, 1): every pixel a map of its own, pooled and convolved as such."""
+        """(P, C, 1, 1), one map per pixel, each pooled and convolved -> the same shape."""
         average, maximum = F.adaptive_avg_pool2d(x, 1).flatten(1), F.adaptive_max_pool2d(x, 1).flatten(1)
         x = x * self.channel_attention(average, maximum)[:, :, None, None]
-        summary = torch.cat([x.mean(dim=1, keepdim=True), x.amax(dim=1, keepdim=True)], dim=1)  # (P, 2, 1, 1)
-        return x * torch.sigmoid(self.spatial_attention.conv(summary))
+        return x * self.spatial_attention(mean_and_max(x))
 
 
 class FusionEncoder(nn.Module):
@@ -113,7 +114,7 @@ class FusionEncoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(P, in_dim) -> (P, out_dim)."""
         for k, layer in enumerate([self.input_fc, *self.layers]):
-            x = _pick(self.layer_norm, k)(F.gelu(layer(x)))
+            x = norm_of(self.layer_norm, k)(F.gelu(layer(x)))
             x = F.dropout(x, self.dropout, self.training)
         return self.output_fc(x)
 
@@ -151,7 +152,7 @@ class RestorationDecoder(nn.Module):
         """(P, in_dim) -> (P, out_dim)."""
         x = fused
         for k, layer in enumerate([self.input_fc, *self.layers]):
-            norm = _pick(self.norm, k)
+            norm = norm_of(self.norm, k)
             x = norm(F.gelu(layer(x))) if self.order == "gelu-norm" else F.gelu(norm(layer(x)))
             x = F.dropout(x, self.dropout, self.training)
         return self.output_fc(self.cbam.attend(x, pixels)) + self.skip(fused)
@@ -181,24 +182,16 @@ class MAFR(nn.Module):
 
     @classmethod
     def from_config(cls, config: Config) -> MAFR:
-        """The head of a configuration; its weights come from torch's current random state."""
+        """The untrained head of a configuration; its weights come from torch's current random state."""
         return cls(
-            config.rgb_dim,
-            config.xyz_dim,
-            config.width,
-            config.dropout,
-            config.decoder_layers,
-            config.decoder_order,
-            config.shared_norm,
-            config.cbam_scope,
-            config.cbam_reduction,
-            config.cbam_kernel,
-        )
+            config.rgb_dim, config.xyz_dim, config.width, config.dropout, config.decoder_layers, config.decoder_order,
+            config.shared_norm, config.cbam_scope, config.cbam_reduction, config.cbam_kernel,
+        )  # fmt: skip
 
     def forward(self, e_rgb: Tensor, e_xyz: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(B, C2, H, W), (B, C3, H, W) -> restored maps of the same shapes.
 
-        With `valid` (B, 1, H, W) attention sees these pixels only, and the rest of the output is zero.
+        With `valid` (B, 1, H, W) attention sees only these pixels, and the rest of the output is zero.
         """
         pixels = Pixels(e_rgb.shape, valid)
         fused = self.encoder(torch.cat([pixels.gather(e_rgb), pixels.gather(e_xyz)], dim=1))
@@ -206,14 +199,15 @@ class MAFR(nn.Module):
         return e_rgb_hat, pixels.scatter(self.decoder_xyz(fused, pixels))
 
 
-def _mean_and_max(rows: Tensor) -> Tensor:
-    """(P, C) -> (P, 2)."""
-    return torch.stack([rows.mean(dim=1), rows.amax(dim=1)], dim=1)
+def mean_and_max(x: Tensor) -> Tensor:
+    """Mean and maximum over the channels: (P, C, …) -> (P, 2, …)."""
+    return torch.stack([x.mean(dim=1), x.amax(dim=1)], dim=1)
 
 
 def _norms(width: int, count: int, shared: bool) -> nn.Module:
     return nn.LayerNorm(width) if shared else nn.ModuleList(nn.LayerNorm(width) for _ in range(count))
 
 
-def _pick(norm: nn.Module, k: int) -> nn.Module:
-    return norm[k] if isinstance(norm, nn.ModuleList) else norm
+def norm_of(norms: nn.Module, k: int) -> nn.LayerNorm:
+    """The norm of layer k of a block; the released code has one per block."""
+    return norms[k] if isinstance(norms, nn.ModuleList) else norms

@@ -10,29 +10,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parent  # the sources and the weights that come with them
+PACKAGE = Path(__file__).resolve().parent  # the sources and the small weights
 
 
 @dataclass(frozen=True)
 class Paths:
-    """Where a profile's files lie. `data_root` overrides where the data sets are (raw/ and processed/).
-
-    `variation` names results that are not the profile's own, because settings were changed: they are written
-    to subfolders of their own.
-    """
+    """Where a profile's files lie."""
 
     root: Path
     profile: str
-    data_root: Path | None = None
-    variation: str = ""
+    data_root: Path | None = None  # the folder of the data sets (raw/ and processed/), if not below the root
+    variation: str = ""  # the name of results with changed settings, which go to separate subfolders
 
     @classmethod
     def resolve(
-        cls,
-        profile: str,
-        root: str | Path | None = None,
-        data_root: str | Path | None = None,
-        variation: str = "",
+        cls, profile: str, root: str | Path | None = None, data_root: str | Path | None = None, variation: str = ""
     ) -> Paths:
         """`root`, else the environment variable MAFR_HOME, else the checkout, else the current folder."""
         if root is None:
@@ -77,7 +69,7 @@ class Paths:
         return own if any(own.glob("*.ipynb")) else PACKAGE.parent / "notebooks"
 
     def _output(self, name: str) -> Path:
-        # The repository shows the demo profile as it is; all others keep to subfolders.
+        # The repository shows the demo profile's outputs; all others go to subfolders.
         folder = self.root / name
         if self.profile != "demo":
             folder = folder / self.profile
@@ -104,20 +96,17 @@ class Paths:
 
 
 def temporary_beside(path: Path) -> Path:
-    """A new name beside `path`, to write to and then rename; also two machines never get the same."""
+    """A new name beside `path`, to write to and then rename; unique across machines."""
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
 
 
 def process_temporary(path: Path) -> Path:
-    """A hidden name beside `path` for this process alone; `leftovers` finds it when the process has ended."""
+    """A hidden name beside `path` for this process; `leftovers` finds it when the process has ended."""
     return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
 
 
 def leftovers(path: Path) -> list[Path]:
-    """What ended processes of this machine, or earlier calls in this one, have left by `process_temporary`.
-
-    The name of `path` may be a pattern.
-    """
+    """Files of `process_temporary` from ended processes of this machine or earlier calls; `path` may be a pattern."""
     found = path.parent.glob(f".{path.name}.{socket.gethostname()}.*.tmp")
     numbers = {left: left.name.split(".")[-2] for left in found}
     return sorted(left for left, number in numbers.items() if number.isdigit() and not _is_another(int(number)))
@@ -131,8 +120,8 @@ def _is_another(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
-        return True
+    except PermissionError:  # it runs for another user
+        pass
     return True
 
 
@@ -148,5 +137,5 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 
 def write_json(path: Path, value: Mapping | list) -> None:
-    """Write JSON atomically, keys in the given order, readable by people."""
+    """Write JSON atomically, indented, with keys in the given order."""
     write_atomically(path, json.dumps(value, indent=1) + "\n")

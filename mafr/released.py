@@ -1,4 +1,4 @@
-"""Checkpoints in the layout of the authors' released code: three files a category, for the `released` variant."""
+"""Checkpoints in the layout of the authors' released code: three files per category, for the `released` variant."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from mafr.model import MAFR
 
 # Beginning of the file's name -> our module. Their keys within a file are the names of our parameters.
 PARTS = {"fusion_encoder_": "encoder", "decoder_2D_": "decoder_rgb", "decoder_3D_": "decoder_xyz"}
-# What decides which parameters there are, and how they act; the widths are the checkpoint's own matter.
-_HEAD = deciding("head")
-_ADVICE = "copy it again, or save the module's state_dict() anew"
+_FILES = ", ".join(f"{part}*.pth" for part in PARTS)
+_ADVICE = "copy it again, or save the module's state_dict() again"
 
 
 def load_checkpoints(source: str | Path | Sequence[str | Path], config: Config) -> MAFR:
-    """The head whose weights lie in `source`: a folder with the three files, or the three files themselves.
+    """The head, in eval mode, with weights from `source`: a folder with the three files, or the three files themselves.
 
-    Files are named `fusion_encoder_*.pth`, `decoder_2D_*.pth` and `decoder_3D_*.pth`. The model is in eval mode.
+    Files are named `fusion_encoder_*.pth`, `decoder_2D_*.pth` and `decoder_3D_*.pth`.
     Raises ConfigError for settings other than the released variant's, WeightsError where a file is missing or there
-    are several, where it holds more than tensors, and for missing, additional or ill-shaped tensors.
+    are several, where it holds more than tensors, and for missing, additional or misshapen tensors.
     """
     released = Config.preset(config.profile, "released")
-    odd = [f"{name}={getattr(config, name)}" for name in _HEAD if getattr(config, name) != getattr(released, name)]
+    # The settings that decide the head's parts; its widths show in the checkpoint itself.
+    pairs = {name: (getattr(config, name), getattr(released, name)) for name in deciding("head")}
+    odd = [f"{name}={given}" for name, (given, wanted) in pairs.items() if given != wanted]
     if config.variant != "released" or odd:
         what = ", ".join([f"variant {config.variant}", *odd])
         raise ConfigError(f"the released code's checkpoints fit the settings of variant released, not {what}")
@@ -41,11 +42,11 @@ def load_checkpoints(source: str | Path | Sequence[str | Path], config: Config) 
 
 
 def find_checkpoints(source: str | Path | Sequence[str | Path]) -> dict[str, Path]:
-    """{beginning of the name: file} of the three files. Raises WeightsError unless there is one of each."""
+    """{beginning of the name: file} for the three files. Raises WeightsError unless there is exactly one of each."""
     if isinstance(source, str | Path):
         folder = Path(source)
         if not folder.is_dir():
-            raise WeightsError(f"{folder}: there is no such folder; it should hold {_wanted()}")
+            raise WeightsError(f"{folder}: there is no such folder; it should hold {_FILES}")
         files, where = sorted(folder.glob("*.pth")), str(folder)
     else:
         files = [Path(path) for path in source]
@@ -54,16 +55,12 @@ def find_checkpoints(source: str | Path | Sequence[str | Path]) -> dict[str, Pat
     for part in PARTS:
         matches = [path for path in files if path.name.startswith(part)]
         if not matches:
-            raise WeightsError(f"{where}: {part}*.pth is missing; a category has {_wanted()}")
+            raise WeightsError(f"{where}: {part}*.pth is missing; a category has {_FILES}")
         if len(matches) > 1:
             names = ", ".join(path.name for path in matches)
             raise WeightsError(f"{where}: several files match {part}*.pth ({names}); give the three files themselves")
         found[part] = matches[0]
     return found
-
-
-def _wanted() -> str:
-    return ", ".join(f"{part}*.pth" for part in PARTS)
 
 
 def _load(module: nn.Module, path: Path) -> None:

@@ -1,7 +1,7 @@
 """From restored features to anomaly maps and image scores (Sec. III-C, eqs. 7-8).
 
-The chain: `residual_map` (eq. 7), `at_pixels`, `anomaly_map` (eq. 8: `fuse`, mask, `smooth`), `image_score`. A test set
-goes through it as `ResidualMaps`, or comes as `FinalMaps` from a method that has one map.
+The chain: `residual_map` (eq. 7), `at_pixels`, `anomaly_map` (eq. 8: `fuse`, mask, `smooth`), `image_score`. MAFR's
+`ResidualMaps` of a test set go through it; methods with a single map give `FinalMaps`. Either is an `Answer`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from mafr.config import FUSIONS, Config
 
-MAP = "map"  # the name of a method's only map, where another has one for each of FUSIONS
+MAP = "map"  # the operator's name for methods that have a single map instead of one per fusion operator
 CHUNK = 16  # maps handled at once; bounds memory at full size
 
 
@@ -48,7 +47,7 @@ def smooth(psi: Tensor, how: str = "gaussian", sigma: float = math.sqrt(22.0)) -
     "gaussian" (paper; `sigma` in pixels, cut off at four sigma) or "box" (released code: five 5 x 5 means,
     then three 7 x 7, whose variances add up to 22 pixels squared). Raises ValueError otherwise.
     """
-    # Both filters are separable and linear, zero padding included: one small matrix a side does it all.
+    # Both filters are separable and linear, zero padding included: one small matrix per side is enough.
     rows = _blur_matrix(psi.shape[-2], how, sigma).to(psi)
     columns = _blur_matrix(psi.shape[-1], how, sigma).to(psi)
     return rows @ psi @ columns.T
@@ -74,8 +73,8 @@ def _blur_matrix(size: int, how: str, sigma: float) -> Tensor:
 def upsample(psi: Tensor, valid: Tensor, size: int) -> Tensor:
     """Bring a residual map (B, 1, g, g) to (B, 1, size, size), bilinearly over valid cells only.
 
-    Cells without a 3D point have no residual of their own and must not darken their neighbours, so the
-    interpolated map is divided by the interpolated `valid`. At full size (g = size) nothing changes.
+    Cells without a 3D point have no residual and must not lower their neighbours', so the interpolated map is divided
+    by the interpolated `valid`. At full size (g = size) nothing changes.
     """
     if psi.shape[-1] == size:
         return psi
@@ -86,10 +85,10 @@ def upsample(psi: Tensor, valid: Tensor, size: int) -> Tensor:
 
 
 def score_mask(valid: Tensor, mask: Tensor) -> Tensor:
-    """Where pixels are scored (Sec. III-C): (B, 1, S, S) bool.
+    """The pixels that are scored (Sec. III-C): (B, 1, S, S) bool.
 
-    At full size the feature maps' own `valid` (B, 1, S, S) decides, as in the released code; with a smaller
-    grid it is too coarse for that, and `mask` (B, 1, S, S), true where a pixel has a 3D point, takes its place.
+    At full size these are the feature maps' own `valid` pixels, as in the released code; a smaller grid is too coarse
+    for that, and `mask` (B, 1, S, S), true where a pixel has a 3D point, takes its place.
     """
     return valid if valid.shape[-1] == mask.shape[-1] else mask
 
@@ -97,7 +96,7 @@ def score_mask(valid: Tensor, mask: Tensor) -> Tensor:
 def at_pixels(
     psi_rgb: Tensor, psi_xyz: Tensor, valid: Tensor, mask: Tensor, size: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Residual maps of cells (B, 1, g, g) at the pixels that are scored: psi_rgb, psi_xyz, mask, each (B, 1, S, S).
+    """Residual maps of cells (B, 1, g, g) at the scored pixels: psi_rgb, psi_xyz, mask, each (B, 1, S, S).
 
     valid: (B, 1, g, g) bool, cells with a 3D point; mask: (B, 1, S, S) bool, see `score_mask`; size: S.
     """
@@ -106,12 +105,12 @@ def at_pixels(
 
 
 def anomaly_map(psi_rgb: Tensor, psi_xyz: Tensor, mask: Tensor, config: Config, how: str) -> Tensor:
-    """Fuse, zero where there is no 3D point, blur: (B, 1, S, S) maps and bool mask -> (B, 1, S, S)."""
+    """Fuse, set to zero where there is no 3D point, blur: (B, 1, S, S) maps and bool mask -> (B, 1, S, S)."""
     return smooth(fuse(psi_rgb, psi_xyz, how) * mask, config.blur, config.sigma)
 
 
 def image_score(psi: Tensor, how: str = "max") -> Tensor:
-    """A score an image, (B, 1, H, W) -> (B,).
+    """One score per image, (B, 1, H, W) -> (B,).
 
     "max" (paper, Sec. III-C), or "max-over-root-mean" (released code): the maximum divided by the root of
     the mean of the non-zero pixels. A map of zeros scores 0. Raises ValueError for another `how`.
@@ -125,7 +124,7 @@ def image_score(psi: Tensor, how: str = "max") -> Tensor:
 
 
 def metric_maps(psi: Tensor, scaling: str, metric: str) -> Tensor:
-    """The maps a pixel metric sees: as they are ("none"), or scaled an image at a time.
+    """The maps (B, 1, H, W) that a pixel metric uses: as they are (scaling="none"), or each scaled ("per-metric").
 
     "per-metric" (released code): divided by the root of the mean of all pixels for metric="p_auroc", by the
     mean of the non-zero pixels for metric="au_pro".
@@ -133,62 +132,38 @@ def metric_maps(psi: Tensor, scaling: str, metric: str) -> Tensor:
     if scaling == "none":
         return psi
     if metric == "p_auroc":
-        mean = psi.mean(dim=(1, 2, 3), keepdim=True)
-        return psi / torch.where(mean > 0, mean, torch.ones_like(mean)).sqrt()
+        return psi / _or_one(psi.mean(dim=(1, 2, 3), keepdim=True)).sqrt()
     return psi / _positive_mean(psi).reshape(-1, 1, 1, 1)
 
 
 def _positive_mean(psi: Tensor) -> Tensor:
     """Mean of the non-zero pixels of each map, 1 for a map without any: (B,)."""
-    count = (psi != 0).sum(dim=(1, 2, 3))
-    mean = psi.sum(dim=(1, 2, 3)) / count.clamp_min(1)
+    return _or_one(psi.sum(dim=(1, 2, 3)) / (psi != 0).sum(dim=(1, 2, 3)).clamp_min(1))
+
+
+def _or_one(mean: Tensor) -> Tensor:
     return torch.where(mean > 0, mean, torch.ones_like(mean))
-
-
-class Answer(Protocol):
-    """What a method says of N samples.
-
-    config: the settings by which the maps are scaled for the pixel metrics. operators: the names of its final maps;
-    main: the one that its image score and its threshold come from.
-    """
-
-    config: Config
-
-    @property
-    def operators(self) -> tuple[str, ...]: ...
-
-    @property
-    def main(self) -> str: ...
-
-    def final(self, how: str) -> tuple[Tensor, np.ndarray]:
-        """Final maps (N, 1, S, S) and image scores (N,) float64 of an operator."""
-        ...
 
 
 @dataclass(frozen=True)
 class ResidualMaps:
-    """Eq. 7 on N samples, from which any fusion operator makes final maps.
+    """The residual maps of N samples, eq. 7, from which each of `operators` makes final maps."""
 
-    psi_rgb, psi_xyz: (N, 1, g, g); valid: (N, 1, g, g) bool, cells with a 3D point; mask: (N, 1, S, S) bool.
-    """
-
-    psi_rgb: Tensor
+    psi_rgb: Tensor  # (N, 1, g, g)
     psi_xyz: Tensor
-    valid: Tensor
-    mask: Tensor
+    valid: Tensor  # (N, 1, g, g) bool, cells with a 3D point
+    mask: Tensor  # (N, 1, S, S) bool, pixels with a 3D point
     config: Config
-
-    @property
-    def operators(self) -> tuple[str, ...]:
-        return FUSIONS
+    operators = FUSIONS
 
     @property
     def main(self) -> str:
+        """The operator that the image score and the threshold come from."""
         return self.config.fusion
 
     @cached_property
     def pixels(self) -> tuple[Tensor, Tensor, Tensor]:
-        """`at_pixels`: psi_rgb, psi_xyz and the mask that is scored, each (N, 1, S, S)."""
+        """psi_rgb, psi_xyz and the scored pixels, see `at_pixels`."""
         return at_pixels(self.psi_rgb, self.psi_xyz, self.valid, self.mask, self.config.image_size)
 
     def maps(self, how: str) -> Tensor:
@@ -197,25 +172,22 @@ class ResidualMaps:
         return torch.cat([anomaly_map(*part, self.config, how) for part in parts])
 
     def final(self, how: str) -> tuple[Tensor, np.ndarray]:
+        """Final maps (N, 1, S, S) and image scores (N,) float64 of an operator."""
         maps = self.maps(how)
         return maps, image_score(maps, self.config.image_score).double().numpy()
 
 
 @dataclass(frozen=True)
 class FinalMaps:
-    """The only maps (N, 1, S, S) and image scores (N,) of a method."""
+    """The final maps (N, 1, S, S) and image scores (N,) of N samples by a method that has a single map per sample."""
 
     maps: Tensor
     scores: np.ndarray
-    config: Config
-
-    @property
-    def operators(self) -> tuple[str, ...]:
-        return (MAP,)
-
-    @property
-    def main(self) -> str:
-        return MAP
+    config: Config  # its `map_scaling` scales the maps for the pixel metrics
+    operators, main = (MAP,), MAP
 
     def final(self, how: str) -> tuple[Tensor, np.ndarray]:
         return self.maps, self.scores
+
+
+Answer = ResidualMaps | FinalMaps

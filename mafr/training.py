@@ -1,6 +1,6 @@
-"""Training the head on the stored features of good samples (Sec. IV-A), and the samples of a training, opened ahead.
+"""Training of the head on the features of good samples (Sec. IV-A), which are prepared ahead.
 
-The head is `mafr.model.MAFR` and its loss that of `mafr.losses`, computed by `mafr.fast`.
+The head is `mafr.model.MAFR` and its loss that of `mafr.losses`, both computed by `mafr.fast`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -23,46 +22,35 @@ from mafr.device import Place, computing, own_randomness
 from mafr.errors import MafrError
 from mafr.fast.layers import Dropout
 from mafr.fast.restorer import Restorer, Scene, open_scene
-from mafr.features.extract import Tokens
+from mafr.features.sources.splits import Split
+from mafr.features.sources.store import FeatureStore
 from mafr.model import MAFR
 from mafr.parallel.progress import bar
 from mafr.paths import write_atomically
 
 CHECKPOINT_SECONDS = 30.0
-CACHE_BYTES = 256 * 2**20  # samples prepared for the head are kept between epochs if all of them fit in this,
-GPU_SHARE = 0.25  # or, by the size of the first, in so much of the memory that a GPU has free
-AHEAD = {"cpu": 1, "cuda": 3}  # samples that are opened while the head is trained on one, each by a thread
-
-
-class Features(Protocol):
-    """What training and scoring need of a feature store."""
-
-    def __len__(self) -> int: ...
-
-    def tokens(self, indices: Sequence[int]) -> Tokens:
-        """The tokens of some samples; with a GPU, threads ask for several at once."""
-        ...
+CACHE_BYTES = 256 * 2**20  # prepared samples are kept between epochs if all of them fit in this,
+GPU_SHARE = 0.25  # or, by the size of the first, in this share of a GPU's free memory
+AHEAD = {"cpu": 1, "cuda": 3}  # samples prepared while the head is trained on another, each by a thread
 
 
 def epochs_for(config: Config, samples: int) -> int:
-    """Epochs of a training on `samples` samples: the configured ones, or more to reach `min_steps`."""
+    """Epochs of a training on `samples` samples: `config.epochs`, or more to reach `config.min_steps`."""
     return max(config.epochs, math.ceil(config.min_steps / math.ceil(samples / config.samples_a_step)))
 
 
 def fit(
     config: Config,
-    features: Features,
+    features: Split | FeatureStore,
     indices: Sequence[int],
     checkpoint: Path | None = None,
     show: bool = False,
 ) -> tuple[MAFR, list[dict[str, float]]]:
     """Train a new head on `indices` of `features`: (model in eval mode, mean losses of each epoch).
 
-    Adam, `samples_a_step` samples a step, shuffled anew each epoch. Weights, order and dropout follow from
-    `config.seed` alone.
-    With `checkpoint`, the state is written there about every half minute, and a training that finds one
-    goes on from it to exactly the same result. Stands alone too: it sets threads and seed itself. Raises MafrError if a
-    loss is not finite.
+    Adam, with `samples_a_step` samples per step in a new order each epoch. Weights, order and dropout follow from
+    `config.seed` alone. The state is saved to `checkpoint` about every half minute; a training that finds one resumes
+    from it with exactly the same result. Raises MafrError if a loss is not finite.
     """
     if not len(indices):
         raise MafrError("training needs at least one sample")
@@ -77,12 +65,11 @@ def fit(
             history = _resume(checkpoint, model, optimiser)
         epochs, saved = epochs_for(config, len(indices)), time.monotonic()
         model.train()
-        chosen = list(indices)
 
         def make(k: int) -> Scene:
-            return open_scene(features.tokens([chosen[k]]), config, place, every_pixel=not config.valid_only)
+            return open_scene(features.tokens([indices[k]]), config, place, every_pixel=not config.valid_only)
 
-        with Scenes(make, len(chosen), place, features) as scenes:
+        with Scenes(make, len(indices), place, features) as scenes:
             remaining = range(len(history), epochs)
             for epoch in bar(remaining, what="training") if show else remaining:
                 last = epoch + 1 == epochs
@@ -96,12 +83,7 @@ def fit(
 
 
 def _epoch(
-    config: Config,
-    restorer: Restorer,
-    optimiser: torch.optim.Optimizer,
-    scenes: Scenes,
-    epoch: int,
-    last: bool,
+    config: Config, restorer: Restorer, optimiser: torch.optim.Optimizer, scenes: Scenes, epoch: int, last: bool
 ) -> dict[str, float]:
     order = shuffled(config, epoch, len(scenes))
     opened = enumerate(scenes.walk(order, epoch, () if last else shuffled(config, epoch + 1, len(scenes))))
@@ -109,7 +91,7 @@ def _epoch(
     for first in range(0, len(order), config.samples_a_step):
         together = min(config.samples_a_step, len(order) - first)
         optimiser.zero_grad(set_to_none=True)
-        # One after the other: at full size one sample fills a GPU, and memory stays that of one.
+        # One after the other: at full size one sample fills a GPU.
         for number, scene in islice(opened, together):
             terms = restorer.step(scene, Dropout(config.dropout, (config.seed, epoch, number)))
             for name, value in terms.items():
@@ -117,9 +99,9 @@ def _epoch(
         if together > 1:
             torch._foreach_mul_([p.grad for p in restorer.model.parameters() if p.grad is not None], 1 / together)
         optimiser.step()
-    # One transfer an epoch: the loop itself waits for no result of the device.
+    # One transfer per epoch: the loop itself waits for no result of the device.
     means = {name: value.item() / len(scenes) for name, value in sums.items()}
-    return {"total": sum(restorer.objective.weights[name] * value for name, value in means.items()), **means}
+    return {"total": sum(config.loss_weights[name] * value for name, value in means.items()), **means}
 
 
 def shuffled(config: Config, epoch: int, samples: int) -> list[int]:
@@ -132,11 +114,11 @@ class Scenes:
     """Samples prepared for training: kept when they are small enough, else a few ahead of the training."""
 
     def __init__(
-        self, make: Callable[[int], Scene], count: int, place: Place, features: Features, batch: int = 1
+        self, make: Callable[[int], Scene], count: int, place: Place, features: Split | FeatureStore, batch: int = 1
     ) -> None:
-        """make: prepares one of `count` samples, in a thread; features: what it reads; batch: samples a step."""
+        """make: prepares one of `count` samples of `features`, in one of several threads; batch: samples per step."""
         self.make, self.count, self.features = make, count, features
-        self.live = getattr(features, "live", False)
+        self.live = features.live
         self.kept: dict[int, Scene] = {}
         self.keep = self.remember = False
         if not self.live:  # features that change at every access must not be kept
@@ -158,11 +140,8 @@ class Scenes:
         return self.count
 
     def walk(self, order: Sequence[int], epoch: int, following: Sequence[int] = ()) -> Iterator[Scene]:
-        """The samples in this order; the next ones are read and prepared while the caller works on one.
-
-        following: the order of the epoch after this one.
-        """
-        if self.live:  # drawn features follow from the epoch, so that a resumed training sees the same
+        """The samples in this order, prepared while the caller works on others; following: the next epoch's order."""
+        if self.live:  # draws follow from the epoch, so that a resumed training sees the same ones
             self.features.seek(epoch)
             following = ()
         queue = [*order, *following]
@@ -203,5 +182,5 @@ def _resume(path: Path, model: MAFR, optimiser: torch.optim.Optimizer) -> list[d
         return []
     except Exception as error:
         reason = str(error).partition("\n")[0].partition(". ")[0]
-        raise MafrError(f"{path}: this checkpoint cannot be read ({reason}); delete it to begin anew") from error
+        raise MafrError(f"{path}: this checkpoint cannot be read ({reason}); delete it to start again") from error
     return list(state["history"])

@@ -235,12 +235,12 @@ def test_errors_say_what_is_wrong():
         metrics.bootstrap_auroc(np.ones(3, int), scores, 10, seed=0)
     with pytest.raises(MetricError, match="1 of 3 samples have the score NaN"):
         metrics.image_auroc([0, 1, 1], np.array([0.1, np.nan, 0.3]))
-    with pytest.raises(MetricError, match="one length"):
+    with pytest.raises(MetricError, match="equal lengths"):
         metrics.image_auroc([0, 1], scores)
     with pytest.raises(MetricError, match="labels must be 0"):
         metrics.image_auroc([0, 1, 2], scores)
     for function in (metrics.pixel_auroc, metrics.au_pro, metrics.evaluate, metrics.pro_curve):
-        with pytest.raises(MetricError, match="must have one shape"):
+        with pytest.raises(MetricError, match="must have the same shape"):
             function(GT, MAPS[:, :, 1:])
         with pytest.raises(MetricError, match="only one class"):
             function(np.zeros_like(GT), MAPS)

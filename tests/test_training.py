@@ -93,7 +93,7 @@ def test_an_interrupted_training_resumes_to_the_same_result(tmp_path, monkeypatc
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
-def test_features_that_are_drawn_anew_follow_from_the_epoch(tmp_path, monkeypatch):
+def test_features_that_are_drawn_again_follow_from_the_epoch(tmp_path, monkeypatch):
     """As live features do it: resumed, the second half must see the draws it would have seen."""
 
     class Drawn(FakeFeatures):
@@ -161,13 +161,13 @@ def test_bad_detector_folders_are_refused(tmp_path):
         Detector.load(folder, small(epochs=1, fused_dim=9))
     weights = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
-    with pytest.raises(WeightsError, match="not a whole safetensors file"):
+    with pytest.raises(WeightsError, match="not readable as detector weights"):
         Detector.load(folder)
     (folder / "model.safetensors").write_bytes(b"\x80\x04pickle")
-    with pytest.raises(WeightsError, match=r"model\.safetensors is not a whole safetensors file"):
+    with pytest.raises(WeightsError, match=r"model\.safetensors: not readable as detector weights"):
         Detector.load(folder)
     (folder / "model.safetensors").unlink()
-    with pytest.raises(WeightsError, match=r"model\.safetensors is missing"):
+    with pytest.raises(WeightsError, match=r"model\.safetensors: there is no such file"):
         Detector.load(folder)
     other = trained(small("released", epochs=1)).save(tmp_path / "other")
     (folder / "model.safetensors").write_bytes((other / "model.safetensors").read_bytes())

@@ -108,7 +108,7 @@ class BTF(Method):
 
     def _shape(self, split: Split, k: int, sample: Sample, side: int) -> np.ndarray:
         """The pooled FPFH (33, side, side) float16; it depends on the sample alone and is kept in the split's cache."""
-        size, step, folder = self.config.image_size, self.config.btf_step, getattr(split, "cache", None)
+        size, step, folder = self.config.image_size, self.config.btf_step, split.cache
         path = None
         if folder is not None:
             key = hashlib.sha256(f"{VERSION} {size} {side} {step}".encode()).hexdigest()

@@ -25,7 +25,7 @@ Departures, or what the paper leaves to an appendix that we did not have:
 - the camera's centre is the clouds' origin, as in MVTec 3D-AD; preprocessed clouds of Eyecandies have another origin;
 - depths are scaled to [-1, 1] by the training samples' range, invalid pixels to its near end; colours to [-1, 1];
 - images turn around their middle (nearest pixel), clouds around the line through the cube's centre along the viewing
-  axis (`mafr.data.depth_axis.DepthAxis`), by a new angle each time, since preprocessing removes the background plane whose
+  axis (`mafr.data.depth_axis`), by a new angle each time, since preprocessing removes the background plane whose
   normal the paper turns around; points that leave the cube are dropped;
 - a pixel gets the score of the voxel that its point is in (of the nearest one outside the cube), where the paper
   projects the voxels' scores with the camera's calibration;

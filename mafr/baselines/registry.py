@@ -87,6 +87,5 @@ def load_detector(folder: str | Path) -> Method:
     """A saved detector of any method. Raises WeightsError if a file is missing, damaged or of another version."""
     from mafr.method import read_record
 
-    record = read_record(Path(folder))
-    name = record.get("method", MAFR)
-    return method_class(name if name in METHODS else MAFR).from_record(Path(folder), record)
+    name = read_record(Path(folder)).get("method", MAFR)
+    return method_class(name if name in METHODS else MAFR).load(folder)

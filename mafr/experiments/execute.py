@@ -20,7 +20,7 @@ from mafr.experiments.plan import Run
 from mafr.experiments.provenance import git_commit, gpu_peak_megabytes, peak_megabytes, reset_peak, software_versions
 from mafr.experiments.store import data_fingerprint, finished, run_splits, save_answer
 from mafr.features.extract import PARTS
-from mafr.features.sources.splits import StoredSplit, extraction_seconds, gpu_count
+from mafr.features.sources.splits import Split, extraction_seconds, gpu_count
 from mafr.method import Method, score_threshold
 from mafr.parallel.progress import Workers, map_parallel
 from mafr.paths import PACKAGE, Paths, write_json
@@ -45,7 +45,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class TimedSplit(StoredSplit):
+class TimedSplit(Split):
     """A split that keeps the seconds in which its samples were read from the disk, which no method is charged for."""
 
     reading: list[float] = field(default_factory=list)
@@ -58,7 +58,7 @@ class TimedSplit(StoredSplit):
 
 
 def outcome(
-    method: Method, splits: Mapping[str, StoredSplit], shots: Sequence[int], checkpoint: Path | None, whole: bool
+    method: Method, splits: Mapping[str, Split], shots: Sequence[int], checkpoint: Path | None, whole: bool
 ) -> Outcome:
     """A method trained on some training samples and scored on the test set.
 
@@ -91,7 +91,7 @@ def outcome(
     return Outcome(method, answer, metrics, scores, seconds | ({"query_s": searched} if method.searches() else {}))
 
 
-def _threshold(method: Method, validation: StoredSplit) -> float:
+def _threshold(method: Method, validation: Split) -> float:
     """The quantile of the scores of the good validation samples, the default threshold of `mafr predict`."""
     good = np.flatnonzero(validation.labels == 0).tolist()
     if not good:
@@ -129,7 +129,7 @@ def execute(run: Run, paths: Paths) -> dict:
 
 
 def _record(
-    run: Run, paths: Paths, made: Outcome, test: StoredSplit, counts: Mapping[str, int], fingerprint: str
+    run: Run, paths: Paths, made: Outcome, test: Split, counts: Mapping[str, int], fingerprint: str
 ) -> dict:
     """What a run's `metrics.json` holds. counts: of the samples that it learned from; fingerprint: of the data."""
     config, method, defective = run.config, made.method, int(test.labels.sum())

@@ -18,8 +18,8 @@ from mafr.baselines.registry import feature_config
 from mafr.data.layout import SPLITS
 from mafr.errors import DataError
 from mafr.experiments.plan import Run
-from mafr.features.sources.live import LiveFeatures
-from mafr.features.sources.splits import StoredSplit, load_split
+from mafr.features.sources.on_demand import OnDemandFeatures
+from mafr.features.sources.splits import Split, load_split
 from mafr.features.sources.store import FeatureStore
 from mafr.paths import Paths, temporary_beside
 from mafr.scoring import Answer, ResidualMaps
@@ -47,12 +47,12 @@ def read_records(runs: Iterable[Run], paths: Paths) -> dict[Run, dict]:
     return {run: record for run, record in found if record is not None}
 
 
-def data_fingerprint(stores: Mapping[str, FeatureStore | LiveFeatures]) -> str:
+def data_fingerprint(stores: Mapping[str, FeatureStore | OnDemandFeatures]) -> str:
     """SHA-256 (hex) of the features of the three splits, and so of the data behind them."""
     return hashlib.sha256("".join(stores[s].fingerprint for s in SPLITS).encode()).hexdigest()
 
 
-def run_splits(run: Run, paths: Paths) -> dict[str, StoredSplit]:
+def run_splits(run: Run, paths: Paths) -> dict[str, Split]:
     """What a run reads, by split. Raises DataError, naming the command, where features are missing."""
     settings = feature_config(run.method, run.config)
     return {s: load_split(paths, run.dataset, run.category, s, settings) for s in SPLITS}

@@ -1,11 +1,11 @@
 """The head and its loss as training and scoring run them, with gradients written by hand.
 
-Why: on a laptop `mafr.model` with automatic gradients is an order of magnitude slower, for it computes every pixel,
-valid or not, and keeps maps of the size of the image for each layer. What is here is equal to it and to `mafr.losses`:
-- `restorer`, the forward pass, a training step and the residual maps, from tokens (tests/fast/test_restorer.py);
-- `objective`, the losses with their gradients in closed form (tests/fast/test_objective.py);
-- `layers` and `attention`, pointwise layers and CBAM in parts that stay in the cache (tests/fast/test_restorer.py);
-- `pixels`, the pixels that count as rows.
-tests/fast/test_gpu_path.py repeats it on a GPU where there is one. To understand the method, read `mafr.model` and
-`mafr.losses`; to change it, change both.
+On a laptop, `mafr.model` with automatic gradients is an order of magnitude slower: it computes every pixel, valid or
+not, and keeps maps of the size of the image for each layer. The modules here equal it and `mafr.losses`:
+- `restorer`: forward pass, training step and residual maps, from tokens (tests/fast/test_restorer.py);
+- `objective`: the losses with their gradients in closed form (tests/fast/test_objective.py);
+- `layers` and `attention`: pointwise layers and CBAM in parts that stay in the cache (tests/fast/test_restorer.py);
+- `pixels`: the pixels that count, as rows.
+tests/fast/test_gpu_path.py repeats this on a GPU. To understand the method, read `mafr.model` and `mafr.losses`; to
+change it, change both.
 """

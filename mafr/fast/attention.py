@@ -1,7 +1,7 @@
-"""Attention over rows of pixels, (P, C), without full-size temporaries: what `mafr.model.CBAM` is on dense maps.
+"""CBAM on rows of pixels, (P, C), without full-size temporaries; `mafr.model.CBAM` is the same on dense maps.
 
-As in `mafr.fast.layers` it goes over the rows in parts, computes in float32 (products in the rows' type), and writes
-the gradient into the memory of the rows that it kept, so that a backward pass runs only once.
+As in `mafr.fast.layers`, rows are processed in parts, in float32 (products in the rows' type), and gradients are
+written into the memory of the rows that were kept, so that a backward pass runs only once.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from torch import Tensor, nn
 from mafr.device import kernel
 from mafr.fast.layers import is_one_part, parts
 from mafr.fast.pixels import Canvas
+from mafr.model import mean_and_max
 
 
 def pixel_attention(x: Tensor, narrow: nn.Linear, wide: nn.Linear, taps: Tensor) -> Tensor:
     """CBAM with every pixel as a 1 x 1 map (released code): (P, C) -> (P, C).
 
-    There both poolings agree, so that the channel gate is sigmoid(2 (wide(relu(narrow(x))))), and only the
-    convolution's centre taps (1, 2) act. Products are in the rows' type.
+    Both poolings agree there, so that the channel gate is sigmoid(2 wide(relu(narrow(x)))), and only the convolution's
+    centre taps (1, 2) act.
     """
     return _PixelAttention.apply(x, narrow.weight, narrow.bias, wide.weight, wide.bias, taps)
 
 
 class _PixelAttention(torch.autograd.Function):
-    """Of many rows nothing but the input is kept; the backward pass computes the gates again."""
+    """Of many rows only the input is kept; the backward pass computes the gates again."""
 
     @staticmethod
     def forward(ctx, x, w1, b1, w2, b2, taps):
@@ -102,11 +103,10 @@ class _MapAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, w1, b1, w2, b2, filters, canvas):
         rows, width = x.shape
-        total, maximum = None, None
+        total, maximum = x.new_zeros(width, dtype=torch.float32), x.new_full((width,), -torch.inf)
         for part in parts(rows, width, x.device):
-            added, peak = x[part].sum(dim=0, dtype=torch.float32), x[part].amax(dim=0)
-            total = added if total is None else total.add_(added)
-            maximum = peak if maximum is None else torch.maximum(maximum, peak)
+            total += x[part].sum(dim=0, dtype=torch.float32)
+            maximum = torch.maximum(maximum, x[part].amax(dim=0))
         ends = total / rows, maximum.float()
         inner = [F.linear(end, w1, b1).relu_() for end in ends]
         gate = torch.sigmoid(F.linear(inner[0], w2, b2) + F.linear(inner[1], w2, b2))
@@ -145,7 +145,7 @@ class _MapAttention(torch.autograd.Function):
             xs = x[part].float()
             d = _d_gated(xs, gate, gradient[part], scale[part], summary[part], d_summary[part])
             d_gate += (d * xs).sum(dim=0) if one_part else d.mul_(xs).sum(dim=0)
-            highest = _equal(xs, maximum)
+            highest = xs.clone().eq_(maximum)
             ties += highest.sum(dim=0)
         d_average, d_maximum, *d_weights = _gate_back(d_gate, gate, (average, maximum), inner, w1, w2)
         d_average, d_maximum = d_average / rows, d_maximum / ties
@@ -155,7 +155,7 @@ class _MapAttention(torch.autograd.Function):
             xs = x[part].float()
             if not one_part:
                 d = _d_gated(xs, gate, gradient[part], scale[part], summary[part], d_summary[part])
-                highest = _equal(xs, maximum)
+                highest = xs.clone().eq_(maximum)
             d = d.mul_(gate).add_(torch.addcmul(d_average, highest, d_maximum))
             if one_part:
                 out = d
@@ -165,7 +165,7 @@ class _MapAttention(torch.autograd.Function):
 
 
 def _convolution_back(d_logits: Tensor, image: Tensor, filters: Tensor, canvas: Canvas) -> tuple[Tensor, Tensor]:
-    """Gradients (P, 2) and (1, 2, k, k) of the spatial convolution's input and filters, from (P, 1)."""
+    """Gradients of the spatial convolution's input (P, 2) and filters (1, 2, k, k), from those of its logits (P, 1)."""
     d_image = canvas.spread(d_logits).permute(2, 0, 1)[None]
     padding = filters.shape[-1] // 2
     d_image, d_filters, _ = torch.ops.aten.convolution_backward(
@@ -201,17 +201,7 @@ def _d_gated(x: Tensor, gate: Tensor, gradient: Tensor, scale: Tensor, summary: 
     return d.add_(_shared((x * gate).eq_(summary[:, 1:]), d_summary[:, 1:]))
 
 
-# Masks are float32, 1 or 0: comparisons to bool, and choices by these, cost a CPU several times as much.
+# Masks are float32, 1 or 0: bool masks take a CPU several times as long.
 def _shared(highest: Tensor, gradient: Tensor) -> Tensor:
     """The gradient (p, 1) of a maximum, shared by its ties as torch's amax does; highest: (p, C), 1 at them."""
     return highest.mul_(gradient / highest.sum(dim=1, keepdim=True))
-
-
-def _equal(x: Tensor, value: Tensor) -> Tensor:
-    """Where (p, C) float32 equals (C,): 1, else 0."""
-    return x.clone().eq_(value)
-
-
-def mean_and_max(rows: Tensor) -> Tensor:
-    """(P, C) -> (P, 2): mean and maximum over the channels."""
-    return torch.stack([rows.mean(dim=1), rows.amax(dim=1)], dim=1)

@@ -1,9 +1,9 @@
 """The head's pointwise layers on rows of pixels, (P, C), without full-size temporaries.
 
-What lies between two matrix products is memory-bound: each function here goes over the rows in parts that stay in
-the processor's cache, computes in float32 whatever type the rows are stored in, and keeps only what its backward
-pass cannot do without. Backward passes write the gradient into the memory of what they kept: fresh memory costs more
-than the arithmetic. They can therefore run only once; torch raises an error the second time.
+Operations between two matrix products are memory-bound: each function here processes the rows in parts that stay in
+the processor's cache, computes in float32 whatever the rows' type, and keeps only what its backward pass needs.
+Backward passes write gradients into the memory of what was kept, since fresh memory costs more than the arithmetic.
+They can therefore run only once; torch raises an error the second time.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from mafr.device import kernel
 
 _PART = 2**20  # values of a part: 4 MB in float32
-_LEVELS = 2**16  # dropout draws 16 bits a value
+_LEVELS = 2**16  # dropout draws 16 bits per value
 _FEW = 2**18  # values whose dropout is kept as float32 factors: four times the memory of bool, a tenth of the time
 _SUMMED = 8192  # rows of a product over rows
-_APART = 100  # the seeds of a block's layers lie so far from the next block's: stored runs were drawn so
+_APART = 100  # distance between the seeds of two blocks; stored runs were drawn with it
 NORM_EPS = 1e-5  # of LayerNorm, torch's default
 
 
@@ -38,11 +38,10 @@ def parts(rows: int, width: int, device: torch.device) -> Iterator[slice]:
 
 @dataclass(frozen=True)
 class Dropout:
-    """Seeded dropout masks of one training step; a layer's mask depends on nothing but `key`, its block and its number.
+    """Seeded dropout masks of one training step; on a CPU, a layer's mask depends on `key`, its block and number alone.
 
-    Those of a processor, at least: a GPU draws by its number of multiprocessors, so other models draw otherwise.
-
-    The probability is rounded to 1/65,536, and what is kept is scaled by that rounded probability.
+    A GPU draws by its number of multiprocessors, so that other models draw other masks. The probability is rounded to
+    1/65,536, and what is kept is scaled by that rounded probability.
     """
 
     probability: float
@@ -50,16 +49,16 @@ class Dropout:
 
     @property
     def dropped(self) -> int:
-        """Of 65,536 equally likely draws, how many drop a value."""
+        """The number of the 65,536 equally likely draws that drop a value."""
         return round(self.probability * _LEVELS)
 
     @property
     def scale(self) -> float:
-        """What the kept values are multiplied by."""
+        """The factor of the kept values."""
         return _LEVELS / (_LEVELS - self.dropped)
 
     def draw(self, layer: Layer, first: int, rows: int, width: int, device: torch.device) -> Tensor:
-        """What `activate` takes: the mask or, of few values on a CPU, float32 factors that do the same."""
+        """The mask or, for few values on a CPU, equivalent float32 factors; `activate` takes either."""
         if device.type != "cpu" or rows * width > _FEW:
             return self.mask(layer, first, rows, width, device)
         factors = np.empty((rows, width), dtype=np.float32)
@@ -90,14 +89,14 @@ class Dropout:
 
 
 def is_one_part(rows: Tensor) -> bool:
-    """Whether rows (P, C) are so few that all of them are one part of a CPU's, and fresh memory costs nothing."""
+    """Whether rows (P, C) on a CPU are few enough to be one part, for which fresh memory costs nothing."""
     return rows.device.type == "cpu" and rows.dtype == torch.float32 and rows.numel() <= _PART
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor, spend: bool) -> Tensor:
     """x (P, K), weight (N, K), bias (N,) float32 -> (P, N); the product is in x's type, its sums in float32.
 
-    spend: nothing else needs x, and the backward pass may write into it.
+    spend: whether the backward pass may write into x, because nothing else needs it.
     """
     return _Linear.apply(x, weight, bias, spend)
 
@@ -125,8 +124,7 @@ class _Linear(torch.autograd.Function):
 def activate(h: Tensor, norm: nn.LayerNorm, order: str, dropped: Tensor | None = None, scale: float = 1.0) -> Tensor:
     """GELU and LayerNorm ("gelu-norm"), or the other way round ("norm-gelu"), then dropout: (P, C) -> (P, C).
 
-    dropped: (P, C) bool, and what is kept is multiplied by `scale`; or float32, by which all is multiplied; see
-    `Dropout.draw`.
+    dropped: see `Dropout.draw`: (P, C) bool, `scale` multiplies what is kept; or float32 factors.
     """
     return _Activate.apply(h, norm.weight, norm.bias, order, dropped, scale)
 
@@ -175,7 +173,7 @@ def _activated(h: Tensor, gamma: Tensor, beta: Tensor, order: str, dropped: Tens
 def _activated_back(
     h: Tensor, gradient: Tensor, gamma: Tensor, beta: Tensor, order: str, dropped: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `_activated` in rows (p, C), gamma and beta, float32; its inner values are computed again."""
+    """Gradients of `_activated` with respect to h (p, C), gamma and beta, float32; inner values are computed again."""
     x, shape = h.float(), h.shape[1:]
     if dropped is not None and dropped.dtype != torch.bool:
         g = gradient * dropped
@@ -197,5 +195,5 @@ def _drop_(x: Tensor, dropped: Tensor | None, scale: float) -> Tensor:
     """Dropout of float32 rows, in place."""
     if dropped is None:
         return x
-    # A mask is not multiplied by: torch would first convert it to float.
+    # Multiplying by a bool mask would make torch convert it to float first.
     return x.masked_fill_(dropped, 0.0).mul_(scale) if dropped.dtype == torch.bool else x.mul_(dropped)

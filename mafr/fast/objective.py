@@ -1,7 +1,7 @@
 """The composite loss of `mafr.losses` on rows of pixels, with its gradient in closed form.
 
-Equal to the maps' losses and their automatic gradients, but in parts of a few channels or a few pixels: no
-temporary is as large as a feature map, and nothing is kept for a backward pass.
+Equal to the losses on maps with automatic gradients, but computed in parts of a few channels or pixels: no temporary
+is as large as a feature map, and nothing is kept for a backward pass.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from mafr.features.interpolation import Rows
 
 T = TypeVar("T")
 _EPS = 1e-8  # of the similarity loss, as in `mafr.losses.znssd`
-_PART = 2**21  # values of a part: 8 MB in float32; narrower parts read scraps of cache lines
+_PART = 2**21  # values of a part: 8 MB in float32; narrower parts read incomplete cache lines
 _BEYOND = ((slice(None, -1), slice(1, None)), (slice(1, None), slice(None, -1)))  # a pixel's neighbours in x and in y
 
 
 class Original:
-    """The features that one modality is to restore, and what the losses need of them alone.
+    """The original features of one modality, and what the losses derive from them alone.
 
-    tokens (n, C) float32 and rows (P, n), whose product they are; canvas: where their pixels lie. remember: keep what
-    was computed for the next step on the same sample; see `bytes_remembered`.
+    They are the product of rows (P, n) and tokens (n, C) float32; canvas: where their pixels lie. remember: keep what
+    was derived for the next step on the same sample, see `bytes_remembered`.
     """
 
     def __init__(self, tokens: Tensor, rows: Rows, canvas: Canvas, remember: bool = False) -> None:
@@ -38,16 +38,20 @@ class Original:
 
     @staticmethod
     def bytes_remembered(width: int, canvas: Canvas) -> int:
-        """At most so much memory is kept of a modality with so many channels."""
+        """An upper bound of the memory kept for a modality of `width` channels."""
         return 4 * width * 2 * (len(canvas) + canvas.height * canvas.width)
 
     def once(self, name: str, first: int, make: Callable[[], T]) -> T:
-        """What `make` returns for the part that begins at row or channel `first`, from memory if it is there."""
+        """The result of `make` for the part that begins at row or channel `first`, from memory if it is there."""
         if self._known is None:
             return make()
         if (name, first) not in self._known:
             self._known[name, first] = make()
         return self._known[name, first]
+
+    def pixels(self, part: slice) -> Tensor:
+        """Some pixels with all channels, (p, C)."""
+        return self.rows.part(part.start, part.stop).apply(self.tokens)
 
     def channels(self, part: slice) -> Tensor:
         """Some channels at all pixels, (P, c)."""
@@ -58,19 +62,16 @@ class Original:
         return self.once("minus standardised", part.start, lambda: _standardised(e).neg_())
 
     def edges(self, part: slice, e: Tensor, width: int) -> tuple[Tensor, Tensor]:
-        """What differences in x and y weigh in eq. 4, by the channels `e` (P, c) of a part; a mean over `width`."""
+        """Weights of the differences in x and y in eq. 4, from the channels `e` (P, c) of a part, see `_edges`."""
         return self.once("edges", part.start, lambda: _edges(self.canvas.spread(e), self.canvas.corners, width))
 
     def normed(self, part: slice) -> Tensor:
-        """Some pixels (p, C), each with mean 0 and variance 1 over its channels."""
-        # Which is a LayerNorm without weights.
+        """Some pixels (p, C), each with mean 0 and variance 1 over its channels: a LayerNorm without weights."""
         width = self.tokens.shape[1:]
-        rows = self.rows.part(part.start, part.stop)
-        return self.once("normed", part.start, lambda: F.layer_norm(rows.apply(self.tokens), width, eps=_EPS))
+        return self.once("normed", part.start, lambda: F.layer_norm(self.pixels(part), width, eps=_EPS))
 
     def guide(self) -> Tensor:
-        """The mean over the channels, (P, 1)."""
-        # The mean of the features, as both are linear.
+        """The mean over the channels, (P, 1), from the mean of the tokens: interpolation is linear."""
         return self.rows.apply(self.tokens.mean(dim=1, keepdim=True))
 
 
@@ -78,8 +79,7 @@ class Objective:
     """Eqs. 3-6 of one modality: the weighted sum's gradient in the restored features, and each term's value."""
 
     def __init__(self, config: Config) -> None:
-        self.config = config
-        self.weights = {"sim": config.weight_sim, "smooth": config.weight_smooth, "census": config.weight_census}
+        self.config, self.weights = config, config.loss_weights
 
     def __call__(self, original: Original, e_hat: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Restored features (P, C) -> ({term: unweighted scalar}, their gradient (P, C), of their type)."""
@@ -102,7 +102,7 @@ class Objective:
     def _by_channel(
         self, original: Original, part: slice, e_hat: Tensor, width: int, values: dict[str, Tensor]
     ) -> Tensor | float:
-        """The terms that treat each channel for itself, on some channels: (P, c) -> their gradient (P, c), or 0."""
+        """The terms that treat channels separately, on some channels: (P, c) -> their gradient (P, c), or 0."""
         config, canvas, total = self.config, original.canvas, 0.0
         e = original.channels(part)
         if "sim" in values and config.znssd_over == "pixels":
@@ -160,8 +160,8 @@ def _standardised(e: Tensor) -> Tensor:
 def _sim_pixels(minus_z: Tensor, e_hat: Tensor, width: int) -> tuple[Tensor, Tensor]:
     """Eq. 3 over the pixels of each channel, (P, c): the value's share and its gradient; minus_z: see `Original`.
 
-    With z = (e - mean) / (deviation + eps), the loss is the mean of (z_hat - z)²; the deviation's own derivative
-    leaves a multiple of the centred channel to take away.
+    With z = (e - mean) / (deviation + eps), the loss is the mean of (z_hat - z)²; the derivative of the deviation
+    subtracts a multiple of the centred channel.
     """
     rows = len(e_hat)
     y = e_hat - e_hat.mean(dim=0)

@@ -12,24 +12,18 @@ from mafr.device import kernel, send
 
 
 class Canvas:
-    """From rows of pixels to maps over their rectangle and back, and what the losses need to know of both.
-
-    Attributes:
-        rows: (P,) flat indices of the pixels that count, row by row.
-        whole: whether every pixel counts.
-        height, width: of the rectangle; inside: (height, width) bool, the pixels in it that count.
-    """
+    """From rows of pixels to maps over their bounding rectangle and back, with the counts that the losses need."""
 
     def __init__(self, chosen: Tensor, device: torch.device | None = None) -> None:
-        """chosen: (H, W) bool on the CPU with at least one true pixel; device: where the indices are to lie."""
-        self.whole = bool(chosen.all())
+        """chosen: (H, W) bool on the CPU with at least one true pixel; device: of the indices."""
+        self.whole = bool(chosen.all())  # whether every pixel counts
         lines, columns = chosen.any(dim=1).nonzero(), chosen.any(dim=0).nonzero()
         top, left = int(lines[0]), int(columns[0])
         self.height, self.width = int(lines[-1]) + 1 - top, int(columns[-1]) + 1 - left
         inside = chosen[top : top + self.height, left : left + self.width]
-        # All of it is worked out on the CPU, so that a GPU is never waited for.
-        self.rows = send(chosen.reshape(-1).nonzero().squeeze(1), device)
-        self.inside = send(inside.contiguous(), device)
+        # All of it is computed on the CPU, so that nothing waits for a GPU.
+        self.rows = send(chosen.reshape(-1).nonzero().squeeze(1), device)  # (P,) flat indices in the image
+        self.inside = send(inside.contiguous(), device)  # (height, width) bool, the pixels that count
         self._place = send(inside.reshape(-1).nonzero().squeeze(1), device)  # (P,) flat indices in the rectangle
         # (height · width,) the row of each pixel in the rectangle; P, one beyond the last, where none counts
         numbers = torch.cumsum(inside.reshape(-1), dim=0) - 1
@@ -58,7 +52,7 @@ class Canvas:
         return corner.float()[:, :, None]
 
     def window_counts(self, side: int) -> Tensor:
-        """(P, 1) float32: pixels that count in the side x side window around each."""
+        """(P, 1) float32: the number of counting pixels in the side x side window around each."""
         if side not in self._counts:
             self._counts[side] = self.gather(window_sum(self.inside.float()[:, :, None], side))
         return self._counts[side]

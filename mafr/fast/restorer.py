@@ -1,8 +1,8 @@
-"""The head of `mafr.model` on one sample's tokens: what training and scoring run.
+"""The head of `mafr.model` on one sample's tokens, as training and scoring run it.
 
-Equal to `MAFR.forward` on the dense maps, and a good deal cheaper: the encoder's first layer, which commutes with
-interpolation, is applied to the tokens; only the pixels that count are computed; what is pointwise goes in parts
-that stay in the cache; and matrix products are in bfloat16 where the place has it.
+Equal to `MAFR.forward` on dense maps, but much cheaper: the encoder's first layer, which commutes with interpolation,
+is applied to the tokens; only the pixels that count are computed; pointwise layers are computed in parts that stay in
+the cache; and matrix products are in bfloat16 where the hardware has it.
 """
 
 from __future__ import annotations
@@ -25,37 +25,28 @@ from mafr.fast.objective import Objective, Original
 from mafr.fast.pixels import Canvas
 from mafr.features.extract import Tokens
 from mafr.features.interpolation import Rows, rgb_rows, xyz_rows
-from mafr.model import CBAM, MAFR, FusionEncoder, RestorationDecoder
+from mafr.model import CBAM, MAFR, RestorationDecoder, norm_of
 
-ROWS_KEPT = 2**16  # up to so many pixels, activations are kept for the backward pass; beyond, they are computed twice
+ROWS_KEPT = 2**16  # pixels up to which activations are kept for the backward pass; of more, they are computed twice
 _OUTPUT_ROWS = 4096  # pixels whose restored features exist at a time when scoring
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One sample as the head sees it: tokens, the way from them to the pixels that count, and these pixels.
+    """One sample as the head sees it: tokens, the pixels that count, and the matrices from one to the other."""
 
-    Attributes:
-        rgb, xyz: (h·w, C) and (G, D) float32 tokens.
-        rgb_rows, xyz_rows: from tokens to the canvas's pixels, (P, h·w) and (P, G); both_rows: the two side by side,
-            from the tokens one after the other to the sum of both; None where the head that is trained needs none.
-        canvas: the pixels that are computed.
-        valid: (g, g) bool, where the point features are not zero.
-        remember: whether what the losses need of the original features alone is kept between steps.
-    """
-
-    rgb: Tensor
-    xyz: Tensor
-    rgb_rows: Rows
-    xyz_rows: Rows
-    both_rows: Rows | None
-    canvas: Canvas
-    valid: Tensor
-    remember: bool = False
+    rgb: Tensor  # (h·w, C) float32 tokens
+    xyz: Tensor  # (G, D) float32 tokens
+    rgb_rows: Rows  # (P, h·w), from tokens to the canvas's pixels
+    xyz_rows: Rows  # (P, G)
+    both_rows: Rows | None  # side by side, from concatenated tokens to the sum of both; None if the head needs none
+    canvas: Canvas  # the pixels that are computed
+    valid: Tensor  # (g, g) bool, where the point features are not zero
+    remember: bool = False  # whether to keep what the losses derive from the original features between steps
 
     @cached_property
     def originals(self) -> tuple[Original, Original]:
-        """What the two decoders are to restore: image and point features."""
+        """The features that the two decoders restore: image and point features."""
         return (
             Original(self.rgb, self.rgb_rows, self.canvas, self.remember),
             Original(self.xyz, self.xyz_rows, self.canvas, self.remember),
@@ -63,7 +54,7 @@ class Scene:
 
     @property
     def bytes_remembered(self) -> int:
-        """At most so many bytes are kept beside `nbytes` with `remember`."""
+        """An upper bound of the bytes kept beside `nbytes` with `remember`."""
         return sum(Original.bytes_remembered(tokens.shape[1], self.canvas) for tokens in (self.rgb, self.xyz))
 
     @property
@@ -75,7 +66,7 @@ class Scene:
 
 
 def open_scene(tokens: Tokens, config: Config, place: Place, every_pixel: bool = False, both: bool = True) -> Scene:
-    """Prepare one sample's tokens (B = 1). every_pixel: also those without a 3D point; both: with `both_rows`.
+    """One sample's tokens (B = 1), prepared. every_pixel: also those without a 3D point; both: with `both_rows`.
 
     Raises DataError if no cell has a point.
     """
@@ -89,23 +80,23 @@ def open_scene(tokens: Tokens, config: Config, place: Place, every_pixel: bool =
             "sample out, or raise the setting grid"
         )
     chosen = torch.ones(grid, grid, dtype=torch.bool) if every_pixel else torch.from_numpy(valid)
-    rgb = rgb_rows(height, width, grid, None if every_pixel else valid)
-    beside = Rows.beside(rgb, xyz_all) if both else None
-    if beside is not None and place.device.type != "cpu":
-        beside.transpose()  # while it lies on the CPU, so that a step never waits for the GPU
+    rgb_all = rgb_rows(height, width, grid, None if every_pixel else valid)
+    both_all = Rows.beside(rgb_all, xyz_all) if both else None
+    if both_all is not None and place.device.type != "cpu":
+        _ = both_all.transposed  # computed while it lies on the CPU, so that a step never waits for the GPU
     return Scene(
         send(tokens.rgb[0].reshape(channels, -1).T.float().contiguous(), place.device),
         send(tokens.xyz[0].float(), place.device),
-        rgb.to(place.device),
+        rgb_all.to(place.device),
         xyz_all.to(place.device),
-        None if beside is None else beside.to(place.device),
+        None if both_all is None else both_all.to(place.device),
         Canvas(chosen, place.device),
         send(torch.from_numpy(valid), place.device),
     )
 
 
 def scores_every_pixel(config: Config) -> bool:
-    """Whether a valid pixel's residual depends on the invalid ones: only through attention over the whole map."""
+    """Whether a valid pixel's residual depends on invalid ones, which it does through attention over the whole map."""
     return not config.valid_only and config.cbam_scope == "map"
 
 
@@ -114,20 +105,18 @@ class Restorer:
 
     def __init__(self, model: MAFR, config: Config, place: Place) -> None:
         self.model, self.config, self.place = model, config, place
+        self.decoders = model.decoder_rgb, model.decoder_xyz
         self.objective = Objective(config)
         keep_freed_memory()
 
     def step(self, scene: Scene, dropout: Dropout) -> dict[str, Tensor]:
-        """One training step's losses by term (unweighted, both modalities); gradients are left in the weights.
-
-        One modality after the other: only one decoder's activations exist at a time.
-        """
+        """One training step's losses by term (unweighted, both modalities); gradients are left in the weights."""
         fused = self._encode(scene, dropout)
         leaf = fused.detach().requires_grad_()
         values: dict[str, Tensor] = {}
-        decoders = self.model.decoder_rgb, self.model.decoder_xyz
-        numbered = zip((1, 2), decoders, scene.originals, strict=True)
-        # The widest first: the memory that it leaves holds the other's smaller blocks, not the other way round.
+        # One after the other, so that only one decoder's activations exist at a time; the widest first, as its freed
+        # memory fits the other's smaller blocks, not the other way round.
+        numbered = zip((1, 2), self.decoders, scene.originals, strict=True)
         for number, decoder, original in sorted(numbered, key=lambda item: -item[2].tokens.shape[1]):
             attended = self._attend(decoder, leaf, scene.canvas, dropout, number)
             restored = self._output(decoder, attended, leaf)
@@ -143,31 +132,23 @@ class Restorer:
         """Eq. 7: two maps (1, 1, g, g) float32, zero at invalid pixels. Restored maps are never held whole."""
         fused = self._encode(scene, None)
         maps = []
-        for decoder, tokens, rows in self._modalities(scene):
+        for decoder, original in zip(self.decoders, scene.originals, strict=True):
             attended = self._attend(decoder, fused, scene.canvas, None)
-            psi = tokens.new_empty(len(attended))
+            psi = original.tokens.new_empty(len(attended))
             step = _OUTPUT_ROWS if psi.device.type == "cpu" else len(attended)
             for first in range(0, len(attended), step):
-                last = min(first + step, len(attended))
-                restored = self._output(decoder, attended[first:last], fused[first:last])
-                psi[first:last] = (rows.part(first, last).apply(tokens) - restored).norm(dim=1)
+                part = slice(first, min(first + step, len(attended)))
+                restored = self._output(decoder, attended[part], fused[part])
+                psi[part] = (original.pixels(part) - restored).norm(dim=1)
             full = psi.new_zeros(scene.valid.numel())
             full[scene.canvas.rows] = psi
             maps.append((full.view_as(scene.valid) * scene.valid)[None, None])
         return maps[0], maps[1]
 
-    def _modalities(self, scene: Scene) -> list[tuple[RestorationDecoder, Tensor, Rows]]:
-        return [
-            (self.model.decoder_rgb, scene.rgb, scene.rgb_rows),
-            (self.model.decoder_xyz, scene.xyz, scene.xyz_rows),
-        ]
-
     def _encode(self, scene: Scene, dropout: Dropout | None) -> Tensor:
         """Eq. 1: (P, F)."""
-        encoder: FusionEncoder = self.model.encoder
-        split = scene.rgb.shape[1]
-        weight = encoder.input_fc.weight
-        dtype = self.place.dtype
+        encoder, dtype = self.model.encoder, self.place.dtype
+        split, weight = scene.rgb.shape[1], encoder.input_fc.weight
         tokens = [
             F.linear(scene.rgb.to(dtype), weight[:, :split].to(dtype)),
             F.linear(scene.xyz.to(dtype), weight[:, split:].to(dtype)),
@@ -177,7 +158,7 @@ class Restorer:
         def rest(h: Tensor, first: int) -> Tensor:
             layers = [*encoder.layers, encoder.output_fc]
             for k, layer in enumerate(layers):
-                x = self._activate(h, _norm(encoder.layer_norm, k), "gelu-norm", dropout, (0, k), first)
+                x = self._activate(h, norm_of(encoder.layer_norm, k), "gelu-norm", dropout, (0, k), first)
                 h = linear(x, layer.weight, layer.bias, spend=True)
             return h
 
@@ -186,12 +167,12 @@ class Restorer:
     def _attend(
         self, decoder: RestorationDecoder, fused: Tensor, canvas: Canvas, dropout: Dropout | None, number: int = 0
     ) -> Tensor:
-        """A decoder up to its attention: (P, F) -> (P, C); number: which one, for its dropout."""
+        """A decoder up to its attention: (P, F) -> (P, C); number: the decoder's, for its dropout."""
 
         def hidden(x: Tensor, first: int) -> Tensor:
             for k, layer in enumerate([decoder.input_fc, *decoder.layers]):
                 h = linear(x, layer.weight, layer.bias, spend=k > 0)  # the embedding serves both decoders
-                x = self._activate(h, _norm(decoder.norm, k), decoder.order, dropout, (number, k), first)
+                x = self._activate(h, norm_of(decoder.norm, k), decoder.order, dropout, (number, k), first)
             return x
 
         return attend(decoder.cbam, _in_parts(hidden, fused), canvas)
@@ -210,11 +191,6 @@ class Restorer:
         return activate(h, norm, order, dropout.draw(layer, first, *h.shape, h.device), dropout.scale)
 
 
-def _norm(norms: nn.Module, k: int) -> nn.LayerNorm:
-    """The norm of a block's layer k; some blocks share one."""
-    return norms[k] if isinstance(norms, nn.ModuleList) else norms
-
-
 def attend(cbam: CBAM, rows: Tensor, canvas: Canvas) -> Tensor:
     """CBAM on the rows of a canvas: (P, C) -> (P, C)."""
     kernel = cbam.spatial_attention.conv.weight  # (1, 2, k, k)
@@ -226,12 +202,12 @@ def attend(cbam: CBAM, rows: Tensor, canvas: Canvas) -> Tensor:
 
 
 def _in_parts(function: Callable[[Tensor, int], Tensor], rows: Tensor) -> Tensor:
-    """function(rows, number of the first row); of many rows in parts whose inner values are not kept."""
+    """function(rows, number of the first row); many rows are computed in parts whose inner values are not kept."""
     if len(rows) <= ROWS_KEPT:
         return function(rows, 0)
 
     def on_copy(part: Tensor, first: int) -> Tensor:
-        return function(part.clone(), first)  # its backward pass may spend its own rows, not those of all parts
+        return function(part.clone(), first)  # its backward pass may overwrite its own rows, not those of all parts
 
     done = []
     for first in range(0, len(rows), ROWS_KEPT):

@@ -1,8 +1,9 @@
-"""Which Point-MAE encoder a configuration names, and where its weights come from."""
+"""The Point-MAE encoder that a configuration names, and its weights."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,38 +11,28 @@ import torch
 from mafr.config import Config
 from mafr.data.acquire.fetch import file_sha256
 from mafr.errors import ConfigError, WeightsError
-from mafr.features.pointmae import (
-    PUBLISHED,
-    SMALL,
-    PointMAE,
-    PointMAEShape,
-    batch_statistics,
-    load_checkpoint,
-    pruned,
-)
+from mafr.features.pointmae import PUBLISHED, SMALL, PointMAE, PointMAEShape, batch_statistics, load_checkpoint, pruned
 from mafr.features.rgb import LITE0_SHA256, RANDOM
 from mafr.features.weights.files import POINTMAE, check_file, provide_files
 from mafr.paths import PACKAGE
 
 SMALL_WEIGHTS = PACKAGE / "weights" / "pointmae_small.safetensors"
-DROP_PATH = 0.1  # the released code's, in effect only where the extractor is in train mode
+DROP_PATH = 0.1  # of the released code, in effect only where the extractor is in train mode
 
 
 def point_encoder(
     config: Config, weights_dir: Path | None = None, random_weights: bool = False
 ) -> tuple[PointMAE, str]:
-    """The frozen encoder that `config.point_backbone` names and its weights' SHA-256.
+    """The frozen encoder that `config.point_backbone` names, in the configured mode, and its weights' SHA-256.
 
-    In eval mode, or with BatchNorm on batch statistics where `config.extractor_mode` is "train". The published
-    weights are downloaded if `weights_dir` (default: the profile's) does not hold them. random_weights, or the
-    setting of that name: initialised from a fixed seed instead; "random" stands for the hash.
+    The published weights are downloaded if `weights_dir` (default: the profile's) does not hold them. random_weights,
+    or the setting of that name: initialised from a fixed seed instead, with "random" for the hash.
     Raises WeightsError for missing or unfit weights, ConfigError where `xyz_dim` does not fit.
     """
     if random_weights or config.random_weights:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            model = PointMAE(_whole_shape(config))
-        digest = RANDOM
+            model, digest = PointMAE(point_shape(replace(config, point_blocks=0))), RANDOM
     elif config.point_backbone == "pointmae_small":
         digest = small_weights_sha256()
         model = load_checkpoint(SMALL_WEIGHTS)
@@ -58,19 +49,12 @@ def point_encoder(
 
 
 def point_shape(config: Config) -> PointMAEShape:
-    """The encoder that `config.point_backbone` names, pruned to `config.point_blocks`; ConfigError, see `pruned`."""
-    return pruned(_whole_shape(config), config.point_blocks)
-
-
-def _whole_shape(config: Config) -> PointMAEShape:
-    return SMALL if config.point_backbone == "pointmae_small" else PUBLISHED
+    """The encoder that `config.point_backbone` names, pruned to `config.point_blocks`; errors as in `pruned`."""
+    return pruned(SMALL if config.point_backbone == "pointmae_small" else PUBLISHED, config.point_blocks)
 
 
 def small_weights_sha256() -> str:
-    """The SHA-256 of the weights in the package, checked against their record.
-
-    Raises WeightsError where they are missing or are not what their record says.
-    """
+    """The SHA-256 of the weights in the package. Raises WeightsError where they are missing or not those on record."""
     record = SMALL_WEIGHTS.with_suffix(".json")
     for path in (SMALL_WEIGHTS, record):
         if not path.is_file():
@@ -82,10 +66,7 @@ def small_weights_sha256() -> str:
 
 
 def known_weights(config: Config) -> dict[str, str | None]:
-    """The SHA-256 of the weights that a configuration stands for; None where no single file is pinned.
-
-    "random" where they are untrained.
-    """
+    """The SHA-256 of each backbone's weights; None where no single file is pinned, "random" without training."""
     if config.random_weights:
         return {"rgb": RANDOM, "points": RANDOM}
     small = config.point_backbone == "pointmae_small"

@@ -11,11 +11,10 @@ DISTANCE_EPS = 1e-8  # added to the squared distance before it is inverted (rele
 
 
 def farthest_point_sample(points: np.ndarray, count: int, start: int = 0) -> np.ndarray:
-    """Indices of `count` points, each the farthest from those chosen before it.
+    """Indices of `count` points, each the farthest from those chosen before it; of equally far ones the first.
 
-    points: (N, 3); start: index of the first choice. Returns (count,) int64. Squared distances are sums of
-    squared coordinate differences in the points' own precision, hence never negative; of equally far points
-    the first is taken. Raises DataError for fewer than `count` points. Used by Point-MAE (Sec. III-A).
+    points: (N, 3); start: index of the first choice. Returns (count,) int64; distances are computed in the points' own
+    precision. Raises DataError for fewer than `count` points. Used by Point-MAE (Sec. III-A).
     """
     points = np.asarray(points)
     _check_points("points", points)
@@ -26,7 +25,7 @@ def farthest_point_sample(points: np.ndarray, count: int, start: int = 0) -> np.
         raise DataError(f"the sampling starts at point {start}, but the points are 0 to {total - 1}")
     if not np.issubdtype(points.dtype, np.floating):
         points = points.astype(np.float64)
-    # One contiguous array a coordinate and no allocation in the loop: this is the hot spot on a CPU.
+    # One contiguous array per coordinate and no allocation in the loop: this is the hot spot on a CPU.
     x, y, z = (np.ascontiguousarray(points[:, axis]) for axis in range(3))
     nearest = np.full(total, np.inf, dtype=points.dtype)
     squared, term = np.empty_like(nearest), np.empty_like(nearest)
@@ -60,7 +59,7 @@ def nearest_neighbours(
     if not 0 < count <= total:
         raise DataError(f"cannot take {count} neighbours of {total} points")
     tree = cKDTree(points)
-    # One neighbour more than asked for shows where a tie crosses the border, which the tree would cut at will.
+    # One neighbour more than asked for shows where a tie crosses the border, which the tree would cut arbitrarily.
     wanted = min(count + 1, total)
     distances, indices = tree.query(queries, k=np.arange(1, wanted + 1), workers=workers)
     for row in np.flatnonzero(distances[:, count - 1] == distances[:, count] if wanted > count else []):
@@ -77,11 +76,10 @@ def nearest_neighbours(
 def interpolation_weights(
     points: np.ndarray, centres: np.ndarray, count: int = 3, workers: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How to interpolate values given at `centres` to `points`: 1/(d² + 1e-8) of the nearest, normalised.
+    """Weights that interpolate values at `centres` to `points`: 1/(d² + 1e-8) of the nearest, normalised.
 
-    points: (N, 3), centres: (G, 3), both in metres (the constant is in m²); workers: threads. Returns
-    indices (N, count) int64 and weights (N, count) float64 whose rows sum to 1. Raises DataError for fewer than
-    `count` centres.
+    points: (N, 3), centres: (G, 3), in metres (the constant is in m²); workers: threads. Returns indices (N, count)
+    int64 and weights (N, count) float64 whose rows sum to 1. Raises DataError for fewer than `count` centres.
     """
     distances, indices = nearest_neighbours(centres, points, count, workers)
     weights = 1.0 / (distances**2 + DISTANCE_EPS)
@@ -91,9 +89,8 @@ def interpolation_weights(
 def group_points(points: np.ndarray, groups: int, size: int, workers: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Point-MAE's groups: farthest points as centres, each with its `size` nearest points around it.
 
-    points: (N, 3); workers: threads. Returns neighbourhoods (groups, size, 3), relative to their centre and
-    nearest first, and centres (groups, 3), both in the points' unit and precision. Raises DataError for fewer
-    points than `groups` or `size`.
+    points: (N, 3); workers: threads. Returns neighbourhoods (groups, size, 3), relative to their centre and nearest
+    first, and centres (groups, 3), in the points' unit. Raises DataError for fewer points than `groups` or `size`.
     """
     centres = points[farthest_point_sample(points, groups)]
     _, indices = nearest_neighbours(points, centres, size, workers)

@@ -1,21 +1,21 @@
 """From tokens to pixels, a fixed sparse linear function (Sec. III-A): as dense maps, and as the matrix itself.
 
 Training and scoring use the matrix, `Rows`, so that a linear layer may be applied to the tokens first. `densify` makes
-the maps that `mafr.model` takes; M3DM has its point features from it. The two add up a cell's three tokens in another
-order, hence differ in the last digits.
+the maps that `mafr.model` takes. The two sum a cell's three tokens in a different order and differ in the last digits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy import sparse
+from torch import Tensor
 
 from mafr.device import send
 
@@ -26,18 +26,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rows:
-    """A sparse (P, columns) matrix in compressed rows; row p holds entries offsets[p] to offsets[p + 1].
+    """A sparse (P, columns) matrix in compressed rows; row p holds entries offsets[p] to offsets[p + 1]."""
 
-    Attributes:
-        index: (nnz,) int32, the columns, rising within a row.
-        weight: (nnz,) float32.
-        offsets: (P + 1,) int32.
-        columns: number of columns.
-    """
-
-    index: torch.Tensor
-    weight: torch.Tensor
-    offsets: torch.Tensor
+    index: Tensor  # (nnz,) int32, the columns, rising within a row
+    weight: Tensor  # (nnz,) float32
+    offsets: Tensor  # (P + 1,) int32
     columns: int
 
     def __len__(self) -> int:
@@ -51,7 +44,7 @@ class Rows:
         matrix.eliminate_zeros()
         return cls(
             torch.from_numpy(matrix.indices.astype(np.int32, copy=False)),
-            torch.from_numpy(matrix.data.astype(np.float32)),
+            torch.from_numpy(matrix.data.astype(np.float32, copy=False)),
             torch.from_numpy(matrix.indptr.astype(np.int32, copy=False)),
             matrix.shape[1],
         )
@@ -64,17 +57,12 @@ class Rows:
     @classmethod
     def stack(cls, parts: Sequence[Rows]) -> Rows:
         """Several samples as one block-diagonal matrix: their tokens and their pixels one after the other."""
-        columns = np.cumsum([0] + [part.columns for part in parts])
-        entries = np.cumsum([0] + [len(part.index) for part in parts])
-        return cls(
-            torch.cat([part.index + int(first) for part, first in zip(parts, columns[:-1], strict=True)]),
-            torch.cat([part.weight for part in parts]),
-            torch.cat(
-                [parts[0].offsets[:1]]
-                + [part.offsets[1:] + int(first) for part, first in zip(parts, entries[:-1], strict=True)]
-            ),
-            int(columns[-1]),
-        )
+        index, offsets, columns, entries = [], [parts[0].offsets[:1]], 0, 0
+        for part in parts:
+            index.append(part.index + columns)
+            offsets.append(part.offsets[1:] + entries)
+            columns, entries = columns + part.columns, entries + len(part.index)
+        return cls(torch.cat(index), torch.cat([part.weight for part in parts]), torch.cat(offsets), columns)
 
     @classmethod
     def beside(cls, left: Rows, right: Rows) -> Rows:
@@ -85,45 +73,34 @@ class Rows:
         """The same matrix on another device."""
         parts = (send(part, device) for part in (self.index, self.weight, self.offsets))
         moved = Rows(*parts, self.columns)
-        if "_transposed" in self.__dict__:
-            object.__setattr__(moved, "_transposed", self.__dict__["_transposed"].to(device))
+        if "transposed" in self.__dict__:
+            moved.__dict__["transposed"] = self.transposed.to(device)
         return moved
 
-    def transpose(self) -> Rows:
-        """The (columns, P) matrix; computed once and kept, since every backward pass needs it."""
-        kept = self.__dict__.get("_transposed")
-        if kept is None:
-            device, entries = self.index.device, len(self.index)
-            # All sizes are known beforehand: a GPU must not be waited for.
-            rows = torch.repeat_interleave(
-                torch.arange(len(self), dtype=torch.int32, device=device), self.offsets.diff(), output_size=entries
-            )
-            order = torch.argsort(self.index, stable=True)
-            counts = torch.zeros(self.columns, dtype=torch.int64, device=device)
-            counts.scatter_add_(0, self.index.long(), torch.ones(entries, dtype=torch.int64, device=device))
-            offsets = F.pad(counts.cumsum(0), (1, 0)).to(torch.int32)
-            kept = Rows(rows[order], self.weight[order], offsets, len(self))
-            object.__setattr__(self, "_transposed", kept)  # a frozen dataclass; the value follows from the others
-        return kept
-
-    def select(self, rows: np.ndarray | torch.Tensor) -> Rows:
-        """Only some rows, in the given order: (n,) indices, or (P,) bool."""
-        chosen = np.asarray(rows)
-        return Rows.from_scipy(self.to_scipy()[np.flatnonzero(chosen) if chosen.dtype == bool else chosen])
+    @cached_property
+    def transposed(self) -> Rows:
+        """The (columns, P) matrix; kept, since every backward pass needs it."""
+        device, entries = self.index.device, len(self.index)
+        # All sizes are known beforehand, so that nothing waits for a GPU.
+        rows = torch.repeat_interleave(
+            torch.arange(len(self), dtype=torch.int32, device=device), self.offsets.diff(), output_size=entries
+        )
+        order = torch.argsort(self.index, stable=True)
+        counts = torch.zeros(self.columns, dtype=torch.int64, device=device)
+        counts.scatter_add_(0, self.index.long(), torch.ones(entries, dtype=torch.int64, device=device))
+        offsets = F.pad(counts.cumsum(0), (1, 0)).to(torch.int32)
+        return Rows(rows[order], self.weight[order], offsets, len(self))
 
     def part(self, first: int, last: int) -> Rows:
         """Rows `first` to `last`, as views."""
-        if (first, last) == (0, len(self)):  # without a look at the offsets, which may lie on a GPU
+        if (first, last) == (0, len(self)):  # without reading the offsets, which may lie on a GPU
             return self
         begin, end = int(self.offsets[first]), int(self.offsets[last])
         offsets = self.offsets[first : last + 1] - begin
         return Rows(self.index[begin:end], self.weight[begin:end], offsets, self.columns)
 
-    def apply(self, tokens: torch.Tensor) -> torch.Tensor:
-        """tokens (columns, D) float32 -> (P, D) float32; differentiable in the tokens.
-
-        The backward pass is a product with the transposed matrix: no atomic additions, so it repeats exactly.
-        """
+    def apply(self, tokens: Tensor) -> Tensor:
+        """tokens (columns, D) float32 -> (P, D) float32; differentiable in the tokens."""
         if tokens.requires_grad and torch.is_grad_enabled():
             return _Product.apply(tokens, self)
         return _product(self, tokens)
@@ -131,16 +108,17 @@ class Rows:
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, tokens: torch.Tensor, rows: Rows) -> torch.Tensor:
+    def forward(ctx: torch.autograd.function.FunctionCtx, tokens: Tensor, rows: Rows) -> Tensor:
         ctx.rows = rows
         return _product(rows, tokens)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return _product(ctx.rows.transpose(), gradient.contiguous()), None
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
+        # A product with the transposed matrix has no atomic additions, so it repeats exactly.
+        return _product(ctx.rows.transposed, gradient.contiguous()), None
 
 
-def _product(rows: Rows, dense: torch.Tensor) -> torch.Tensor:
+def _product(rows: Rows, dense: Tensor) -> Tensor:
     return F.embedding_bag(
         rows.index, dense, rows.offsets, mode="sum", per_sample_weights=rows.weight.to(dense.dtype),
         include_last_offset=True,
@@ -148,24 +126,16 @@ def _product(rows: Rows, dense: torch.Tensor) -> torch.Tensor:
 
 
 def xyz_rows(
-    index: np.ndarray | torch.Tensor,
-    weight: np.ndarray | torch.Tensor,
-    grid: int,
-    pool: int = 1,
-    *,
-    groups: int,
-    only_valid: bool = False,
+    index: Tensor, weight: Tensor, grid: int, pool: int = 1, *, groups: int, only_valid: bool = False
 ) -> tuple[Rows, np.ndarray]:
     """The matrix from the cloud's tokens to the cells, average pools included, as `densify_xyz` applies them.
 
     index, weight: (grid², 3), as stored; groups: number of tokens. Returns the rows of all grid² cells, or of
-    the valid ones only, row by row of the grid; and valid (grid, grid) bool, false where all weights are zero.
+    the valid ones only, and valid (grid, grid) bool, false where all weights are zero.
     """
-    index, weight = np.asarray(index), np.asarray(weight)
-    cells = len(index)
-    offsets = np.arange(0, cells * index.shape[1] + 1, index.shape[1])
-    values = weight.reshape(-1).astype(np.float64)
-    matrix = sparse.csr_matrix((values, index.reshape(-1).astype(np.int32), offsets), shape=(cells, groups))
+    cells, offsets = len(index), np.arange(0, index.numel() + 1, index.shape[1])
+    columns, values = index.numpy().reshape(-1).astype(np.int32), weight.numpy().reshape(-1).astype(np.float64)
+    matrix = sparse.csr_matrix((values, columns, offsets), shape=(cells, groups))
     matrix.eliminate_zeros()
     if pool > 1:
         matrix = _pool_matrix(grid, pool) @ matrix
@@ -176,25 +146,14 @@ def xyz_rows(
 
 
 def rgb_rows(height: int, width: int, grid: int, selected: np.ndarray | None = None) -> Rows:
-    """The matrix from the image's (height, width) tokens to the cells: bilinear, align_corners false.
-
-    selected: (n,) indices of cells or a bool mask of them, row by row of the grid; None: all grid² cells.
-    """
-    if selected is None:
-        return _rgb_rows(height, width, grid)
-    selected = np.asarray(selected).reshape(-1)
-    chosen = np.flatnonzero(selected) if selected.dtype == bool else selected
-    return Rows.from_scipy(_bilinear_matrix(height, width, grid)[chosen])
-
-
-@lru_cache(maxsize=8)
-def _rgb_rows(height: int, width: int, grid: int) -> Rows:
-    return Rows.from_scipy(_bilinear_matrix(height, width, grid))
+    """The bilinear matrix from the image's (height, width) tokens to all cells, or to `selected` ones (bool)."""
+    matrix = _bilinear_matrix(height, width, grid)
+    return Rows.from_scipy(matrix if selected is None else matrix[np.flatnonzero(selected)])
 
 
 @lru_cache(maxsize=8)
 def _bilinear_matrix(height: int, width: int, grid: int) -> sparse.csr_matrix:
-    return sparse.csr_matrix(sparse.kron(_bilinear(height, grid), _bilinear(width, grid)))
+    return sparse.csr_matrix(sparse.kron(_bilinear(height, grid), _bilinear(width, grid)), dtype=np.float32)
 
 
 def _bilinear(tokens: int, grid: int) -> sparse.csr_matrix:
@@ -225,7 +184,7 @@ def _pool_matrix(grid: int, pool: int) -> sparse.csr_matrix:
     return sparse.csr_matrix(sparse.kron(line, line))
 
 
-def densify_rgb(rgb: torch.Tensor, grid: int) -> torch.Tensor:
+def densify_rgb(rgb: Tensor, grid: int) -> Tensor:
     """Tokens (B, C, h, w) -> (B, C, grid, grid) float32, bilinear between the tokens' centres."""
     rgb = rgb.float()
     if rgb.shape[-2:] == (grid, grid):
@@ -233,12 +192,11 @@ def densify_rgb(rgb: torch.Tensor, grid: int) -> torch.Tensor:
     return F.interpolate(rgb, size=(grid, grid), mode="bilinear", align_corners=False)
 
 
-def densify_xyz(xyz: torch.Tensor, index: torch.Tensor, weight: torch.Tensor, grid: int, pool: int = 1) -> torch.Tensor:
+def densify_xyz(xyz: Tensor, index: Tensor, weight: Tensor, grid: int, pool: int = 1) -> Tensor:
     """Tokens (B, G, D) -> (B, D, grid, grid) float32: three tokens' weighted sum, zero in cells without a point.
 
     index, weight: (B, grid², 3). pool > 1: average pool of that side without padding, then adaptive average
-    pool back to the grid (released code: 3). Linear in xyz and differentiable, so that a linear layer may be
-    applied to the tokens first.
+    pool back to the grid (released code: 3).
     """
     B, G, D = xyz.shape
     rows = index.long() + G * torch.arange(B, device=xyz.device).view(B, 1, 1)
@@ -251,11 +209,11 @@ def densify_xyz(xyz: torch.Tensor, index: torch.Tensor, weight: torch.Tensor, gr
     return dense
 
 
-def densify(tokens: Tokens, config: Config) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def densify(tokens: Tokens, config: Config) -> tuple[Tensor, Tensor, Tensor]:
     """The dense maps of Sec. III-A: e_rgb (B, C, g, g), e_xyz (B, D, g, g), float32, and valid (B, 1, g, g) bool.
 
     A cell is valid where its 3D feature vector is not exactly zero. With `xyz_pool` 1 these are the cells with
-    a point; a larger pool spreads features, and with them validity, to neighbouring cells.
+    a point; a larger pool spreads features, and thus validity, to neighbouring cells.
     """
     e_rgb = densify_rgb(tokens.rgb, config.grid)
     e_xyz = densify_xyz(tokens.xyz, tokens.index, tokens.weight, config.grid, config.xyz_pool)

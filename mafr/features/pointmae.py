@@ -1,4 +1,4 @@
-"""Point-MAE's encoder in plain PyTorch: the published one and a small one with the same layout of keys.
+"""Point-MAE's encoder: the published one, and a small one with the same layout of keys.
 
 Pang et al., "Masked Autoencoders for Point Cloud Self-supervised Learning", ECCV 2022.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from torch import nn
+from torch import Tensor, nn
 
 from mafr.errors import ConfigError, WeightsError
 from mafr.features.weights.files import POINTMAE, read_checkpoint, reading
@@ -25,12 +25,7 @@ _POINTS_A_CHUNK_CUDA = 262_144  # fewer, larger kernels; some 600 MB
 
 @dataclass(frozen=True)
 class PointMAEShape:
-    """Widths of the encoder and the scaling of its input. The defaults are the published ones.
-
-    `units_per_metre` 0: coordinates as they come, in metres. Otherwise centres are taken from the cloud's mean
-    and multiplied by it. `unit_patches`: neighbourhoods are divided by the median of their radii, so that
-    their shape does not depend on the density of the points.
-    """
+    """Widths of the encoder and the scaling of its input. The defaults are the published ones."""
 
     width: int = 384
     depth: int = 12
@@ -39,7 +34,8 @@ class PointMAEShape:
     first: tuple[int, int] = (128, 256)
     second: int = 512
     position: int = 128
-    units_per_metre: float = 0.0
+    units_per_metre: float = 0.0  # scale of the centres, from the cloud's mean; 0: coordinates as they come, in metres
+    # Neighbourhoods are divided by the median of their radii: their shape does not depend on the points' density.
     unit_patches: bool = False
 
     @property
@@ -54,7 +50,7 @@ SMALL = PointMAEShape(
     units_per_metre=40.0, unit_patches=True,
 )  # fmt: skip
 
-# Which blocks (from 1) the code of CFM (CVPR 2024) taps by how many of the published 12 it keeps.
+# The blocks (from 1) that the code of CFM (CVPR 2024) taps, by the number of the published 12 that it keeps.
 _PRUNED_TAPS = {8: (2, 5, 8), 4: (2, 3, 4)}
 
 
@@ -75,12 +71,9 @@ def pruned(shape: PointMAEShape, blocks: int) -> PointMAEShape:
 
 
 class MiniPointNet(nn.Module):
-    """One token a group of points; `first_conv` and `second_conv` as in the published checkpoint.
+    """One token per group of points; `first_conv` and `second_conv` as in the published checkpoint."""
 
-    `products` is the type that its matrix products take, see `mafr.features.precision`.
-    """
-
-    products = torch.float32
+    products = torch.float32  # the type of its matrix products, see `mafr.features.extract.in_bfloat16`
 
     def __init__(self, shape: PointMAEShape) -> None:
         super().__init__()
@@ -95,7 +88,7 @@ class MiniPointNet(nn.Module):
             nn.Conv1d(shape.second, shape.width, 1),
         )
 
-    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+    def forward(self, patches: Tensor) -> Tensor:
         """patches (N, M, 3), relative to their centres. Returns (N, width) float32."""
         layers = self._layers()
         if self.training:  # batch statistics need all points at once
@@ -104,15 +97,16 @@ class MiniPointNet(nn.Module):
         step = max(1, points // patches.shape[1])
         return torch.cat([self._tokens(part, layers) for part in patches.split(step)])
 
-    def _layers(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def _layers(self) -> list[tuple[Tensor, Tensor]]:
         """Weight and bias of the four layers, BatchNorm taken into the first of each pair in eval mode."""
         layers = []
         for conv, norm, _, last in (self.first_conv, self.second_conv):
-            layers += [(_matrix(conv), conv.bias) if self.training else _folded(conv, norm), (_matrix(last), last.bias)]
+            first = (conv.weight.squeeze(-1), conv.bias) if self.training else _folded(conv, norm)
+            layers += [first, (last.weight.squeeze(-1), last.bias)]
         # The first layer takes coordinates, to which bfloat16 would be too coarse.
         return layers[:1] + [tuple(tensor.to(self.products) for tensor in layer) for layer in layers[1:]]
 
-    def _tokens(self, patches: torch.Tensor, layers: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    def _tokens(self, patches: Tensor, layers: list[tuple[Tensor, Tensor]]) -> Tensor:
         groups, size, _ = patches.shape
         hidden = F.linear(patches.reshape(-1, 3), *layers[0])
         if self.training:
@@ -120,7 +114,7 @@ class MiniPointNet(nn.Module):
         local = F.linear(F.relu_(hidden).to(self.products), *layers[1]).view(groups, size, -1)
         whole = local.amax(dim=1)
         # The group's maximum comes first in the concatenation. A linear layer of a concatenation is the sum of
-        # two: the maximum's half is computed once a group instead of once a point.
+        # two: the maximum's half is computed once per group instead of once per point.
         half = whole.shape[1]
         weight, bias = layers[2]
         hidden = F.linear(local, weight[:, half:]).add_(F.linear(whole, weight[:, :half], bias)[:, None])
@@ -129,67 +123,34 @@ class MiniPointNet(nn.Module):
         return F.linear(F.relu_(hidden).to(self.products), *layers[3]).amax(dim=1).float()
 
 
-class Attention(nn.Module):
-    """Multi-head self-attention; the query, key and value share one matrix without a bias."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.proj = nn.Linear(width, width)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        B, G, C = x.shape
-        q, k, v = self.qkv(x).view(B, G, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v)  # (B, heads, G, C / heads)
-        return self.proj(mixed.transpose(1, 2).reshape(B, G, C))
-
-
-class MLP(nn.Module):
-    """Two linear layers, GELU between them."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(width, 4 * width)
-        self.fc2 = nn.Linear(4 * width, width)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
-
-
 class Block(nn.Module):
     """Pre-norm transformer block whose branches can be dropped (stochastic depth)."""
 
     def __init__(self, width: int, heads: int) -> None:
+        from timm.models.vision_transformer import Attention, Mlp  # takes seconds, so only where a network is built
+
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
-        self.attn = Attention(width, heads)
+        self.attn = Attention(width, heads)  # query, key and value share one matrix without a bias
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = MLP(width)
+        self.mlp = Mlp(width, 4 * width)
 
-    def forward(self, x: torch.Tensor, drop: float = 0.0, generator: torch.Generator | None = None) -> torch.Tensor:
+    def forward(self, x: Tensor, drop: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
         """x (B, G, width); each branch of each cloud is left out with probability `drop`."""
         x = x + _keep(self.attn(self.norm1(x)), drop, generator)
         return x + _keep(self.mlp(self.norm2(x)), drop, generator)
 
 
-class Blocks(nn.Module):
-    """The stack of blocks, a module of its own for the sake of the published keys `blocks.blocks.N`."""
-
-    def __init__(self, width: int, depth: int, heads: int) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
-
-
 class PointMAE(nn.Module):
-    """The encoder. `forward` gives the features of the tapped blocks; in eval mode when built."""
+    """The encoder, from scaled groups of points to features; in eval mode when built."""
 
     def __init__(self, shape: PointMAEShape = PUBLISHED) -> None:
         super().__init__()
         self.shape = shape
         self.encoder = MiniPointNet(shape)
         self.pos_embed = nn.Sequential(nn.Linear(3, shape.position), nn.GELU(), nn.Linear(shape.position, shape.width))
-        self.blocks = Blocks(shape.width, shape.depth, shape.heads)
+        blocks = nn.ModuleList(Block(shape.width, shape.heads) for _ in range(shape.depth))
+        self.blocks = nn.ModuleDict({"blocks": blocks})  # the published keys are `blocks.blocks.N`
         self.norm = nn.LayerNorm(shape.width)
         self.eval()
 
@@ -198,13 +159,8 @@ class PointMAE(nn.Module):
         self.shape = pruned(self.shape, blocks)
         self.blocks.blocks = self.blocks.blocks[: self.shape.depth]
 
-    def scale(
-        self, patches: torch.Tensor, centres: torch.Tensor, middle: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The scaling this encoder was pretrained with: patches (B, G, M, 3), centres (B, G, 3), metres.
-
-        middle: (B, 3), the mean of each cloud's points. The published encoder takes coordinates as they come.
-        """
+    def scale(self, patches: Tensor, centres: Tensor, middle: Tensor) -> tuple[Tensor, Tensor]:
+        """Patches (B, G, M, 3) and centres (B, G, 3) in metres, scaled as in pretraining; middle: (B, 3), means."""
         if self.shape.units_per_metre:
             centres = (centres - middle[:, None]) * self.shape.units_per_metre
         if self.shape.unit_patches:
@@ -212,21 +168,17 @@ class PointMAE(nn.Module):
             patches = patches / radii.median(dim=1).values.clamp_min(1e-9)[:, None, None, None]
         return patches, centres
 
-    def embed(self, patches: torch.Tensor) -> torch.Tensor:
+    def embed(self, patches: Tensor) -> Tensor:
         """(B, G, M, 3) -> tokens (B, G, width)."""
         B, G = patches.shape[:2]
         return self.encoder(patches.flatten(0, 1)).view(B, G, -1)
 
     def encode(
-        self,
-        tokens: torch.Tensor,
-        centres: torch.Tensor,
-        drop_path: float = 0.0,
-        generator: torch.Generator | None = None,
-    ) -> list[torch.Tensor]:
+        self, tokens: Tensor, centres: Tensor, drop_path: float = 0.0, generator: torch.Generator | None = None
+    ) -> list[Tensor]:
         """Outputs of the tapped blocks, each (B, G, width), before the final norm.
 
-        drop_path: the last block's probability of a dropped branch; it rises linearly from 0 at the first.
+        drop_path: probability of a dropped branch in the last block; it rises linearly from 0 in the first.
         """
         position = self.pos_embed(centres)
         outputs, x, depth = [], tokens, self.shape.depth
@@ -237,46 +189,33 @@ class PointMAE(nn.Module):
         return outputs
 
     def forward(
-        self,
-        patches: torch.Tensor,
-        centres: torch.Tensor,
-        drop_path: float = 0.0,
-        generator: torch.Generator | None = None,
-    ) -> torch.Tensor:
-        """Scaled patches (B, G, M, 3) and centres (B, G, 3) -> features (B, G, taps x width).
-
-        Every tap passes the final norm, which they share.
-        """
+        self, patches: Tensor, centres: Tensor, drop_path: float = 0.0, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Scaled patches (B, G, M, 3) and centres (B, G, 3) -> features (B, G, taps x width); all taps share a norm."""
         outputs = self.encode(self.embed(patches), centres, drop_path, generator)
         return torch.cat([self.norm(output) for output in outputs], dim=-1)
 
 
 def batch_statistics(model: PointMAE) -> None:
-    """Let BatchNorm use the statistics of the cloud at hand, without moving its running ones.
-
-    That is the state in which the released code extracts features: it never switches to eval.
-    """
+    """Put BatchNorm on the current cloud's statistics, as in the released code, which never calls `eval`."""
     model.encoder.train()
     for module in model.encoder.modules():
         if isinstance(module, nn.BatchNorm1d):
-            module.momentum = 0.0
+            module.momentum = 0.0  # the running statistics stay
 
 
 def load_checkpoint(path: Path) -> PointMAE:
     """The encoder from the published `pretrain.pth` or from a safetensors file of this package.
 
-    The published file is a dict whose `base_model` holds `[module.]MAE_encoder.*`; the decoder's keys are
-    ignored. Raises WeightsError where the file is missing or unreadable, or an encoder tensor is missing or
-    has another shape.
+    Raises WeightsError where the file is missing or unreadable, or an encoder tensor is missing or has another shape.
     """
-    path = Path(path)
     if not path.is_file():
         raise WeightsError(f"{path}: there is no such file; it should hold Point-MAE weights")
     if path.suffix == ".safetensors":
         shape, tensors = _read_safetensors(path)
     else:
         shape, tensors = PUBLISHED, _read_published(path)
-    with reading(path, POINTMAE.title):  # a damaged file may name an architecture that cannot be
+    with reading(path, POINTMAE.title):  # a damaged file may name an impossible architecture
         model = PointMAE(shape)
     wanted = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
     wrong = [f"{k} is missing" for k in wanted if k not in tensors]
@@ -296,7 +235,7 @@ def shape_as_json(shape: PointMAEShape) -> str:
     return json.dumps(dataclasses.asdict(shape), sort_keys=True)
 
 
-def _read_safetensors(path: Path) -> tuple[PointMAEShape, dict[str, torch.Tensor]]:
+def _read_safetensors(path: Path) -> tuple[PointMAEShape, dict[str, Tensor]]:
     with reading(path, POINTMAE.title), safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
@@ -308,29 +247,25 @@ def _read_safetensors(path: Path) -> tuple[PointMAEShape, dict[str, torch.Tensor
         raise WeightsError(f"{path}: does not say its architecture; write it with `mafr pretrain-points`") from error
 
 
-def _read_published(path: Path) -> dict[str, torch.Tensor]:
+def _read_published(path: Path) -> dict[str, Tensor]:
+    """The tensors `base_model` / `[module.]MAE_encoder.*` of the published file; the decoder's are left out."""
     content = read_checkpoint(path, POINTMAE.title)
     weights = content.get("base_model") if isinstance(content, Mapping) else None
     if not isinstance(weights, Mapping):
         raise WeightsError(
             f"{path}: a checkpoint of Point-MAE has an entry 'base_model', this file has none; download it again"
         )
-    prefix = "MAE_encoder."
-    plain = {str(k).removeprefix("module."): v for k, v in weights.items() if isinstance(v, torch.Tensor)}
-    return {k.removeprefix(prefix): v for k, v in plain.items() if k.startswith(prefix)}
+    plain = {str(k).removeprefix("module."): v for k, v in weights.items() if isinstance(v, Tensor)}
+    return {k.removeprefix("MAE_encoder."): v for k, v in plain.items() if k.startswith("MAE_encoder.")}
 
 
-def _matrix(conv: nn.Conv1d) -> torch.Tensor:
-    return conv.weight.squeeze(-1)
-
-
-def _folded(conv: nn.Conv1d, norm: nn.BatchNorm1d) -> tuple[torch.Tensor, torch.Tensor]:
+def _folded(conv: nn.Conv1d, norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
     # BatchNorm with fixed statistics is a linear map, taken into the layer before it.
     factor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    return _matrix(conv) * factor[:, None], (conv.bias - norm.running_mean) * factor + norm.bias
+    return conv.weight.squeeze(-1) * factor[:, None], (conv.bias - norm.running_mean) * factor + norm.bias
 
 
-def _keep(branch: torch.Tensor, drop: float, generator: torch.Generator | None) -> torch.Tensor:
+def _keep(branch: Tensor, drop: float, generator: torch.Generator | None) -> Tensor:
     if not drop:
         return branch
     kept = torch.rand(len(branch), 1, 1, generator=generator) >= drop

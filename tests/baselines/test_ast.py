@@ -15,7 +15,7 @@ from mafr.config import Config
 from mafr.data.samples import Sample
 from mafr.errors import ConfigError, DataError, MafrError, WeightsError
 from mafr.features.extract import FeatureExtractor
-from mafr.features.sources.splits import SampleSplit
+from mafr.features.sources.splits import Split, split_of
 from mafr.features.timm_maps import EFFICIENTNET_B5, EfficientNetB5, timm_network
 from mafr.features.weights import files as weight_files
 from mafr.scoring import smooth
@@ -56,13 +56,13 @@ def extractor(config) -> FeatureExtractor:
 
 
 @pytest.fixture(scope="module")
-def training(extractor) -> SampleSplit:
-    return SampleSplit([plate(k) for k in range(12)], extractor)
+def training(extractor) -> Split:
+    return split_of([plate(k) for k in range(12)], extractor)
 
 
 @pytest.fixture(scope="module")
-def tested(extractor) -> SampleSplit:
-    return SampleSplit([plate(k, d) for k, d in enumerate(["good"] * 4 + ["colour", "bump"], start=50)], extractor)
+def tested(extractor) -> Split:
+    return split_of([plate(k, d) for k, d in enumerate(["good"] * 4 + ["colour", "bump"], start=50)], extractor)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def trained(config, extractor, training) -> AST:
     return AST(config, extractor).fit_split(training)
 
 
-def scores(detector: AST, split: SampleSplit) -> list[float]:
+def scores(detector: AST, split: Split) -> list[float]:
     return [p.score for p in detector.score_split(split, range(len(split)))]
 
 
@@ -139,7 +139,7 @@ def test_a_damaged_file_is_named(trained, tmp_path):
     state = safetensors.torch.load((folder / "model.safetensors").read_bytes())
     del state["student.0.weight"]
     (folder / "model.safetensors").write_bytes(safetensors.torch.save(state))
-    with pytest.raises(WeightsError, match="no whole ast detector"):
+    with pytest.raises(WeightsError, match="no complete ast detector"):
         AST.load(folder)
 
 

@@ -23,7 +23,7 @@ from mafr.data.samples import Sample
 from mafr.errors import DataError, MafrError, WeightsError
 from mafr.features import timm_maps
 from mafr.features.extract import FeatureExtractor
-from mafr.features.sources.splits import SampleSplit
+from mafr.features.sources.splits import split_of
 from mafr.features.timm_maps import WIDE_RESNET, WideResNet
 
 SMOKE = Config.preset("smoke")
@@ -135,7 +135,7 @@ def test_the_full_profile_is_the_published_method():
     flat = np.zeros((3, 224, 224), dtype=np.float32)
     flat[:, 100:130, 90:130] = np.mgrid[100:130, 90:130, 0:1][..., 0] * 1e-3 + 0.4
     sample = Sample(np.full_like(flat, 0.5), flat, np.zeros((1, 224, 224), bool), 0, "good", "bagel", "train/good/000")
-    rows = method.patches(SampleSplit([sample], None), 0)
+    rows = method.patches(split_of([sample], None), 0)
     assert rows.shape == (28 * 28, 512 + 1024 + 33)
 
 
@@ -151,17 +151,17 @@ def test_the_background_counts_for_nothing(trained: BTF, extractor: FeatureExtra
     noise = np.random.default_rng(0).uniform(size=sample.rgb.shape).astype(np.float32)
     other = dataclasses.replace(sample, rgb=np.where(sample.valid, sample.rgb, noise))
     method = BTF(OWN)
-    same = [method.patches(SampleSplit([s], None), 0) for s in (sample, other)]
+    same = [method.patches(split_of([s], None), 0) for s in (sample, other)]
     assert torch.equal(*same)
-    rows = trained.patches(SampleSplit([other], extractor), 0)
+    rows = trained.patches(split_of([other], extractor), 0)
     assert (rows[0] == 0).all() and (rows[7 * 14 + 7] != 0).any()  # a corner and the middle
 
 
 def test_a_sample_of_another_size_is_an_error(trained: BTF, extractor: FeatureExtractor):
     sample = part(0)
     small = dataclasses.replace(sample, xyz=sample.xyz[:, :64, :64], rgb=sample.rgb[:, :64, :64])
-    split = SampleSplit([small], extractor)
-    split.tokens = lambda indices: extractor.extract(sample)
+    split = split_of([small], extractor)
+    split.store.tokens = lambda indices: extractor.extract(sample)
     with pytest.raises(DataError, match="64 pixels per side; image_size is 112"):
         trained.score_split(split, [0])
 
@@ -224,10 +224,10 @@ def test_histograms_are_computed_once_a_sample(extractor: FeatureExtractor, tmp_
         return fpfh.organised_fpfh(*arguments)
 
     monkeypatch.setattr(btf, "organised_fpfh", counting)
-    split = SampleSplit([part(k) for k in range(3)], extractor)
+    split = split_of([part(k) for k in range(3)], extractor)
     without = BTF(SMOKE, extractor).fit_split(split)
     assert len(calls) == 3
-    split.cache = tmp_path / "cache"
+    split = dataclasses.replace(split, cache=tmp_path / "cache")
     first = BTF(SMOKE, extractor).fit_split(split)
     assert len(calls) == 6
     second = BTF(SMOKE, extractor).fit_split(split)

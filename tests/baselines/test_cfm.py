@@ -28,7 +28,7 @@ from mafr.features.extract import FeatureExtractor, Tokens
 from mafr.features.interpolation import densify
 from mafr.features.pointmae import PUBLISHED, SMALL, PointMAE, pruned
 from mafr.features.rgb import DinoViTB8, lite0_network, rgb_backbone, rgb_dim
-from mafr.features.sources.splits import SampleSplit
+from mafr.features.sources.splits import split_of
 
 SMOKE = Config.preset("smoke")
 TOKENS = {"grid": 28, "groups": 40, "group_size": 8}  # what `tokens_of` is made for
@@ -309,7 +309,7 @@ def test_a_saved_one_predicts_the_same(trained, tmp_path):
 def test_equal_seeds_give_equal_bits(trained, monkeypatch: pytest.MonkeyPatch):
     """Also where samples are opened anew for every step instead of kept."""
     method, *_ = trained
-    split = SampleSplit([part_of(seed) for seed in range(3)], method.extractor)
+    split = split_of([part_of(seed) for seed in range(3)], method.extractor)
     config = dataclasses.replace(method.config, min_steps=4, cfm_epochs=2)
 
     def weights(config: Config) -> dict[str, torch.Tensor]:
@@ -329,7 +329,7 @@ def test_features_of_another_backbone_are_refused(trained):
     with pytest.raises(ConfigError, match="feature_config"):
         other(method.config, method.extractor)
     with pytest.raises(ConfigError, match="channels"):
-        other(method.config).fit_split(SampleSplit([part_of(0)], method.extractor))
+        other(method.config).fit_split(split_of([part_of(0)], method.extractor))
 
 
 def test_a_diverging_training_is_an_error():

@@ -25,7 +25,7 @@ from mafr.baselines.parts.raw import Source
 from mafr.baselines.registry import method_class
 from mafr.config import Config
 from mafr.errors import ConfigError, WeightsError
-from mafr.features.sources.splits import SampleSplit
+from mafr.features.sources.splits import split_of
 from mafr.scoring import smooth
 
 METHODS = (DepthGAN, DepthAE, DepthVM)
@@ -248,7 +248,7 @@ def test_repeats_and_loads(kind: type[DepthMethod], tmp_path) -> None:
 
 def test_names_and_wrong_files(tmp_path) -> None:
     assert [method_class(name) for name in ("depthgan", "depthae", "depthvm")] == list(METHODS)
-    detector = DepthVM(domes.config()).fit_split(SampleSplit(domes.domes(3), None), [2])  # a single sample
+    detector = DepthVM(domes.config()).fit_split(split_of(domes.domes(3), None), [2])  # a single sample
     assert np.isfinite(detector.predict(domes.dome(7)).psi).all()
     detector.save(tmp_path)
     with pytest.raises(WeightsError, match="depthvm detector"):

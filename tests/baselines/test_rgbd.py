@@ -13,7 +13,7 @@ from mafr.baselines.rgbd import RGBD, CandyAutoencoder, CandyMethod, RGBcDn, aug
 from mafr.data.depth_axis import DepthAxis
 from mafr.data.samples import Sample
 from mafr.errors import ConfigError, DataError, MafrError
-from mafr.features.sources.splits import SampleSplit
+from mafr.features.sources.splits import split_of
 
 TINY = {"rgbd_side": 64, "rgbd_width": 8, "rgbd_latent": 32}
 METHODS = (RGBD, RGBcDn)
@@ -233,6 +233,6 @@ def test_repeats_and_loads(kind: type[CandyMethod], tmp_path) -> None:
 def test_names_and_a_single_sample() -> None:
     assert method_class("rgbd") is RGBD
     assert method_class("rgbcdn") is RGBcDn
-    detector = RGBcDn(domes.config(min_steps=2, rgbd_epochs=1)).fit_split(SampleSplit(domes.domes(3), None), [1])
+    detector = RGBcDn(domes.config(min_steps=2, rgbd_epochs=1)).fit_split(split_of(domes.domes(3), None), [1])
     assert np.isfinite(detector.predict(domes.dome(4)).psi).all()
     assert detector.extractor is None

@@ -20,7 +20,7 @@ from mafr.baselines.parts.inputs import Frame, turn_points
 from mafr.baselines.registry import method_class
 from mafr.config import Config
 from mafr.errors import DataError
-from mafr.features.sources.splits import SampleSplit
+from mafr.features.sources.splits import split_of
 from mafr.scoring import smooth
 
 METHODS = (VoxelGAN, VoxelAE, VoxelVM)
@@ -204,5 +204,5 @@ def test_repeats_and_loads(kind: type[VoxelMethod], tmp_path) -> None:
 
 def test_names_and_a_single_sample() -> None:
     assert [method_class(name) for name in ("voxelgan", "voxelae", "voxelvm")] == list(METHODS)
-    detector = VoxelVM(domes.config()).fit_split(SampleSplit(domes.domes(3), None), [2])
+    detector = VoxelVM(domes.config()).fit_split(split_of(domes.domes(3), None), [2])
     assert np.isfinite(detector.predict(domes.dome(7)).psi).all()

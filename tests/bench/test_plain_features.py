@@ -16,11 +16,10 @@ from mafr.bench.plain_features import plain_distances, plain_farthest_points, pl
 from mafr.config import Config
 from mafr.data.samples import Sample
 from mafr.errors import ConfigError, DataError
-from mafr.features.extract import FeatureExtractor
+from mafr.features.extract import FeatureExtractor, HalfLinear, in_bfloat16
 from mafr.features.geometry import farthest_point_sample, interpolation_weights, nearest_neighbours
 from mafr.features.interpolation import densify, densify_rgb, densify_xyz
 from mafr.features.pointmae import PointMAE
-from mafr.features.precision import HalfLinear, in_bfloat16
 from mafr.features.sources.store import build_store
 
 FULL = {"grid": 56, "groups": 48, "group_size": 24, "precision": "float32", "device": "cpu", "random_weights": True}
@@ -57,10 +56,10 @@ def _unrounded(extractor: FeatureExtractor, sample: Sample) -> tuple[torch.Tenso
     occupied = cells.any(axis=1)
     weight = np.zeros((len(cells), 3))
     _, weight[occupied] = interpolation_weights(cells[occupied], prepared.centres)
-    tokens = extractor.cloud_tokens(prepared.patches, prepared.centres, prepared.middle)
+    tokens = extractor.cloud_tokens([prepared])
     index, weight = torch.from_numpy(prepared.index)[None], torch.from_numpy(weight)[None]
     e_xyz = densify_xyz(tokens, index, weight, config.grid, config.xyz_pool)
-    return densify_rgb(extractor.image_tokens(sample.rgb), config.grid), e_xyz
+    return densify_rgb(extractor.image_tokens([prepared]), config.grid), e_xyz
 
 
 @pytest.mark.parametrize("profile", ["full", "smoke", "dense"])

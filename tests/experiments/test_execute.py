@@ -30,6 +30,7 @@ from mafr.experiments.provenance import peak_megabytes
 from mafr.experiments.store import load_maps, load_residuals, read_record
 from mafr.features.sources import splits
 from mafr.features.sources.splits import extract_features, load_features, load_split
+from mafr.features.sources.store import open_store
 from mafr.scoring import ResidualMaps
 
 
@@ -314,12 +315,12 @@ def test_anomalous_training_samples_are_refused(smoke, monkeypatch):
     config, paths = smoke
 
     def mislabelled(*arguments):
-        store = load_features(*arguments)
+        store = open_store(*arguments)
         if store.split == "train":
             store.labels[1] = 1
         return store
 
-    monkeypatch.setattr(splits, "load_features", mislabelled)
+    monkeypatch.setattr(splits, "open_store", mislabelled)
     with pytest.raises(DataError, match=r"train/good/\d+ is an anomalous sample"):
         execute(Run("mvtec3d", "bagel", replace(config, seed=6)), paths)
 

@@ -68,8 +68,8 @@ def test_backbones_wait_for_nothing():
     extractor.place = Place(META, torch.float32)
     extractor.rgb.to(META)
     extractor.points.to(META)
-    assert extractor.image_tokens(one.rgb).device == META
-    assert extractor.cloud_tokens(one.patches, one.centres, one.middle).device == META
+    assert extractor.image_tokens([one]).device == META
+    assert extractor.cloud_tokens([one]).device == META
 
 
 def test_steps_of_cfm_and_of_the_flow_wait_for_nothing(monkeypatch):

@@ -32,7 +32,7 @@ from mafr.features.extract import (
 from mafr.features.geometry import group_points
 from mafr.features.interpolation import densify, densify_rgb, densify_xyz
 from mafr.features.rgb import RANDOM, lite0_network, rgb_backbone
-from mafr.features.sources.live import LiveFeatures
+from mafr.features.sources.on_demand import OnDemandFeatures
 from mafr.features.sources.store import build_store, open_store
 from mafr.features.weights.files import DINO, provide_files
 
@@ -208,9 +208,10 @@ def test_tokens_give_the_dense_maps(extractor: FeatureExtractor, grid: int, pool
     config = dataclasses.replace(CONFIG, grid=grid, xyz_pool=pool)
     sample = make_sample(1)
     points = sample.xyz[:, sample.valid[0]].T
-    patches, centres = group_points(points, config.groups, config.group_size)
-    xyz = extractor.cloud_tokens(patches, centres, points.mean(0))[:, :, :16]  # few channels: the loops are slow
-    image = extractor.image_tokens(sample.rgb)[:, :8]
+    _, centres = group_points(points, config.groups, config.group_size)
+    prepared = extractor.prepare(sample)
+    xyz = extractor.cloud_tokens([prepared])[:, :, :16]  # few channels: the loops are slow
+    image = extractor.image_tokens([prepared])[:, :8]
     e_rgb, e_xyz, valid = dense_reference(sample, config, centres, xyz[0].numpy(), image[0].numpy())
     index, weight = cell_weights(sample.xyz, centres, grid)
 
@@ -351,7 +352,7 @@ def test_untrained_features_never_pass_for_trained_ones(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["meta", "truncated", "missing", "short"])
-def test_a_damaged_store_is_built_anew(tmp_path: Path, extractor: FeatureExtractor, damage: str) -> None:
+def test_a_damaged_store_is_built_again(tmp_path: Path, extractor: FeatureExtractor, damage: str) -> None:
     data, folder = _split(2), tmp_path / "store"
     build_store(data, folder, CONFIG, extractor)
     if damage == "meta":
@@ -426,13 +427,13 @@ def test_anonymous_memory_does_not_grow_with_the_samples(tmp_path: Path, extract
 # ------------------------------------------------------------------ the released code's train mode
 
 
-def test_train_mode_draws_anew_and_is_never_stored(tmp_path: Path) -> None:
+def test_train_mode_draws_at_each_access_and_is_never_stored(tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, extractor_mode="train")
     extractor = FeatureExtractor.from_config(config)
     data = _split(2)
     with pytest.raises(ConfigError, match="cannot be stored"):
         build_store(data, tmp_path / "store", config, extractor)
-    first, second = (LiveFeatures(data, config, extractor) for _ in range(2))
+    first, second = (OnDemandFeatures(data, extractor) for _ in range(2))
     draws = [first.tokens([1]).xyz for _ in range(6)]
     assert any(not torch.equal(draws[0], draw) for draw in draws[1:])
     for draw in draws:

@@ -41,7 +41,6 @@ def test_rows_of_the_cloud_equal_the_dense_maps_and_their_validity(pool: int) ->
     np.testing.assert_array_equal(valid, same)
     assert len(few) == valid.sum()
     assert torch.equal(few.apply(tokens), rows.apply(tokens)[torch.from_numpy(valid.reshape(-1))])
-    assert torch.equal(rows.select(valid.reshape(-1)).apply(tokens), few.apply(tokens))
 
 
 @pytest.mark.parametrize(("height", "width"), [(7, 7), (3, 10), (21, 21), (1, 4)])
@@ -51,7 +50,7 @@ def test_rows_of_the_image_equal_bilinear_interpolation(height: int, width: int)
     flat = _pixels(tokens).contiguous()
     torch.testing.assert_close(rgb_rows(height, width, GRID).apply(flat), dense, rtol=1e-6, atol=4e-6)
     chosen = np.arange(GRID**2) % 5 == 2
-    for selected in (chosen, chosen.reshape(GRID, GRID), np.flatnonzero(chosen)):
+    for selected in (chosen, chosen.reshape(GRID, GRID)):
         some = rgb_rows(height, width, GRID, selected)
         torch.testing.assert_close(some.apply(flat), dense[torch.from_numpy(chosen)], rtol=1e-6, atol=4e-6)
 
@@ -72,10 +71,10 @@ def test_gradients_equal_those_of_the_dense_maps_and_repeat_exactly() -> None:
 
 def test_the_transposed_matrix_is_one() -> None:
     rows, _ = xyz_rows(*_cells(6), GRID, 3, groups=GROUPS)
-    turned = rows.transpose()
+    turned = rows.transposed
     assert len(turned) == GROUPS and turned.columns == GRID**2
     np.testing.assert_array_equal(turned.to_scipy().toarray(), rows.to_scipy().toarray().T)
-    assert rows.transpose() is turned
+    assert rows.transposed is turned
 
 
 def test_several_samples_stack_to_one_matrix() -> None:

@@ -10,26 +10,22 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 import mafr
+from mafr.device import torch_threads
 from mafr.errors import ConfigError
 from mafr.features import geometry, pointmae
 from mafr.features.pointmae import SMALL, Block, PointMAE, PointMAEShape
-from mafr.features.pretraining.shapes import random_scan, rotation
+from mafr.features.pretraining.shapes import UP, random_scan, rotation
 from mafr.parallel.progress import bar
 from mafr.paths import PACKAGE, write_atomically, write_json
-
-WEIGHTS_NAME = "pointmae_small.safetensors"
-RECORD_NAME = "pointmae_small.json"
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,7 @@ class PretrainSettings:
 
 
 class MaskedAutoencoder(nn.Module):
-    """The encoder plus what only pretraining needs: mask token, decoder, head."""
+    """The encoder with the parts that only pretraining needs: mask token, decoder, head."""
 
     def __init__(self, shape: PointMAEShape, group_size: int, decoder_depth: int) -> None:
         super().__init__()
@@ -70,9 +66,7 @@ class MaskedAutoencoder(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, 3 * group_size)
 
-    def forward(
-        self, patches: torch.Tensor, centres: torch.Tensor, hidden: torch.Tensor, shown: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, patches: Tensor, centres: Tensor, hidden: Tensor, shown: Tensor) -> Tensor:
         """Predicted points of the hidden groups, (B, H, M, 3).
 
         patches (B, G, M, 3) and centres (B, G, 3) are scaled; hidden (B, H) and shown (B, G - H) number groups.
@@ -89,11 +83,8 @@ class MaskedAutoencoder(nn.Module):
         return guess.view(*hidden.shape, patches.shape[2], 3)
 
 
-def chamfer(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Chamfer distance with squared lengths: the mean over points of a to b plus of b to a.
-
-    a: (N, M, 3), b: (N, K, 3). Returns a scalar, the mean over the N pairs of sets.
-    """
+def chamfer(a: Tensor, b: Tensor) -> Tensor:
+    """Chamfer distance with squared lengths, a to b plus b to a: (N, M, 3) and (N, K, 3) -> the mean, a scalar."""
     # Expanded squares are exact enough for a loss; the clamp keeps rounding from making one negative.
     table = torch.baddbmm(a.square().sum(-1)[:, :, None] + b.square().sum(-1)[:, None], a, b.mT, alpha=-2)
     table = table.clamp_min(0)
@@ -104,13 +95,13 @@ def chamfer(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 class Clouds:
     """Grouped scans in metres: patches (n, G, M, 3), centres (n, G, 3), middles (n, 3), float32."""
 
-    patches: torch.Tensor
-    centres: torch.Tensor
-    middles: torch.Tensor
+    patches: Tensor
+    centres: Tensor
+    middles: Tensor
 
     @classmethod
     def generate(cls, count: int, settings: PretrainSettings, stream: int) -> Clouds:
-        """`count` scans; each draws from a generator of its own: (seed, stream, number)."""
+        """`count` scans, each from its own generator, seeded by (seed, stream, number)."""
         patches = np.empty((count, settings.groups, settings.group_size, 3), np.float32)
         centres = np.empty((count, settings.groups, 3), np.float32)
         middles = np.empty((count, 3), np.float32)
@@ -124,7 +115,7 @@ class Clouds:
         return len(self.patches)
 
     def take(self, numbers: np.ndarray, turns: np.ndarray | None = None) -> Clouds:
-        """Some of the scans, each turned by its matrix of `turns` (n, 3, 3)."""
+        """Some of the scans, each rotated by its matrix in `turns` (n, 3, 3)."""
         chosen = torch.from_numpy(numbers)
         patches, centres, middles = self.patches[chosen], self.centres[chosen], self.middles[chosen]
         if turns is not None:
@@ -134,6 +125,7 @@ class Clouds:
         return Clouds(patches, centres, middles)
 
 
+@torch_threads(1)  # sums in parallel depend on the number of threads, and with them the weights
 def pretrain(out_folder: Path, settings: PretrainSettings | None = None, shape: PointMAEShape = SMALL) -> Path:
     """Pretrain the small encoder on one thread; writes its weights and the record of how they were made.
 
@@ -141,13 +133,7 @@ def pretrain(out_folder: Path, settings: PretrainSettings | None = None, shape: 
     are Chamfer distances in units of the scaled patches (median radius 1), held-out ones over scans and
     masks that no step has seen. Equal settings give equal files on one machine and torch version.
     """
-    settings = settings or PretrainSettings()
-    with _one_thread():
-        return _pretrain(Path(out_folder), settings, shape)
-
-
-def _pretrain(out_folder: Path, settings: PretrainSettings, shape: PointMAEShape) -> Path:
-    started = time.perf_counter()
+    settings, started = settings or PretrainSettings(), time.perf_counter()
     training = Clouds.generate(settings.shapes, settings, stream=0)
     held_out = Clouds.generate(settings.held_out, settings, stream=1)
     with torch.random.fork_rng(devices=[]):
@@ -162,9 +148,7 @@ def _pretrain(out_folder: Path, settings: PretrainSettings, shape: PointMAEShape
     losses: list[float] = []
     for step in bar(range(1, settings.steps + 1), what="pretraining"):
         numbers = rng.integers(len(training), size=settings.batch)
-        turns = np.stack(
-            [rotation(np.array([0.0, 0.0, 1.0]), angle) for angle in rng.uniform(0, 2 * np.pi, settings.batch)]
-        )
+        turns = np.stack([rotation(UP, angle) for angle in rng.uniform(0, 2 * np.pi, settings.batch)])
         model.train()
         loss = _loss(model, training.take(numbers, turns), rng, settings)
         optimizer.zero_grad(set_to_none=True)
@@ -177,12 +161,10 @@ def _pretrain(out_folder: Path, settings: PretrainSettings, shape: PointMAEShape
             recent = float(np.mean(losses[-every:]))
             held = _evaluate(model, held_out, settings)
             curve.append({"step": step, "training_loss": recent, "held_out_loss": held})
-    return _write(out_folder, model.encoder, settings, curve, trivial, time.perf_counter() - started)
+    return _write(Path(out_folder), model.encoder, settings, curve, trivial, time.perf_counter() - started)
 
 
-def _loss(
-    model: MaskedAutoencoder, clouds: Clouds, rng: np.random.Generator, settings: PretrainSettings
-) -> torch.Tensor:
+def _loss(model: MaskedAutoencoder, clouds: Clouds, rng: np.random.Generator, settings: PretrainSettings) -> Tensor:
     patches, centres = model.encoder.scale(clouds.patches, clouds.centres, clouds.middles)
     hidden, shown = _masks(rng, len(clouds), settings)
     guess = model(patches, centres, hidden, shown)
@@ -190,7 +172,7 @@ def _loss(
     return chamfer(guess.flatten(0, 1), truth.flatten(0, 1))
 
 
-def _masks(rng: np.random.Generator, count: int, settings: PretrainSettings) -> tuple[torch.Tensor, torch.Tensor]:
+def _masks(rng: np.random.Generator, count: int, settings: PretrainSettings) -> tuple[Tensor, Tensor]:
     order = torch.from_numpy(rng.random((count, settings.groups)).argsort(axis=1))
     number = round(settings.groups * settings.masked)
     return order[:, :number], order[:, number:]
@@ -207,9 +189,9 @@ def _evaluate(model: MaskedAutoencoder, clouds: Clouds, settings: PretrainSettin
 def _constant_patch_loss(
     model: MaskedAutoencoder, training: Clouds, held_out: Clouds, settings: PretrainSettings
 ) -> float:
-    """Held-out loss of the best patch that is the same for every group: what knowing nothing costs."""
+    """Held-out loss of the best patch that is the same for every group: a baseline without any information."""
 
-    def scaled(clouds: Clouds) -> torch.Tensor:
+    def scaled(clouds: Clouds) -> Tensor:
         return model.encoder.scale(clouds.patches, clouds.centres, clouds.middles)[0].flatten(0, 1)
 
     rng = np.random.default_rng([settings.seed, 4])
@@ -236,17 +218,13 @@ def _rate(step: int, settings: PretrainSettings) -> float:
 def _write(
     folder: Path, encoder: PointMAE, settings: PretrainSettings, curve: list, trivial: float, seconds: float
 ) -> Path:
-    tensors = {
-        name: value.contiguous()
-        for name, value in encoder.state_dict().items()
-        if not name.endswith("num_batches_tracked")
-    }
+    tensors = {k: v.contiguous() for k, v in encoder.state_dict().items() if not k.endswith("num_batches_tracked")}
     # One entry only: the file format does not keep the order of several.
     content = save(tensors, metadata={"architecture": pointmae.shape_as_json(encoder.shape)})
-    path = folder / WEIGHTS_NAME
+    path = folder / "pointmae_small.safetensors"
     write_atomically(path, content)
     write_json(
-        folder / RECORD_NAME,
+        path.with_suffix(".json"),
         {
             "file": path.name,
             "sha256": hashlib.sha256(content).hexdigest(),
@@ -269,14 +247,3 @@ def code_digest() -> str:
     """SHA-256 (hex) of the source that decides the pretrained weights."""
     names = ("pretraining/pretrain.py", "pretraining/shapes.py", "pointmae.py", "geometry.py")
     return hashlib.sha256(b"".join((PACKAGE / "features" / name).read_bytes() for name in names)).hexdigest()
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    # Sums in parallel depend on the number of threads, and with them the weights.
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -1,4 +1,4 @@
-"""Random solids, seen once from above by a pinhole camera: what the small Point-MAE is pretrained on.
+"""Random solids, seen once from above by a pinhole camera: the pretraining data of the small Point-MAE.
 
 Generic bodies (superquadrics, extrusions, turned profiles, polyhedra, bumpy balls, drilled blocks) and their
 unions and cuts. None of them is modelled on a category of the data sets.
@@ -10,22 +10,22 @@ from collections.abc import Callable
 
 import numpy as np
 
-# A field maps points (N, 3) to values that are negative inside and never larger than the distance to the
-# surface by much; bodies lie inside the unit ball.
+# A field maps points (N, 3) to values that are negative inside and never much larger than the distance to the
+# surface; bodies lie inside the unit ball.
 Field = Callable[[np.ndarray], np.ndarray]
 
 _STEPS = 48  # of sphere tracing
 _CLOSE = 5e-4  # of the body's half size: a ray has arrived
-_MIN_POINTS = 2000
-_MAX_POINTS = 20_000
+_MIN_POINTS, _MAX_POINTS = 2000, 20_000
+UP = np.array([0.0, 0.0, 1.0])
 
 
 def random_scan(rng: np.random.Generator) -> np.ndarray:
     """One partial scan of one random body: (N, 3) float32, metres, camera coordinates turned at random.
 
-    The body is up to 5 to 12 cm long, the camera 0.35 to 0.7 m away, pixels are 0.35 to 1 mm apart and depths have
-    0.15 mm of noise. N is 2,000 to 20,000. Half the scans are enlarged to nearest pixels by an eighth, which
-    doubles points as resizing a scan does.
+    The body is at most 5 to 12 cm long, the camera 0.35 to 0.7 m away, pixels are 0.35 to 1 mm apart and depths have
+    0.15 mm of noise. N is 2,000 to 20,000. Half the scans are enlarged by an eighth with nearest pixels, which
+    duplicates points as resizing a scan does.
     """
     while True:
         points = _scan(random_body(rng), rng)
@@ -34,27 +34,23 @@ def random_scan(rng: np.random.Generator) -> np.ndarray:
 
 
 def random_body(rng: np.random.Generator) -> Field:
-    """A random solid inside the unit ball: one to three primitives, cuts, sometimes a textured surface."""
-    field = _placed(_primitive(rng), rng, scale=rng.uniform(0.75, 0.95), shift=0.0)
+    """A random solid inside the unit ball: one to three primitives, up to three cuts, every other one textured."""
+    primitives = (_superquadric, _block, _extrusion, _turned, _polyhedron, _bumpy)
+    tools = (_drill, _block, _superquadric)
+
+    def one_of(makers: tuple[Callable[[np.random.Generator], Field], ...]) -> Field:
+        return makers[rng.integers(len(makers))](rng)
+
+    field = _placed(one_of(primitives), rng, scale=rng.uniform(0.75, 0.95), shift=0.0)
     for _ in range(rng.integers(0, 3)):
-        other = _placed(_primitive(rng), rng, scale=rng.uniform(0.25, 0.5), shift=0.5)
+        other = _placed(one_of(primitives), rng, scale=rng.uniform(0.25, 0.5), shift=0.5)
         field = _union(field, other, rng.uniform(0.01, 0.15))
     for _ in range(rng.integers(0, 4)):
-        tool = _placed(_tool(rng), rng, scale=rng.uniform(0.1, 0.4), shift=0.6)
+        tool = _placed(one_of(tools), rng, scale=rng.uniform(0.1, 0.4), shift=0.6)
         field = _cut(field, tool)
     if rng.random() < 0.5:
         field = _textured(field, rng)
     return field
-
-
-def _primitive(rng: np.random.Generator) -> Field:
-    makers = (_superquadric, _block, _extrusion, _turned, _polyhedron, _bumpy)
-    return makers[rng.integers(len(makers))](rng)
-
-
-def _tool(rng: np.random.Generator) -> Field:
-    makers = (_drill, _block, _superquadric)
-    return makers[rng.integers(len(makers))](rng)
 
 
 def _superquadric(rng: np.random.Generator) -> Field:
@@ -217,7 +213,7 @@ def _scan(body: Field, rng: np.random.Generator) -> np.ndarray:
     points = rays[hit] * noisy[:, None] - middle
     # The camera's own axes are not the same in all data sets: tilt up to 60 degrees, any heading.
     tilt = rotation(np.array([np.cos(a := rng.uniform(0, 2 * np.pi)), np.sin(a), 0.0]), rng.uniform(0, np.pi / 3))
-    heading = rotation(np.array([0.0, 0.0, 1.0]), rng.uniform(0, 2 * np.pi))
+    heading = rotation(UP, rng.uniform(0, 2 * np.pi))
     return (points @ (tilt @ heading).T).astype(np.float32)
 
 

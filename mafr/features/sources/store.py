@@ -10,13 +10,15 @@ import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mafr.config import FEATURE_SETTINGS, Config
+from mafr.data import FolderDataset
 from mafr.data.samples import Sample
 from mafr.errors import ConfigError, DataError
 from mafr.features.encoders import known_weights
@@ -29,45 +31,24 @@ _META = "meta.json"
 _ARRAYS = (*TOKEN_NAMES, "gt", "mask")
 
 
-class SplitOfSamples(Protocol):
-    """One category's split, as `mafr.data.open_dataset` returns it."""
-
-    category: str
-    split: str
-    fingerprint: str
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, number: int, /) -> Sample: ...
-
-
 class FeatureStore:
-    """The tokens of one split and what scoring needs beside them. Opened by `open_store` or `build_store`.
-
-    Attributes:
-        ids, defects: names a sample; labels: (n,) int64, 1 anomalous.
-        category, split: where the samples come from.
-        fingerprint: SHA-256 (hex) over all that decides the content.
-        size: bytes of the arrays on disk.
-    """
+    """The tokens of one split and what scoring needs beside them. Opened by `open_store` or `build_store`."""
 
     live = False  # the same at every access
 
     def __init__(self, folder: Path, config: Config) -> None:
-        """Raises OSError, ValueError or KeyError for a folder that is no whole store; see `open_store`."""
-        self.folder, self.config = Path(folder), config
+        """Raises OSError, ValueError or KeyError for a folder that is not a complete store; see `open_store`."""
+        self.folder, self.config = folder, config
         self.meta: dict = json.loads((self.folder / _META).read_text(encoding="utf-8"))
         self.ids: list[str] = self.meta["ids"]
         self.defects: list[str] = self.meta["defects"]
-        self.labels = np.asarray(self.meta["labels"], dtype=np.int64)
+        self.labels = np.asarray(self.meta["labels"], dtype=np.int64)  # (n,), 1 anomalous
         self.category, self.split = self.meta["category"], self.meta["split"]
-        self.fingerprint, self.size = self.meta["fingerprint"], self.meta["size"]
-        self._arrays = {name: np.load(self._file(name), mmap_mode="r") for name in _ARRAYS}
+        self.fingerprint: str = self.meta["fingerprint"]  # SHA-256 (hex) over everything that decides the content
+        self.size: int = self.meta["size"]  # bytes of the arrays on disk
+        self._arrays = {name: np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
         if any(len(array) != len(self.ids) for array in self._arrays.values()):
             raise ValueError(f"{self.folder}: the arrays hold another number of samples than {_META}")
-
-    def _file(self, name: str) -> Path:
-        return self.folder / f"{name}.npy"
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -77,7 +58,7 @@ class FeatureStore:
         chosen = np.asarray(indices, dtype=np.int64)
         return Tokens(*(torch.from_numpy(self._arrays[name][chosen]) for name in TOKEN_NAMES))
 
-    def dense(self, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def dense(self, indices: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Dense features of some samples, see `mafr.features.interpolation.densify`."""
         return densify(self.tokens(indices), self.config)
 
@@ -96,28 +77,26 @@ class FeatureStore:
 
 
 def build_store(
-    dataset: SplitOfSamples, folder: Path, config: Config, extractor: FeatureExtractor, batch: int = 0
+    dataset: FolderDataset, folder: Path, config: Config, extractor: FeatureExtractor, batch: int = 0
 ) -> FeatureStore:
-    """Extract all samples of a split into `folder`; an equal store that is there already is returned.
+    """Extract all samples of a split into `folder`; an equal store that exists already is returned.
 
-    The folder appears whole or not at all. Samples are written to mapped files as they are extracted: memory
-    does not grow with their number. batch: samples that the networks take at once, while threads read the next
-    ones and find their neighbours; 0 stands for 8 on a GPU, and for 1, all in turn, on the CPU. Raises
-    DataError for samples without enough points and for an empty split, ConfigError in `extractor_mode` "train",
-    whose features differ from draw to draw.
+    The folder appears whole or not at all. Samples go to mapped files as they are extracted, so that memory does not
+    grow with their number. batch: samples per call of the networks, while threads prepare the next ones; 0: 8 on a
+    GPU, 1 without threads on the CPU. Raises DataError for samples without enough points and for an empty split,
+    ConfigError in `extractor_mode` "train".
     """
-    folder = Path(folder)
     if config.extractor_mode == "train":
         raise ConfigError(
             "extractor_mode 'train' gives other features at every call; they cannot be stored. "
-            "Use mafr.features.sources.live.LiveFeatures"
+            "Use mafr.features.sources.on_demand.OnDemandFeatures"
         )
     if extractor.config.feature_digest() != config.feature_digest():
         raise ConfigError("the extractor was built for other feature settings than the store's")
     if not len(dataset):
         raise DataError(f"{dataset.category}/{dataset.split}: there are no samples to extract features of")
-    found = open_store(folder, config, dataset.fingerprint, extractor.weights)
-    if found is not None:
+    existing = partial(open_store, folder, config, dataset.fingerprint, extractor.weights)
+    if (found := existing()) is not None:
         return found
     folder.parent.mkdir(parents=True, exist_ok=True)
     for left in leftovers(folder):
@@ -126,17 +105,14 @@ def build_store(
     temporary.mkdir()
     try:
         _write(temporary, dataset, config, extractor, batch or (8 if extractor.place.device.type == "cuda" else 1))
-        # What another process has just finished is kept: somebody may have it mapped already.
-        if (found := open_store(folder, config, dataset.fingerprint, extractor.weights)) is not None:
-            return found
-        if folder.exists():  # an outdated or damaged store
-            shutil.rmtree(folder)
-        try:
-            temporary.rename(folder)
-        except OSError:  # the other process was faster by a hair
-            if (found := open_store(folder, config, dataset.fingerprint, extractor.weights)) is None:
-                raise
-            return found
+        if existing() is None:  # a store that another process has just finished is kept: it may be mapped already
+            if folder.exists():  # an outdated or damaged store
+                shutil.rmtree(folder)
+            try:
+                temporary.rename(folder)
+            except OSError:  # another process finished in between
+                if existing() is None:
+                    raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return FeatureStore(folder, config)
@@ -145,10 +121,9 @@ def build_store(
 def open_store(
     folder: Path, config: Config, fingerprint: str, weights: dict[str, str] | None = None
 ) -> FeatureStore | None:
-    """The store in `folder`, or None where there is none for these settings, data and weights.
+    """The store in `folder`, or None where it is missing, damaged, or of other settings, data or weights.
 
-    fingerprint: the data set's. weights: SHA-256 of each backbone's weights; None stands for the pinned ones.
-    A damaged store counts as none, so that it is built anew.
+    fingerprint: of the data set. weights: SHA-256 of each backbone's weights; None: the pinned ones.
     """
     try:
         store = FeatureStore(folder, config)
@@ -168,14 +143,16 @@ def open_store(
     return store if same and fits else None
 
 
-def _write(folder: Path, dataset: SplitOfSamples, config: Config, extractor: FeatureExtractor, batch: int) -> None:
+def _write(folder: Path, dataset: FolderDataset, config: Config, extractor: FeatureExtractor, batch: int) -> None:
     count, arrays, number = len(dataset), {}, 0
     ids, defects, labels = [], [], []
     prepared = iter(bar(_prepared(dataset, extractor, batch), count, f"features {dataset.category}/{dataset.split}"))
     while part := list(itertools.islice(prepared, batch)):
         tokens = extractor.encode([one for _, one in part])
         for row, (sample, _) in enumerate(part):
-            for name, value in _rows(sample, tokens, row):
+            values = {name: getattr(tokens, name)[row].numpy() for name in TOKEN_NAMES}
+            values |= {"gt": np.packbits(sample.gt[0]), "mask": np.packbits(sample.valid[0])}
+            for name, value in values.items():
                 if name not in arrays:
                     arrays[name] = _new_array(folder / f"{name}.npy", value, count)
                 arrays[name][number] = value
@@ -209,39 +186,31 @@ def _write(folder: Path, dataset: SplitOfSamples, config: Config, extractor: Fea
 
 
 def _new_array(path: Path, row: np.ndarray, count: int) -> np.ndarray:
-    """A mapped file for `count` rows like `row`, its space taken on the disk at once."""
+    """A mapped file for `count` rows like `row`, its disk space reserved at once."""
     array = np.lib.format.open_memmap(path, mode="w+", dtype=row.dtype, shape=(count, *row.shape))
     if hasattr(os, "posix_fallocate"):
-        # Writing to a mapped file on a full disk kills the process without a word; this raises OSError.
+        # Writing to a mapped file on a full disk kills the process without a message; this raises OSError.
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return array
 
 
-def _prepared(dataset: SplitOfSamples, extractor: FeatureExtractor, batch: int) -> Iterator[tuple[Sample, Prepared]]:
+def _prepared(dataset: FolderDataset, extractor: FeatureExtractor, batch: int) -> Iterator[tuple[Sample, Prepared]]:
     """All samples in order; with batches, threads are at most two batches ahead."""
 
     def load(number: int) -> tuple[Sample, Prepared]:
         sample = dataset[number]
         return sample, extractor.prepare(sample)
 
-    count = len(dataset)
+    numbers = iter(range(len(dataset)))
     if batch == 1:
-        yield from map(load, range(count))
+        yield from map(load, numbers)
         return
     pool = ThreadPoolExecutor(max(1, min(batch, default_workers() - 1)))
     try:
-        waiting = deque(pool.submit(load, number) for number in range(min(2 * batch, count)))
-        for following in range(len(waiting), count + len(waiting)):
+        waiting = deque(pool.submit(load, number) for number in itertools.islice(numbers, 2 * batch))
+        while waiting:
             yield waiting.popleft().result()
-            if following < count:
-                waiting.append(pool.submit(load, following))
+            waiting.extend(pool.submit(load, number) for number in itertools.islice(numbers, 1))
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _rows(sample: Sample, tokens: Tokens, row: int) -> Iterator[tuple[str, np.ndarray]]:
-    for name in TOKEN_NAMES:
-        yield name, getattr(tokens, name)[row].numpy()
-    yield "gt", np.packbits(sample.gt[0])
-    yield "mask", np.packbits(sample.valid[0])

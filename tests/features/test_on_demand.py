@@ -1,11 +1,16 @@
-"""Tokens kept on the disk while a detector trains on samples."""
+"""Tokens extracted on demand, and kept on the disk while a detector trains on samples."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 
+from mafr.config import Config
+from mafr.errors import MafrError
 from mafr.features.extract import TOKEN_NAMES, Tokens
-from mafr.features.sources.scratch import IN_MEMORY, ScratchTokens
+from mafr.features.sources.on_demand import IN_MEMORY, ScratchTokens
+from mafr.features.sources.splits import split_of
 
 
 def _tokens(seed: int) -> Tokens:
@@ -36,3 +41,30 @@ def test_tokens_come_back_from_files_that_go_with_the_object(tmp_path, monkeypat
         assert f"{max(made)}-rgb.npy" in table.read_text()  # the last one found is mapped, not read
     del kept, found
     assert not list(tmp_path.iterdir())
+
+
+class CountingExtractor:
+    def __init__(self, config: Config) -> None:
+        self.config, self.calls = config, []
+
+    def extract(self, sample: int, draw: int = 0) -> Tokens:
+        self.calls.append((sample, draw))
+        return _tokens(sample)
+
+
+def test_samples_are_extracted_once_or_drawn_at_each_access():
+    samples, config = [5, 6, 7], Config.preset("smoke")
+    once = split_of(samples, CountingExtractor(config))
+    once.extract([0, 1])
+    assert torch.equal(once.tokens([1, 2]).rgb, torch.cat([_tokens(6).rgb, _tokens(7).rgb]))
+    assert not once.live and once.store.extractor.calls == [(5, 0), (6, 0), (7, 0)]
+
+    drawn = split_of(samples, CountingExtractor(replace(config, extractor_mode="train")))
+    drawn.extract([0, 1])  # of no use
+    drawn.tokens([1, 1])
+    drawn.seek(4)
+    drawn.tokens([1, 0])
+    assert drawn.live and drawn.store.extractor.calls == [(6, 0), (6, 1), (6, 4), (5, 4)]
+
+    with pytest.raises(MafrError, match="without a feature extractor"):
+        split_of(samples, None).tokens([0])
