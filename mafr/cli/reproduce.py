@@ -29,7 +29,7 @@ def make_tables(
     methods: Iterable[str] = METHODS,
 ) -> list[Path]:
     """Write the tables that the stored runs allow, each as csv, md and tex."""
-    from mafr.experiments.store import read_records
+    from mafr.experiments.run_store import read_records
     from mafr.tables.paper import write_tables
     from mafr.tables.readme import update_readme
 

@@ -18,7 +18,7 @@ from mafr.errors import DataError, MafrError
 from mafr.experiments.evaluation import all_metrics
 from mafr.experiments.plan import Run
 from mafr.experiments.provenance import git_commit, gpu_peak_megabytes, peak_megabytes, reset_peak, software_versions
-from mafr.experiments.store import data_fingerprint, finished, run_splits, save_answer
+from mafr.experiments.run_store import data_fingerprint, finished, run_splits, save_answer
 from mafr.features.extract import PARTS
 from mafr.features.sources.splits import StoredSplit, extraction_seconds, gpu_count
 from mafr.method import Method, score_threshold

@@ -15,8 +15,8 @@ from mafr.config import DATASET_TITLES, UNTRAINED, Config
 from mafr.data import FolderDataset, open_dataset
 from mafr.data.layout import SPLITS
 from mafr.errors import DataError, ResultError
-from mafr.experiments.plan import Entry, Run
-from mafr.experiments.store import data_fingerprint, load_maps, load_residuals, read_record
+from mafr.experiments.plan import TableMethod, Run
+from mafr.experiments.run_store import data_fingerprint, load_maps, load_residuals, read_record
 from mafr.features.sources.splits import load_features
 from mafr.features.sources.store import FeatureStore
 from mafr.paths import Paths
@@ -145,7 +145,7 @@ def load_result(run: Run, paths: Paths) -> Result:
     return Result(run, record, samples, stores["test"], *load_residuals(run, paths))
 
 
-def stored_records(entry: Entry, dataset: str, config: Config, paths: Paths) -> dict[str, dict]:
+def stored_records(entry: TableMethod, dataset: str, config: Config, paths: Paths) -> dict[str, dict]:
     """{category: record} of an entry's finished full runs, in the paper's order."""
     records = ((run.category, read_record(run, paths)) for run in entry.runs(dataset, config))
     return {category: record for category, record in records if record is not None}
@@ -173,7 +173,7 @@ def compared_maps(
 
 def stored_results(config: Config, paths: Paths, dataset: str, variant: str) -> Iterator[Result]:
     """MAFR's finished full runs, one after the other: a full test set is large."""
-    for run in Entry(MAFR, variant).runs(dataset, config):
+    for run in TableMethod(MAFR, variant).runs(dataset, config):
         if read_record(run, paths) is not None:
             yield load_result(run, paths)
 

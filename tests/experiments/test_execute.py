@@ -22,12 +22,12 @@ from mafr.detector import Detector
 from mafr.device import keep_freed_memory, release_freed_memory
 from mafr.errors import ConfigError, DataError, MafrError
 from mafr.experiments import execute as execution
-from mafr.experiments import store as run_store
+from mafr.experiments import run_store
 from mafr.experiments.evaluation import all_metrics, map_metrics
 from mafr.experiments.execute import execute, outcome, run_all
 from mafr.experiments.plan import Run, all_runs, category_runs, table_runs
 from mafr.experiments.provenance import peak_megabytes
-from mafr.experiments.store import load_maps, load_residuals, read_record
+from mafr.experiments.run_store import load_maps, load_residuals, read_record
 from mafr.features.sources import splits
 from mafr.features.sources.splits import extract_features, load_features, load_split
 from mafr.scoring import ResidualMaps

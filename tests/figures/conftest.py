@@ -3,7 +3,7 @@
 import pytest
 from support import fake_results
 
-from mafr.experiments.plan import Entry
+from mafr.experiments.plan import TableMethod
 from mafr.experiments.results import load_result
 
 
@@ -21,4 +21,4 @@ def stored(patched, tmp_path_factory):
 @pytest.fixture(scope="module")
 def result(stored):
     config, paths = stored
-    return load_result(Entry("mafr", "paper").runs("mvtec3d", config)[0], paths)
+    return load_result(TableMethod("mafr", "paper").runs("mvtec3d", config)[0], paths)

@@ -17,7 +17,7 @@ from mafr.data.layout import SPLITS
 from mafr.data.samples import Sample
 from mafr.experiments.evaluation import all_metrics, map_metrics
 from mafr.experiments.plan import Run
-from mafr.experiments.store import MAPS, data_fingerprint
+from mafr.experiments.run_store import MAPS, data_fingerprint
 from mafr.paths import Paths, write_json
 from mafr.scoring import MAP, ResidualMaps
 
