@@ -30,7 +30,7 @@ def make_tables(
 ) -> list[Path]:
     """Write the tables that the stored runs allow, each as csv, md and tex."""
     from mafr.experiments.run_store import read_records
-    from mafr.tables.paper import write_tables
+    from mafr.tables.comparison import write_tables
     from mafr.tables.readme import update_readme
 
     methods = tuple(methods)

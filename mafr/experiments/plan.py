@@ -1,7 +1,7 @@
 """Runs, and those that each table, figure and the explorer need.
 
 A run is (data set, category, method, settings, shots); its record is found by its digest, see
-`mafr.experiments.run_store`. Runs are independent, and one serves many cells: Tables III to V reuse Table I's full runs.
+`mafr.experiments.run_store`. Runs are independent, and one serves many cells: Tables III-V reuse Table I's full runs.
 """
 
 from __future__ import annotations

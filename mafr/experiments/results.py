@@ -15,7 +15,7 @@ from mafr.config import DATASET_TITLES, UNTRAINED, Config
 from mafr.data import FolderDataset, open_dataset
 from mafr.data.layout import SPLITS
 from mafr.errors import DataError, ResultError
-from mafr.experiments.plan import TableMethod, Run
+from mafr.experiments.plan import Run, TableMethod
 from mafr.experiments.run_store import data_fingerprint, load_maps, load_residuals, read_record
 from mafr.features.sources.splits import load_features
 from mafr.features.sources.store import FeatureStore

@@ -53,15 +53,15 @@ def data_fingerprint(stores: Mapping[str, FeatureStore | LiveFeatures]) -> str:
 
 
 def run_splits(run: Run, paths: Paths) -> dict[str, StoredSplit]:
-    """What a run reads, by split. Raises DataError, naming the command, where features are missing."""
+    """The inputs of a run by split. Raises DataError, naming the command, where features are missing."""
     settings = feature_config(run.method, run.config)
     return {s: load_split(paths, run.dataset, run.category, s, settings) for s in SPLITS}
 
 
 def finished(run: Run, paths: Paths, known: dict[tuple, str] | None = None) -> dict | None:
-    """The record of a run that is finished on the data as it is now.
+    """The record of a run that is finished on the present data, or None.
 
-    known: fingerprints that were looked up before, by what decides them, to be added to.
+    known: fingerprints that were looked up before, by what decides them; extended here.
     """
     record, known = read_record(run, paths), {} if known is None else known
     if record is None:
@@ -73,7 +73,7 @@ def finished(run: Run, paths: Paths, known: dict[tuple, str] | None = None) -> d
 
 
 def save_answer(answer: Answer, folder: Path) -> None:
-    """Keep what a method says of the test set: residual maps as they are, final maps as float16."""
+    """Store a method's answer for the test set: residual maps as they are, final maps as float16."""
     if isinstance(answer, ResidualMaps):
         _save_arrays(folder / RESIDUALS, {name: getattr(answer, name).numpy() for name in _PARTS}, np.savez)
         return
@@ -82,12 +82,12 @@ def save_answer(answer: Answer, folder: Path) -> None:
 
 
 def load_residuals(run: Run, paths: Paths) -> tuple[torch.Tensor, ...]:
-    """The stored residual maps of a finished run of MAFR: (psi_rgb, psi_xyz, valid), each (N, 1, g, g)."""
+    """The residual maps of a finished run of MAFR: (psi_rgb, psi_xyz, valid), each (N, 1, g, g)."""
     return tuple(torch.from_numpy(array) for array in _load_arrays(run, paths, RESIDUALS, _PARTS))
 
 
 def load_maps(run: Run, paths: Paths) -> np.ndarray:
-    """The stored final maps of a compared method's finished run on all samples: (N, S, S) float16."""
+    """The final maps of a compared method's finished run on all samples: (N, S, S) float16."""
     return _load_arrays(run, paths, MAPS, ("maps",))[0]
 
 

@@ -24,7 +24,7 @@ from mafr.errors import ConfigError, DataError, MafrError
 from mafr.experiments import execute as execution
 from mafr.experiments import run_store
 from mafr.experiments.evaluation import all_metrics, map_metrics
-from mafr.experiments.execute import execute, outcome, run_all
+from mafr.experiments.execute import execute, fit_and_score, run_all
 from mafr.experiments.plan import Run, all_runs, category_runs, table_runs
 from mafr.experiments.provenance import peak_megabytes
 from mafr.experiments.run_store import load_maps, load_residuals, read_record
@@ -154,10 +154,10 @@ def test_times_of_full_runs_hold_what_few_shot_runs_may_find_computed(smoke, tmp
     category = config.categories("mvtec3d")[0]
     parts = {name: load_split(paths, "mvtec3d", category, name, config) for name in ("train", "test", "validation")}
     tested = len(parts["test"])
-    outcome(Watched(config), parts, [0, 1], None, whole=True)
+    fit_and_score(Watched(config), parts, [0, 1], None, whole=True)
     assert set(used[: 1 + tested]) == {None}
     used.clear()
-    outcome(Watched(config), parts, [0, 1], None, whole=False)
+    fit_and_score(Watched(config), parts, [0, 1], None, whole=False)
     assert None not in used
 
 
