@@ -74,9 +74,9 @@ def predict_pair(arguments: argparse.Namespace) -> None:
     verdict = "OK" if prediction.score <= threshold else "not OK"
     picture, warning = None, UNTRAINED if detector.config.random_weights else ""
     if arguments.out:
-        from mafr.figures.samples import save_heatmap
+        from mafr.figures import plot_heatmap, save_png
 
-        picture = str(save_heatmap(sample, prediction, threshold, Path(arguments.out), warning))
+        picture = str(save_png(plot_heatmap(sample, prediction, threshold, warning), Path(arguments.out)))
     if arguments.json:
         result = {"score": prediction.score, "threshold": threshold, "verdict": verdict, "picture": picture}
         print(json.dumps(result | ({"warning": warning} if warning else {})))

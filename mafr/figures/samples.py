@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -71,10 +70,12 @@ def show_map(axes: Axes, psi: np.ndarray, valid: np.ndarray, low: float, high: f
     return axes.imshow(np.where(valid, psi, np.nan), cmap=style.HEAT, vmin=low, vmax=max(high, low + 1e-12))
 
 
-def show_outlined(axes: Axes, sample: Sample, psi: np.ndarray, low: float, high: float, name: str) -> None:
+def show_outlined(
+    axes: Axes, sample: Sample, psi: np.ndarray, low: float, high: float, name: str, width: float = 0.8
+) -> None:
     """`show_map` of a sample's map (S, S) with a title and the outline of the ground truth."""
     show_map(axes, psi, sample.valid[0], low, high)
-    style.outline(axes, sample.gt[0], width=0.8)
+    style.outline(axes, sample.gt[0], width)
     style.bare(axes, name)
 
 
@@ -133,15 +134,8 @@ def plot_maps(sample: Sample, psi_rgb: np.ndarray, psi_xyz: np.ndarray, psi: np.
     valid = sample.valid[0]
     for one, name, values in zip(axes[3:], ("Ψ2D", "Ψ3D", "Ψ (fused, blurred)"), (psi_rgb, psi_xyz, psi), strict=True):
         inside = values[valid] if valid.any() else np.zeros(1)
-        show_map(one, values, valid, np.quantile(inside, 0.01), inside.max())
-        style.outline(one, sample.gt[0])
-        style.bare(one, name)
+        show_outlined(one, sample, values, np.quantile(inside, 0.01), inside.max(), name, width=1.0)
     return figure
-
-
-def save_heatmap(sample: Sample, prediction: Prediction, threshold: float, path: Path, warning: str = "") -> Path:
-    """Write `plot_heatmap` as PNG; returns `path`."""
-    return style.save_png(plot_heatmap(sample, prediction, threshold, warning), Path(path))
 
 
 def plot_heatmap(sample: Sample, prediction: Prediction, threshold: float, warning: str = "") -> style.Picture:

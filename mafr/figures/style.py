@@ -106,10 +106,10 @@ def bare(axes: Axes, title: str = "") -> None:
         axes.set_title(title, fontsize=8)
 
 
-def outline(axes: Axes, mask: np.ndarray, colour: str = OUTLINE, width: float = 1.0) -> None:
+def outline(axes: Axes, mask: np.ndarray, width: float = 1.0) -> None:
     """Draw the border of a mask (S, S) bool, if it has one."""
     if mask.any() and not mask.all():
-        axes.contour(mask.astype(float), levels=[0.5], colors=[colour], linewidths=width)
+        axes.contour(mask.astype(float), levels=[0.5], colors=[OUTLINE], linewidths=width)
 
 
 def colour_bar(axes: Axes, image: object, name: str) -> object:

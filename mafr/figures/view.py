@@ -213,13 +213,13 @@ def _cloud_panel(axes: Axes, points: np.ndarray, colours: np.ndarray, name: str)
     axes.set_title(name, fontsize=8)
 
 
-def cloud_figure(view: SampleView, size: int = 2) -> go.Figure:
+def cloud_figure(view: SampleView) -> go.Figure:
     """The interactive cloud, with buttons for its colours; they work without a kernel."""
     points, rgb, heat = cloud_points(view)
     x, y, z = points.astype(np.float32).T
     traces = [
         go.Scatter3d(x=x, y=y, z=z, mode="markers", name=name, visible=name == "Ψ", hoverinfo="x+y+z",
-                     marker={"size": size, "color": [to_hex(c) for c in colours]})
+                     marker={"size": 2, "color": [to_hex(c) for c in colours]})
         for name, colours in (("Ψ", heat), ("RGB", rgb))
     ]  # fmt: skip
     buttons = [

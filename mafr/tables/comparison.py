@@ -202,8 +202,8 @@ def _table(
         exact = "exact: every score is a threshold"
         how = "99 thresholds, as in the released code" if variants[0] == "released" else exact
         notes.append(f"Measured AUPRO: {how}; Table S2 has both.")
-    texts = {"banner": banner(config), "notes": [*notes, *remarks], "sections": sections}
-    return Table.of(str(number), heading, (label_head,), columns, rows, **texts)
+    notes += remarks
+    return Table(str(number), heading, (label_head,), columns, rows, banner(config), notes, sections)
 
 
 def _methods_of(number: int, variants: Sequence[str], methods: Iterable[str]) -> list[plan.TableMethod]:

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -54,56 +55,46 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table ready to be shown or written. Build one with `Table.of`.
+    """A table ready to be shown or written. Raises ResultError if a measured row has no value at all.
 
-    number: "1" … "5", "S1" … or "cost"; decides the name of the files. notes: provenance and remarks.
-    sections: kind -> heading over its rows. label_heads: headings of the label columns.
-    frame: full precision; label columns, `kind`, one column per number, STAMP_COLUMNS. NaN: not measured.
-    spread: standard deviations over seeds in the same rows; NaN where there is one seed.
+    number: "1" … "5", "S1" … or "cost"; decides the name of the files. label_heads: headings of the label columns.
+    notes: provenance and remarks. sections: kind of row -> heading over its rows.
     """
 
     number: str
     title: str
-    banner: str
-    notes: tuple[str, ...]
-    sections: Mapping[str, str]
-    label_heads: tuple[str, ...]
-    columns: tuple[Column, ...]
-    frame: pd.DataFrame
-    spread: pd.DataFrame
+    label_heads: Sequence[str]
+    columns: Sequence[Column]
+    entries: Sequence[Row]
+    banner: str = ""
+    notes: Sequence[str] = ()
+    sections: Mapping[str, str] = field(default_factory=dict)
 
-    @classmethod
-    def of(
-        cls,
-        number: str,
-        title: str,
-        label_heads: Sequence[str],
-        columns: Sequence[Column],
-        rows: Sequence[Row],
-        *,
-        banner: str = "",
-        notes: Sequence[str] = (),
-        sections: Mapping[str, str] | None = None,
-    ) -> Table:
-        """Put rows together, kinds in the order published, measured, difference.
-
-        Raises ResultError if a measured row has no value at all.
-        """
-        for row in rows:
+    def __post_init__(self) -> None:
+        for row in self.entries:
             if row.kind == "measured" and not row.values:
-                raise ResultError(f"table {number}: the measured row {' '.join(row.labels)} is empty")
-        ordered = sorted(rows, key=lambda row: KINDS.index(row.kind))
-        names = [column.name for column in columns]
+                raise ResultError(f"table {self.number}: the measured row {' '.join(row.labels)} is empty")
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """Full precision: label columns, `kind`, one column per number, STAMP_COLUMNS. NaN: not measured."""
+        names = [column.name for column in self.columns]
         blank = dict.fromkeys(names, math.nan) | dict.fromkeys(STAMP_COLUMNS, "")
-        labels = [dict(zip(label_heads, row.labels, strict=True)) | {"kind": row.kind} for row in ordered]
-        records = [one | blank | row.values | row.stamp for one, row in zip(labels, ordered, strict=True)]
-        frame = pd.DataFrame(records, columns=[*label_heads, "kind", *names, *STAMP_COLUMNS])
-        frame = frame.astype(dict.fromkeys(names, float))
-        spread = pd.DataFrame([blank | row.spread for row in ordered], columns=names, dtype=float)
-        return cls(
-            number, title, banner, tuple(notes), dict(sections or {}), tuple(label_heads), tuple(columns),
-            frame, spread,
-        )  # fmt: skip
+        records = []
+        for row in self._ordered():
+            labels = dict(zip(self.label_heads, row.labels, strict=True)) | {"kind": row.kind}
+            records.append(labels | blank | row.values | row.stamp)
+        frame = pd.DataFrame(records, columns=[*self.label_heads, "kind", *names, *STAMP_COLUMNS])
+        return frame.astype(dict.fromkeys(names, float))
+
+    @cached_property
+    def spread(self) -> pd.DataFrame:
+        """Standard deviations over seeds in the same rows; NaN where there is one seed."""
+        blank = {column.name: math.nan for column in self.columns}
+        return pd.DataFrame([blank | row.spread for row in self._ordered()], columns=list(blank), dtype=float)
+
+    def _ordered(self) -> list[Row]:
+        return sorted(self.entries, key=lambda row: KINDS.index(row.kind))
 
     @property
     def name(self) -> str:

@@ -59,7 +59,7 @@ def supplementary_table(
     labels = ("Data set", "Category", *(("Defect",) if name == "S3" else ()), "Method")
     notes = [*source_notes(selected), note]
     columns = [Column(column, _heading(column), decimals=_decimals(column)) for column in columns]
-    return Table.of(name, title, labels, columns, rows, banner=banner(config, published=False), notes=notes)
+    return Table(name, title, labels, columns, rows, banner(config, published=False), notes)
 
 
 Content = tuple[Sequence[str], list[Row], str]  # names of the columns, rows, a note

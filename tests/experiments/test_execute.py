@@ -118,7 +118,7 @@ def test_compared_methods_give_the_same_results_again(smoke, tmp_path, method):
         assert second[name] == first[name]
 
 
-def test_features_that_are_drawn_anew_go_all_the_way_and_repeat(smoke, tmp_path):
+def test_features_drawn_again_in_training_repeat_from_end_to_end(smoke, tmp_path):
     config, paths = smoke
     config = replace(config, extractor_mode="train", epochs=1, min_steps=0)
     run, records = Run("mvtec3d", "bagel", config, 2), []

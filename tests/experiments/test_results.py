@@ -15,23 +15,6 @@ from mafr.experiments.results import colour_range, load_result, stamp
 DEMO = Config.preset("demo")
 
 
-@pytest.fixture(scope="module")
-def patched():
-    with fake_results.as_features() as patch:
-        yield patch
-
-
-@pytest.fixture(scope="module")
-def stored(patched, tmp_path_factory):
-    return fake_results.write_runs(tmp_path_factory.mktemp("store"))
-
-
-@pytest.fixture(scope="module")
-def result(stored):
-    config, paths = stored
-    return load_result(TableMethod("mafr", "paper").runs("mvtec3d", config)[0], paths)
-
-
 def test_maps_are_those_that_were_scored(result):
     assert np.allclose(result.maps.max(axis=(1, 2)), result.scores, rtol=1e-5)
 

@@ -497,7 +497,7 @@ def test_printing_rounds_signs_and_escapes():
         Row(("two",), "difference", {"a": -0.0126}, {}),
         Row(("three",), "measured", {"a": 1 / 3, "n": 7}, {"data": "d"}),
     ]
-    table = Table.of("S9", "T", ("L",), columns, rows, notes=("100 % sure",))
+    table = Table("S9", "T", ("L",), columns, rows, notes=("100 % sure",))
     assert [cells for _, cells in table.cells()] == [
         ["three", "0.333", "7"], ["x & y_z | 5%", "0.000", "+3"], ["two", "−0.013", "—"],
     ]  # fmt: skip
@@ -511,13 +511,13 @@ def test_printing_rounds_signs_and_escapes():
         "two,difference,-0.0126,n/a,,,,,",
     ]
     with pytest.raises(ResultError, match="the measured row one is empty"):
-        Table.of("S9", "T", ("L",), columns, [Row(("one",), "measured", {}, {})])
+        Table("S9", "T", ("L",), columns, [Row(("one",), "measured", {}, {})])
 
 
 def test_print_and_csv_round_halves_alike():
     mean = 0.7475 - 1e-16  # a mean of multiples of a quarter of a thousandth, as it comes out
     columns, rows = (Column("n", "N"),), [Row(("x",), "measured", {"n": mean}, {})]
-    table = Table.of("1", "t", ("L",), columns, rows)
+    table = Table("1", "t", ("L",), columns, rows)
     line = next(csv.DictReader(io.StringIO(table.to_csv())))
     assert f"{mean:.3f}" == "0.747" and f"{float(line['n']):.3f}" == "0.748"
     assert "| x | 0.748 |" in table.to_markdown() and "0.748" in table.to_latex()
