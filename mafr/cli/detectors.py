@@ -28,9 +28,8 @@ def fit_detector(arguments: argparse.Namespace) -> None:
 
     config, paths = read_settings(arguments)
     untrained = method_class(arguments.method)(method_settings(arguments.method, config))
-    root = paths.processed(arguments.dataset)
     # Both are opened first, so that a missing validation folder costs no training.
-    data = arguments.dataset, root, arguments.category
+    data = arguments.dataset, paths.processed(arguments.dataset), arguments.category
     train, validation = (open_dataset(*data, split, config) for split in ("train", "validation"))
     detector = untrained.fit(train)
     threshold = detector.calibrate(validation)

@@ -18,7 +18,7 @@ from mafr.errors import DataError, MafrError
 from mafr.experiments.evaluation import all_metrics
 from mafr.experiments.plan import Run
 from mafr.experiments.provenance import git_commit, gpu_peak_megabytes, peak_megabytes, reset_peak, software_versions
-from mafr.experiments.run_store import data_fingerprint, finished, run_splits, save_answer
+from mafr.experiments.run_store import data_fingerprint, finished_record, run_splits, save_answer
 from mafr.features.extract import PARTS
 from mafr.features.sources.splits import StoredSplit, extraction_seconds, gpu_count
 from mafr.method import Method, score_threshold
@@ -102,7 +102,7 @@ def _threshold(method: Method, validation: StoredSplit) -> float:
 
 def execute(run: Run, paths: Paths) -> dict:
     """Train, score and store one run; returns its record. A run that is finished on the same data is only read."""
-    if (record := finished(run, paths)) is not None:
+    if (record := finished_record(run, paths)) is not None:
         return record
     splits = run_splits(run, paths)
     fingerprint = data_fingerprint({name: split.store for name, split in splits.items()})
@@ -114,7 +114,7 @@ def execute(run: Run, paths: Paths) -> dict:
     made = fit_and_score(method_class(run.method)(run.config), splits, shots, checkpoint, whole=run.shots is None)
 
     # A worker that was thought dead may only have been slow: the files of two executions must not be mixed.
-    if (record := finished(run, paths)) is not None:
+    if (record := finished_record(run, paths)) is not None:
         return record
     if made.method.kept_with_runs:
         made.method.save(folder / "detector")
@@ -171,7 +171,7 @@ def run_all(runs: Sequence[Run], paths: Paths, workers: Workers = 1) -> dict[Run
     its last checkpoint. With `Config.threads` 1 results do not depend on the workers.
     """
     known: dict[tuple, str] = {}
-    records = {run: finished(run, paths, known) for run in runs}
+    records = {run: finished_record(run, paths, known) for run in runs}
     missing = [run for run, record in records.items() if record is None]
     # The longest first, so that no worker is left alone with one at the end.
     missing.sort(key=lambda run: -(run.shots or 10**9))

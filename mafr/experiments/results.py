@@ -177,7 +177,7 @@ def stored_results(config: Config, paths: Paths, dataset: str, variant: str) -> 
             yield load_result(run, paths)
 
 
-def not_run(config: Config, dataset: str, found: Sequence[str]) -> str:
+def missing_note(config: Config, dataset: str, found: Sequence[str]) -> str:
     """A sentence for captions that names the categories missing from `found`; empty if none is."""
     missing = [c for c in config.categories(dataset) if c not in found]
     return f" Not run yet: {', '.join(missing)}." if missing else ""

@@ -6,6 +6,7 @@ The record, `metrics.json`, holds everything a table needs; it is written last, 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,7 +22,7 @@ from mafr.experiments.plan import Run
 from mafr.features.sources.live import LiveFeatures
 from mafr.features.sources.splits import StoredSplit, load_split
 from mafr.features.sources.store import FeatureStore
-from mafr.paths import Paths, temporary_beside
+from mafr.paths import Paths, write_atomically
 from mafr.scoring import Answer, ResidualMaps
 
 RESIDUALS, MAPS = "residuals.npz", "maps.npz"
@@ -58,7 +59,7 @@ def run_splits(run: Run, paths: Paths) -> dict[str, StoredSplit]:
     return {s: load_split(paths, run.dataset, run.category, s, settings) for s in SPLITS}
 
 
-def finished(run: Run, paths: Paths, known: dict[tuple, str] | None = None) -> dict | None:
+def finished_record(run: Run, paths: Paths, known: dict[tuple, str] | None = None) -> dict | None:
     """The record of a run that is finished on the present data, or None.
 
     known: fingerprints that were looked up before, by what decides them; extended here.
@@ -103,11 +104,6 @@ def _load_arrays(run: Run, paths: Paths, name: str, names: Sequence[str]) -> lis
 
 
 def _save_arrays(path: Path, arrays: dict[str, np.ndarray], write: Callable) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_beside(path)
-    try:
-        with temporary.open("wb") as file:
-            write(file, **arrays)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    content = io.BytesIO()
+    write(content, **arrays)
+    write_atomically(path, content.getvalue())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.axes import Axes
@@ -14,7 +15,7 @@ from mafr.baselines.registry import MAFR
 from mafr.config import DATASET_TITLES, DATASETS, LOSS_TERMS, VARIANTS, Config
 from mafr.errors import ResultError
 from mafr.experiments.plan import TableMethod
-from mafr.experiments.results import Result, needs_warning, not_run, stamp, stored_records, stored_results
+from mafr.experiments.results import Result, missing_note, needs_warning, stamp, stored_records, stored_results
 from mafr.figures.style import DEFECTIVE, GOOD, GREY, VARIANT_STYLES, Picture, log_scale, new_figure, small_axes
 from mafr.metrics import pro_curve
 from mafr.paths import Paths
@@ -64,18 +65,12 @@ def plot_history(records: Sequence[dict], stamp: str = "", warn: bool = False) -
 
 
 def _curve_and_band(axes: Axes, curves: list[list[float]], colour: str, style: str, name: str) -> None:
-    curves = [c for c in curves if c]
-    if not curves:
-        return
-    # Categories of different size may train for different numbers of epochs.
-    length = max(map(len, curves))
-    table = np.array([c + [np.nan] * (length - len(c)) for c in curves])
-    epochs = np.arange(1, length + 1)
-    axes.plot(epochs, np.nanmean(table, axis=0), color=colour, linestyle=style, linewidth=1.4, label=name)
-    axes.fill_between(epochs, np.nanmin(table, axis=0), np.nanmax(table, axis=0), color=colour, alpha=0.15, lw=0)
-
-
-# ------------------------------------------------------------- one panel per category
+    # Categories of different size may train for different numbers of epochs: shorter curves end with NaN.
+    table = pd.DataFrame([curve for curve in curves if curve])
+    if not table.empty:
+        epochs = np.arange(1, table.shape[1] + 1)
+        axes.plot(epochs, table.mean(), color=colour, linestyle=style, linewidth=1.4, label=name)
+        axes.fill_between(epochs, table.min(), table.max(), color=colour, alpha=0.15, lw=0)
 
 
 def roc_curves(
@@ -213,7 +208,7 @@ def _panels(
     rows = {d: -(-(len(columns[d]) + 1) // _COLUMNS) for d in datasets}
     width = min(_COLUMNS, max(len(columns[d]) + 1 for d in datasets))
     size = max(1.95 * width, 6.0), 1.75 * sum(rows.values()) + 0.3 * len(datasets)
-    caption += "".join(not_run(config, d, columns[d]) for d in datasets)
+    caption += "".join(missing_note(config, d, columns[d]) for d in datasets)
     figure = new_figure(*size, title, stamp(config, datasets, variants), caption, needs_warning(config))
     parts = figure.subfigures(len(datasets), 1, squeeze=False, height_ratios=[rows[d] for d in datasets])[:, 0]
 

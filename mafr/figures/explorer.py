@@ -45,8 +45,6 @@ class Explorer:
         self._busy = False
         self._build()
 
-    # ------------------------------------------------------------ computation
-
     def result(self) -> results.Result:
         """The run behind the chosen category."""
         return self._result(self.dataset.value, self.category.value)
@@ -89,8 +87,6 @@ class Explorer:
         stamp = results.stamp(self.config, [self.dataset.value], [self.config.variant])
         warn = results.needs_warning(self.config)
         return plot_view(self.view(), self.opacity.value, stamp, warn, clouds, self._compared())
-
-    # ---------------------------------------------------------------- widgets
 
     def _build(self) -> None:
         config = self.config

@@ -32,7 +32,7 @@ def figure2(config: Config, paths: Paths, dataset: str = "mvtec3d", variant: str
         "neither the best nor the worst. The maps of a category share one scale a column, over its whole test set: "
         "black is the median pixel of the good images, the lightest colour the 99.9 % quantile of all pixels. Depth: "
         "each sample's own scale. Grey: no 3D point. Outline: ground truth."
-        f"{results.not_run(config, dataset, categories)}"
+        f"{results.missing_note(config, dataset, categories)}"
     )
     heading = f"{'Fig. 2: q' if dataset == 'mvtec3d' else 'Q'}ualitative results, {config.dataset_title(dataset)}"
     source = results.stamp(config, [dataset], [variant])

@@ -16,8 +16,6 @@ from mafr.figures import style
 if TYPE_CHECKING:
     from mafr.method import Prediction
 
-# ------------------------------------------------------------------ images
-
 
 def rgb_image(sample: Sample) -> np.ndarray:
     """(S, S, 3) in [0, 1]."""
@@ -50,7 +48,7 @@ def show_depth(axes: Axes, sample: Sample, bar: bool = False) -> None:
     """`relief`, from its 1 % to its 99 % quantile; light is near the camera, grey has no point."""
     height = relief(sample)
     low, high = np.nanquantile(height, [0.01, 0.99]) if np.isfinite(height).any() else (0.0, 1.0)
-    axes.set_facecolor(style.NOTHING)
+    axes.set_facecolor(style.NO_POINT)
     image = axes.imshow(height, cmap=style.DEPTH, vmin=low, vmax=max(high, low + 1e-6))
     if bar:
         style.colour_bar(axes, image, "mm towards the camera")
@@ -58,7 +56,7 @@ def show_depth(axes: Axes, sample: Sample, bar: bool = False) -> None:
 
 def show_truth(axes: Axes, sample: Sample) -> None:
     """Anomalous pixels white, the rest of the part dark, pixels without a point grey."""
-    image = np.full((*sample.gt.shape[1:], 3), style.NOTHING)
+    image = np.full((*sample.gt.shape[1:], 3), style.NO_POINT)
     image[sample.valid[0]] = to_rgb("#303030")
     image[sample.gt[0]] = 1.0
     axes.imshow(image)
@@ -66,7 +64,7 @@ def show_truth(axes: Axes, sample: Sample) -> None:
 
 def show_map(axes: Axes, psi: np.ndarray, valid: np.ndarray, low: float, high: float) -> object:
     """A map (S, S) between `low` and `high`, grey where `valid` (S, S) is false; returns the image."""
-    axes.set_facecolor(style.NOTHING)
+    axes.set_facecolor(style.NO_POINT)
     return axes.imshow(np.where(valid, psi, np.nan), cmap=style.HEAT, vmin=low, vmax=max(high, low + 1e-12))
 
 
@@ -93,9 +91,6 @@ def overlay(axes: Axes, sample: Sample, psi: np.ndarray, low: float, high: float
     axes.imshow(rgb_image(sample).mean(axis=2), cmap="gray", vmin=0, vmax=1)
     values = np.where(sample.valid[0], psi, np.nan)
     return axes.imshow(values, cmap=style.HEAT, vmin=low, vmax=max(high, low + 1e-12), alpha=opacity)
-
-
-# ----------------------------------------------------------------- figures
 
 
 def plot_sample(sample: Sample) -> style.Picture:

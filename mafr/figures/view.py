@@ -163,7 +163,7 @@ def _score_panel(axes: Axes, view: SampleView) -> None:
 
 def _agreement_panel(axes: Axes, view: SampleView) -> None:
     sample, gt = view.sample, view.sample.gt[0]
-    image = np.full((*gt.shape, 3), style.NOTHING)
+    image = np.full((*gt.shape, 3), style.NO_POINT)
     image[sample.valid[0]] = to_rgb("#303030")
     parts = (view.detected & gt, gt & ~view.detected, view.detected & ~gt)
     for (name, colour), part in zip(AGREEMENT.items(), parts, strict=True):
@@ -219,7 +219,7 @@ def cloud_figure(view: SampleView) -> go.Figure:
     x, y, z = points.astype(np.float32).T
     traces = [
         go.Scatter3d(x=x, y=y, z=z, mode="markers", name=name, visible=name == "Ψ", hoverinfo="x+y+z",
-                     marker={"size": 2, "color": [to_hex(c) for c in colours]})
+                     marker={"size": 2, "color": [to_hex(c) for c in (255 * colours).round() / 255]})
         for name, colours in (("Ψ", heat), ("RGB", rgb))
     ]  # fmt: skip
     buttons = [

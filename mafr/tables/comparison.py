@@ -20,7 +20,6 @@ from mafr.tables.records import Records, TableRecords, select_records
 from mafr.tables.stamp import banner, data_title, is_comparable, row_stamp, source_notes
 from mafr.tables.supplement import SUPPLEMENT, supplementary_table
 
-_LOSS_LABELS = {terms: " + ".join(f"L_{term}" for term in terms) for terms in paper.TABLE_4}
 _FUSION_LABELS = {
     "rgb": "Ψ2D", "xyz": "Ψ3D", "sum": "Ψ2D + Ψ3D", "max": "max(Ψ2D, Ψ3D)", "product": "Ψ2D · Ψ3D",
 }  # fmt: skip
@@ -83,18 +82,20 @@ def table4(records: Records, config: Config, variant: str | None = None) -> Tabl
     """Table IV: the loss terms one by one and together, means over MVTec 3D-AD; arguments as `table3`."""
     variant = variant or config.variant
     runs = {frozenset(terms): row for terms, row in plan.loss_runs(config, variant).items()}
-    cases = {terms: (runs[frozenset(terms)], config.fusion) for terms in paper.TABLE_4}
-    heading = "Ablation of the loss terms"
-    return _ablation(4, heading, "Loss function", cases, _LOSS_LABELS, paper.TABLE_4, records, config, variant)
+    cases = {
+        " + ".join(f"L_{term}" for term in terms): (printed, runs[frozenset(terms)], config.fusion)
+        for terms, printed in paper.TABLE_4.items()
+    }
+    return _ablation(4, "Ablation of the loss terms", "Loss function", cases, records, config, variant)
 
 
 def table5(records: Records, config: Config, variant: str | None = None) -> Table:
     """Table V: the operators that fuse the 2D and the 3D map, means over MVTec 3D-AD; arguments as `table3`."""
     variant = variant or config.variant
     runs = plan.TableMethod(MAFR, variant).runs("mvtec3d", config)
-    cases = {fusion: (runs, fusion) for fusion in paper.TABLE_5}
+    cases = {_FUSION_LABELS[fusion]: (printed, runs, fusion) for fusion, printed in paper.TABLE_5.items()}
     heading = "Ablation of the fusion of the anomaly maps"
-    return _ablation(5, heading, "Anomaly map", cases, _FUSION_LABELS, paper.TABLE_5, records, config, variant)
+    return _ablation(5, heading, "Anomaly map", cases, records, config, variant)
 
 
 TABLES: dict[int, Callable[..., Table]] = {1: table1, 2: table2, 3: table3, 4: table4, 5: table5}
@@ -157,22 +158,20 @@ def _ablation(
     number: int,
     heading: str,
     label_head: str,
-    cases: Mapping[object, tuple[list[plan.Run], str]],
-    labels: Mapping[object, str],
-    published: Mapping[object, Sequence[float]],
+    cases: Mapping[str, tuple[Sequence[float], list[plan.Run], str]],
     records: Records,
     config: Config,
     variant: str,
 ) -> Table:
-    """Tables IV and V. cases: the runs and the fusion operator of each row."""
-    selected = select_records(records, config, chain(*(runs for runs, _ in cases.values())), (number,))
+    """Tables IV and V. cases: the published row, the runs and the fusion operator of each label."""
+    selected = select_records(records, config, chain(*(runs for _, runs, _ in cases.values())), (number,))
     rows = []
-    for case, (runs, fusion) in cases.items():
-        printed = dict(zip(paper.METRICS, published[case], strict=True))
-        rows.append(Row((labels[case],), "published", printed, _PUBLISHED_STAMP))
+    for label, (values, runs, fusion) in cases.items():
+        printed = dict(zip(paper.METRICS, values, strict=True))
+        rows.append(Row((label,), "published", printed, _PUBLISHED_STAMP))
         cells = {metric: selected.mean_over(runs, _record_key(metric, variant), fusion) for metric in paper.METRICS}
-        difference = labels[case] if _means_compare(config) else None
-        rows += _measured_rows(labels[case], difference, cells, printed, row_stamp(selected, variant))
+        difference = label if _means_compare(config) else None
+        rows += _measured_rows(label, difference, cells, printed, row_stamp(selected, variant))
     columns = [Column(metric, paper.METRIC_TITLES[metric]) for metric in paper.METRICS]
     return _table(number, f"{heading} (MVTec 3D-AD)", label_head, columns, rows, selected, "mvtec3d", (variant,))
 
