@@ -187,7 +187,7 @@ def test_without_weights_or_the_flag_nothing_is_made(home, tmp_path):
 
 def test_an_interrupt_keeps_finished_runs_and_the_same_command_goes_on(interrupted, paper_records):
     assert interrupted.status == 130
-    assert "finished runs are kept, the same command goes on from here" in interrupted.errors
+    assert "finished runs are kept, the same command continues from here" in interrupted.errors
     assert "Traceback" not in interrupted.errors
     # Table I and II, the shots of Table III, the single terms of Table IV.
     assert len(paper_records) == 2 + 2 + 2 * len(SHOTS) + 2 * 3

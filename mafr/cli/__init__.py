@@ -1,8 +1,7 @@
-"""The command line, `mafr COMMAND`: one file a group of commands, put together in `parser`.
+"""The command line, `mafr COMMAND`: one file per group of commands, put together in `parser`.
 
-In a group's file the function that adds a command's options stands above the one that runs it. `options` holds what
-commands share. Heavy imports wait until a command needs them: `mafr --help` is quick and loads no torch.
-`main` is what the installed script and `python -m mafr.cli` run.
+In a group's file the function that adds a command's options stands above the one that runs it. `options` holds the
+options that commands share. Heavy imports wait until a command needs them: `mafr --help` is quick and loads no torch.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"mafr: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("mafr: interrupted; finished runs are kept, the same command goes on from here", file=sys.stderr)
+        print("mafr: interrupted; finished runs are kept, the same command continues from here", file=sys.stderr)
         return 130
     except OSError as error:
-        print(f"mafr: {error}; finished runs are kept, the same command goes on from here", file=sys.stderr)
+        print(f"mafr: {error}; finished runs are kept, the same command continues from here", file=sys.stderr)
         return 1
     return 0

@@ -13,25 +13,23 @@ from mafr.errors import ConfigError, DataError
 
 
 def add_fit(commands: Commands) -> None:
-    sub = add_command(commands, "fit", fit_detector, "train and save a detector on a category of your own",
-                      parallel=False)  # fmt: skip
+    text = "train and save a detector for a category of your own"
+    sub = add_command(commands, "fit", fit_detector, text, parallel=False)
     sub.add_argument("--dataset", choices=DATASETS, default="mvtec3d")
     sub.add_argument("--category", required=True)
-    sub.add_argument("--method", choices=METHODS, default=MAFR, metavar="M", help="mafr (default) or a compared "
-                     f"method: {', '.join(BASELINES)}")  # fmt: skip
+    text = f"mafr (default) or a compared method: {', '.join(BASELINES)}"
+    sub.add_argument("--method", choices=METHODS, default=MAFR, metavar="M", help=text)
     sub.add_argument("--out", required=True, metavar="DIR", help="folder for the detector")
 
 
 def fit_detector(arguments: argparse.Namespace) -> None:
-    """A detector of a category of one's own, saved."""
     from mafr.baselines.registry import method_class, method_settings
     from mafr.data import open_dataset
 
     config, paths = read_settings(arguments)
     untrained = method_class(arguments.method)(method_settings(arguments.method, config))
-    root = paths.processed(arguments.dataset)
     # Both are opened first, so that a missing validation folder costs no training.
-    data = arguments.dataset, root, arguments.category
+    data = arguments.dataset, paths.processed(arguments.dataset), arguments.category
     train, validation = (open_dataset(*data, split, config) for split in ("train", "validation"))
     detector = untrained.fit(train)
     threshold = detector.calibrate(validation)
@@ -48,18 +46,17 @@ def add_predict(commands: Commands) -> None:
     sub.set_defaults(run=predict_pair)
     sub.add_argument("--detector", required=True, metavar="DIR", help="a folder written by `mafr fit`")
     sub.add_argument("--rgb", required=True, metavar="FILE", help="image, png")
-    sub.add_argument("--xyz", required=True, metavar="FILE", help="organised point cloud: H x W x 3 tiff in metres, "
-                     "PLY or PCD; or a depth image")  # fmt: skip
-    sub.add_argument("--intrinsics", metavar="FILE", help="camera of a depth image, or unit of a PLY or PCD file: json "
-                     "with fx, fy, cx, cy, depth_scale, unit")  # fmt: skip
-    sub.add_argument("--processed", action="store_true", help="the scan is from a processed copy already")
+    text = "organised point cloud: H x W x 3 tiff in metres, PLY or PCD; or a depth image"
+    sub.add_argument("--xyz", required=True, metavar="FILE", help=text)
+    text = "camera of a depth image, or unit of a PLY or PCD file: json with fx, fy, cx, cy, depth_scale, unit"
+    sub.add_argument("--intrinsics", metavar="FILE", help=text)
+    sub.add_argument("--processed", action="store_true", help="the scan comes from a processed copy")
     sub.add_argument("--threshold", type=float, help="instead of the detector's own")
     sub.add_argument("--out", metavar="FILE", help="heatmap picture, png")
     sub.add_argument("--json", action="store_true", help="machine-readable result")
 
 
 def predict_pair(arguments: argparse.Namespace) -> None:
-    """One pair scored by a saved detector."""
     from mafr.baselines.registry import load_detector
     from mafr.data import load_pair
 
@@ -76,16 +73,16 @@ def predict_pair(arguments: argparse.Namespace) -> None:
     verdict = "OK" if prediction.score <= threshold else "not OK"
     picture, warning = None, UNTRAINED if detector.config.random_weights else ""
     if arguments.out:
-        from mafr.figures.samples import save_heatmap
+        from mafr.figures import plot_heatmap, save_png
 
-        picture = str(save_heatmap(sample, prediction, threshold, Path(arguments.out), warning))
+        picture = str(save_png(plot_heatmap(sample, prediction, threshold, warning), Path(arguments.out)))
     if arguments.json:
         result = {"score": prediction.score, "threshold": threshold, "verdict": verdict, "picture": picture}
         print(json.dumps(result | ({"warning": warning} if warning else {})))
         return
-    source = f"the {detector.config.quantile:.0%} quantile of good validation scores"
-    print(f"{verdict}: score {prediction.score:.4f}, threshold {threshold:.4f}", end=" ")
-    print(f"({source if arguments.threshold is None else 'as given'})")
+    own = f"the {detector.config.quantile:.0%} quantile of good validation scores"
+    source = own if arguments.threshold is None else "as given"
+    print(f"{verdict}: score {prediction.score:.4f}, threshold {threshold:.4f} ({source})")
     if warning:
         print(warning)
     if picture:
@@ -93,8 +90,8 @@ def predict_pair(arguments: argparse.Namespace) -> None:
 
 
 def add_import_released(commands: Commands) -> None:
-    sub = add_command(commands, "import-released", import_released, "make a detector of the released code's "
-                      "checkpoints", parallel=False, variant="released", profile="full")  # fmt: skip
+    text, run = "make a detector from the released code's checkpoints", import_released
+    sub = add_command(commands, "import-released", run, text, parallel=False, variant="released", profile="full")
     place = sub.add_mutually_exclusive_group(required=True)
     place.add_argument("--folder", metavar="DIR", help="with fusion_encoder_*.pth, decoder_2D_*.pth, decoder_3D_*.pth")
     place.add_argument("--files", nargs=3, metavar="FILE", help="the three files, where a folder holds more")
@@ -102,7 +99,6 @@ def add_import_released(commands: Commands) -> None:
 
 
 def import_released(arguments: argparse.Namespace) -> None:
-    """A detector from the released code's checkpoints."""
     from mafr.detector import Detector
 
     config, _ = read_settings(arguments)

@@ -1,4 +1,4 @@
-"""The options that commands share, and what they mean: settings, places, methods, variants, workers."""
+"""The options that commands share, and their values: settings, places, methods, variants, workers."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def add_command(
     variant: str = "paper",
     profile: str = "demo",
 ) -> argparse.ArgumentParser:
-    """Add a command that takes settings; returns its parser, for the options of its own.
+    """Add a command that takes settings; returns its parser, for its own options.
 
-    run: what it does. parallel, cluster: whether it has --workers, --scheduler. methods: the help of --methods,
-    if it has that option. variant, profile: the defaults; only a command whose default is both takes both.
+    parallel, cluster: whether it has --workers, --scheduler. methods: the help of --methods, if it has that option.
+    variant, profile: the defaults; only a command with the default "both" accepts both.
     """
     sub = commands.add_parser(name, help=text, description=text, formatter_class=HELP_AS_WRITTEN)
     sub.set_defaults(run=run)
@@ -43,19 +43,19 @@ def add_command(
     both = (*VARIANTS, "both") if variant == "both" else VARIANTS
     text = "the paper's text, the authors' released code" + (", or both" if variant == "both" else "")
     sub.add_argument("--variant", choices=both, default=variant, help=f"{text} (default: {variant})")
-    sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="settings",
-                     help="change a setting, e.g. --set epochs=3; `mafr config` lists them")  # fmt: skip
-    sub.add_argument("--random-weights", action="store_true", help="untrained backbones, to test or time the code: "
-                     "numbers mean nothing, and every output says so")  # fmt: skip
+    text = "change a setting, e.g. --set epochs=3; `mafr config` lists them"
+    sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="settings", help=text)
+    text = "untrained backbones, to test or time the code: numbers mean nothing, and every output says so"
+    sub.add_argument("--random-weights", action="store_true", help=text)
     sub.add_argument("--data-root", metavar="DIR", help="folder with raw/ and processed/ data of your own")
     if parallel:
-        sub.add_argument("--workers", type=int, metavar="N", help="local processes (default: one a processor; "
-                         "for features and runs on GPUs, one a GPU)")  # fmt: skip
+        text = "local processes (default: one per processor; for features and runs on GPUs, one per GPU)"
+        sub.add_argument("--workers", type=int, metavar="N", help=text)
     if methods:
         sub.add_argument("--methods", type=names, metavar="A,B", help=methods)
     if cluster:
-        sub.add_argument("--scheduler", metavar="ADDRESS", help="send the work to the Dask cluster with this "
-                         "scheduler, like tcp://host:8786; its workers must see the same files")  # fmt: skip
+        text = "send the work to this Dask scheduler, like tcp://host:8786; its workers must see the same files"
+        sub.add_argument("--scheduler", metavar="ADDRESS", help=text)
     return sub
 
 
@@ -68,7 +68,7 @@ def numbers(text: str) -> tuple[int, ...]:
 
 
 def read_settings(arguments: argparse.Namespace) -> tuple[Config, Paths]:
-    """The settings and places that the options mean. Raises ConfigError for what makes no sense."""
+    """The settings and places that the options ask for. Raises ConfigError for invalid ones."""
     types = {f.name: f for f in dataclasses.fields(Config)}
     overrides: dict[str, object] = {}
     for item in arguments.settings:
@@ -77,7 +77,7 @@ def read_settings(arguments: argparse.Namespace) -> tuple[Config, Paths]:
             raise ConfigError(f"--set {item}: expected NAME=VALUE with a NAME that `mafr config` lists")
         overrides[name] = _value(text, types[name].default)
     if arguments.data_root and arguments.profile != "full":
-        overrides.setdefault("generated", False)  # a folder of one's own holds no generated data
+        overrides.setdefault("generated", False)  # the user's own folder holds no generated data
     if arguments.random_weights:
         overrides["random_weights"] = True
     variant = "paper" if arguments.variant == "both" else arguments.variant
@@ -109,7 +109,7 @@ def chosen_methods(arguments: argparse.Namespace) -> tuple[str, ...]:
 def chosen_workers(
     arguments: argparse.Namespace, config: Config | None, paths: Paths, folders: Sequence[Path] = ()
 ) -> Iterator[Workers]:
-    """Who works: the cluster of --scheduler, which must see the files of `paths` and `folders`, else --workers.
+    """The cluster of --scheduler, which must see the files of `paths` and `folders`, else the number of --workers.
 
     config: the settings, where their device and precision matter.
     """

@@ -1,11 +1,11 @@
-"""The `mafr` command put together of its groups: one file each, a command's options beside what it does."""
+"""The parser of the `mafr` command, with the commands of all groups."""
 
 from __future__ import annotations
 
 import argparse
 
 from mafr import __version__
-from mafr.cli import config, data, detectors, measure, runs, weights
+from mafr.cli import detectors, inputs, measure, runs
 from mafr.cli.options import HELP_AS_WRITTEN
 
 DESCRIPTION = """\
@@ -23,22 +23,10 @@ your own parts (RGB images and organised point clouds, see "Your own data" in th
 """
 
 ADD = (  # in the order of `mafr --help`
-    runs.add_reproduce,
-    data.add_data,
-    data.add_features,
-    runs.add_run,
-    runs.add_tables,
-    runs.add_figures,
-    runs.add_notebooks,
-    detectors.add_fit,
-    detectors.add_predict,
-    weights.add_weights,
-    detectors.add_import_released,
-    measure.add_bench,
-    measure.add_precision,
-    weights.add_pretrain_points,
-    config.add_config,
-)
+    runs.add_reproduce, inputs.add_data, inputs.add_features, runs.add_run, runs.add_tables, runs.add_figures,
+    runs.add_notebooks, detectors.add_fit, detectors.add_predict, inputs.add_weights, detectors.add_import_released,
+    measure.add_bench, measure.add_precision, inputs.add_pretrain_points, inputs.add_config,
+)  # fmt: skip
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -29,8 +29,8 @@ def make_tables(
     methods: Iterable[str] = METHODS,
 ) -> list[Path]:
     """Write the tables that the stored runs allow, each as csv, md and tex."""
-    from mafr.experiments.store import read_records
-    from mafr.tables.paper import write_tables
+    from mafr.experiments.run_store import read_records
+    from mafr.tables.comparison import write_tables
 
     methods = tuple(methods)
     runs = all_runs(config, tables, variants, seeds, methods)

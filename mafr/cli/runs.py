@@ -1,9 +1,8 @@
-"""Commands that make runs and what is made of them: `reproduce`, `run`, `tables`, `figures`, `notebooks`."""
+"""Commands that make runs and their outputs: `reproduce`, `run`, `tables`, `figures`, `notebooks`."""
 
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
 from mafr.baselines.registry import MAFR, METHODS
 from mafr.cli.options import (
@@ -20,27 +19,22 @@ from mafr.cli.options import (
 from mafr.config import DATASETS, UNTRAINED, VARIANTS, Config
 from mafr.errors import ConfigError
 
-if TYPE_CHECKING:
-    from mafr.experiments.plan import Run
-
 
 def add_reproduce(commands: Commands) -> None:
-    sub = add_command(commands, "reproduce", reproduce_all, "regenerate every table, figure and notebook",
-                      cluster=True, variant="both", methods=BESIDE)  # fmt: skip
-    sub.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds; several give mean ± deviation")
+    text = "regenerate every table, figure and notebook"
+    sub = add_command(commands, "reproduce", reproduce_all, text, cluster=True, variant="both", methods=BESIDE)
+    sub.add_argument("--seeds", type=int, default=1, metavar="N", help="number of seeds; several give mean ± deviation")
     sub.add_argument("--tables", type=numbers, default=(1, 2, 3, 4, 5), metavar="1,2,…", help="only these")
-    sub.add_argument("--stages", default="", metavar="A,B", help="only these of data,features,runs,tables,figures,"
-                     "notebooks")  # fmt: skip
+    text = "only these of data,features,runs,tables,figures,notebooks"
+    sub.add_argument("--stages", default="", metavar="A,B", help=text)
 
 
 def reproduce_all(arguments: argparse.Namespace) -> None:
-    """Every table, figure and notebook."""
     from mafr.cli.reproduce import STAGES, reproduce
 
     config, paths = read_settings(arguments)
-    stages = chosen_stages(arguments, STAGES)
-    variants = chosen_variants(arguments)
-    seeds, tables, methods = arguments.seeds, arguments.tables, chosen_methods(arguments)
+    stages, variants, methods = chosen_stages(arguments, STAGES), chosen_variants(arguments), chosen_methods(arguments)
+    seeds, tables = arguments.seeds, arguments.tables
     with chosen_workers(arguments, config, paths) as crew:
         cluster = crew if arguments.scheduler else None
         reproduce(config, paths, arguments.workers, variants, seeds, tables, stages, cluster, methods)
@@ -48,9 +42,9 @@ def reproduce_all(arguments: argparse.Namespace) -> None:
 
 
 def add_run(commands: Commands) -> None:
-    sub = add_command(commands, "run", make_runs, "train and score: the runs of tables, or of one category",
-                      cluster=True, variant="both", methods=f"only these of {','.join(METHODS)} (default: all of a "
-                      "table; of a category mafr)")  # fmt: skip
+    text = "train and score: the runs of tables, or of one category"
+    methods = f"only these of {','.join(METHODS)} (default: all of a table; of a category mafr)"
+    sub = add_command(commands, "run", make_runs, text, cluster=True, variant="both", methods=methods)
     sub.add_argument("--table", type=numbers, default=(), metavar="1,2,…", help="the runs of these tables")
     sub.add_argument("--dataset", choices=DATASETS, default="mvtec3d")
     sub.add_argument("--category", help="one category instead of tables")
@@ -59,12 +53,12 @@ def add_run(commands: Commands) -> None:
 
 
 def make_runs(arguments: argparse.Namespace) -> None:
-    """Runs of tables or of one category, with their metrics printed."""
     from mafr.baselines.registry import feature_config, weight_files
     from mafr.experiments.execute import run_all
     from mafr.experiments.plan import TABLES, all_runs, category_runs
     from mafr.features.sources.splits import extract_features
     from mafr.features.weights.files import provide_files
+    from mafr.tables.published import METRIC_TITLES
 
     config, paths = read_settings(arguments)
     variants, methods = chosen_variants(arguments), chosen_methods(arguments)
@@ -84,21 +78,18 @@ def make_runs(arguments: argparse.Namespace) -> None:
     provide_files(config, paths.weights, weight_files(config, {run.method for run in runs}))
     with chosen_workers(arguments, config, paths) as workers:
         if arguments.category:
-            wanted = [feature_config(run.method, run.config) for run in runs]
-            for settings in {c.feature_digest(): c for c in wanted}.values():
+            needed = [feature_config(run.method, run.config) for run in runs]
+            for settings in {c.feature_digest(): c for c in needed}.values():
                 extract_features(paths, settings, arguments.dataset, [arguments.category], workers)
         records = run_all(runs, paths, workers)
     for run, record in records.items():
-        _print_record(run, record)
-
-
-def _print_record(run: Run, record: dict) -> None:
-    print(run)
-    if run.config.random_weights:
-        print(f"  {UNTRAINED}")
-    print(f"  {'map':8} I-AUROC  P-AUROC  AUPRO@30%  AUPRO@1%")
-    for how, m in record["metrics"].items():
-        print(f"  {how:8} {m['i_auroc']:7.3f}  {m['p_auroc']:7.3f}  {m['aupro_30']:9.3f}  {m['aupro_01']:8.3f}")
+        print(run)
+        if config.random_weights:
+            print(f"  {UNTRAINED}")
+        print(f"  {'map':8} {'  '.join(METRIC_TITLES.values())}")
+        for how, metrics in record["metrics"].items():
+            cells = [f"{metrics[name]:{len(head)}.3f}" for name, head in METRIC_TITLES.items()]
+            print(f"  {how:8} {'  '.join(cells)}")
 
 
 def add_tables(commands: Commands) -> None:
@@ -133,7 +124,6 @@ def add_figures(commands: Commands) -> None:
 
 
 def draw_figures(arguments: argparse.Namespace) -> None:
-    """The figures, from the stored runs."""
     from mafr.cli.reproduce import make_figures
 
     config, paths = read_settings(arguments)
@@ -143,17 +133,16 @@ def draw_figures(arguments: argparse.Namespace) -> None:
 
 def add_notebooks(commands: Commands) -> None:
     sub = add_command(commands, "notebooks", execute_notebooks, "execute the notebooks by papermill")
-    sub.add_argument("names", nargs="*", metavar="NAME", help="only those that begin so, e.g. 02")
+    sub.add_argument("names", nargs="*", metavar="NAME", help="only those whose names begin with this, e.g. 02")
     sub.add_argument("--force", action="store_true", help="also those that are up to date")
 
 
 def execute_notebooks(arguments: argparse.Namespace) -> None:
-    """The notebooks, with all that they need."""
     from mafr.cli.reproduce import reproduce
     from mafr.experiments.notebooks import run_notebooks
 
     config, paths = read_settings(arguments)
-    # All that they need first: kernels that run at the same time must not make the same files.
+    # Their inputs first: kernels that run at the same time must not write the same files.
     reproduce(config, paths, arguments.workers, stages=("data", "features", "runs"))
     for path in run_notebooks(config, paths, arguments.workers, arguments.names, arguments.force):
         print(path)

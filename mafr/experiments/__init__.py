@@ -1,5 +1,1 @@
-"""Runs from plan to record.
-
-Read `plan` first: it alone says which runs a table, a figure and the cost table need. `execute` makes them, `results`
-reads them.
-"""
+"""Runs from plan to record: `plan` lists the runs of tables and figures, `execute` makes them, `results` reads them."""

@@ -1,4 +1,4 @@
-"""Final maps of a test set -> all metrics, as a run's record keeps them."""
+"""All metrics of a test set's final maps, as a run's record keeps them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ def all_metrics(
 ) -> tuple[dict[str, dict], dict[str, list[float]]]:
     """({operator: metrics}, {operator: image scores}) of one category's test set.
 
-    gt is (N, S, S) bool, labels (N,) 0 or 1, defects the N folder names. Metrics by defect type compare its samples
-    with all good ones; the pixel metrics among them are given for the answer's main operator only. Raises MafrError
-    for a test set of one class.
+    gt: (N, S, S) bool; labels: (N,) 0 or 1; defects: the N folder names. Metrics by defect type compare its samples
+    with all good ones, pixel metrics for the answer's main operator only. Raises MafrError for a test set of one class.
     """
     metrics, scores = {}, {}
     for how in answer.operators:
@@ -41,7 +40,7 @@ def map_metrics(
 ) -> dict:
     """The metrics of one kind of map (N, 1, S, S) with image scores (N,); the rest as `all_metrics`.
 
-    by_defect: whether the defect types get the pixel metrics too, not the I-AUROC alone.
+    by_defect: whether the defect types get pixel metrics beside the I-AUROC.
     """
     if labels.min() == labels.max():
         raise MafrError("the test set needs good and anomalous samples; an AUROC of one class is not defined")

@@ -1,4 +1,4 @@
-"""Runs made: trained, scored and stored, one by one or side by side."""
+"""Execution of runs: training, scoring and storing, one by one or in parallel."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mafr.errors import DataError, MafrError
 from mafr.experiments.evaluation import all_metrics
 from mafr.experiments.plan import Run
 from mafr.experiments.provenance import git_commit, gpu_peak_megabytes, peak_megabytes, reset_peak, software_versions
-from mafr.experiments.store import data_fingerprint, finished, run_splits, save_answer
+from mafr.experiments.run_store import data_fingerprint, finished_record, run_splits, save_answer
 from mafr.features.extract import PARTS
 from mafr.features.sources.splits import Split, extraction_seconds, gpu_count
 from mafr.method import Method, score_threshold
@@ -32,9 +32,9 @@ class Outcome:
     """The results of one run.
 
     method: fitted, with its threshold from the good validation samples. answer: of the test set. metrics, scores: by
-    fusion operator, or under `mafr.scoring.MAP` alone for a method that has one map. seconds: train_s; inference_s, of
-    the test set from tokens or loaded samples to residual maps, or to final maps where a method has no other; map_s,
-    final maps of these; score_s, metrics; query_s, the part of inference_s that went into searches in memory banks.
+    fusion operator, or under `mafr.scoring.MAP` alone for a method with a single map. seconds: train_s; inference_s,
+    of the test set from tokens or loaded samples to residual maps, or to final maps where a method has no other;
+    map_s, final maps of these; score_s, metrics; query_s, the part of inference_s spent in searches in memory banks.
     """
 
     method: Method
@@ -46,7 +46,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class TimedSplit(Split):
-    """A split that keeps the seconds in which its samples were read from the disk, which no method is charged for."""
+    """A split that records the seconds of reading its samples from disk, which count for no method."""
 
     reading: list[float] = field(default_factory=list)
 
@@ -57,16 +57,16 @@ class TimedSplit(Split):
         return sample
 
 
-def outcome(
+def fit_and_score(
     method: Method, splits: Mapping[str, Split], shots: Sequence[int], checkpoint: Path | None, whole: bool
 ) -> Outcome:
-    """A method trained on some training samples and scored on the test set.
+    """Train a method on the samples `shots` and score it on the test set.
 
-    checkpoint: where it may keep what it has learned on the way. whole: trained on all samples, so that the cost
-    table will show its times.
+    checkpoint: where it may keep intermediate states. whole: trained on all samples, so that the cost table shows its
+    times.
     """
     config, train, test, validation = method.config, splits["train"], splits["test"], splits["validation"]
-    if whole:  # the times must hold all that a new sample costs
+    if whole:  # the times must include everything that a new sample costs
         train, test = replace(train, cache=None), replace(test, cache=None)
     test, store = TimedSplit(test.samples, test.store, test.cache), test.store
     with computing(config):
@@ -77,10 +77,9 @@ def outcome(
         inferred, searched = time.perf_counter(), sum(method.searches()) - searched
         several = len(answer.operators) > 1
         if several:
-            answer.final(answer.main)  # timed apart: below all operators' maps are made
+            answer.final(answer.main)  # timed alone: the maps of all operators are made below
         mapped = time.perf_counter()
-        everything = range(len(test))
-        metrics, scores = all_metrics(answer, store.gt(everything), test.labels, store.defects)
+        metrics, scores = all_metrics(answer, store.gt(range(len(test))), test.labels, store.defects)
         method.threshold = _threshold(method, validation)
     seconds = {
         "train_s": trained - start,
@@ -102,20 +101,20 @@ def _threshold(method: Method, validation: Split) -> float:
 
 
 def execute(run: Run, paths: Paths) -> dict:
-    """Train, score and store one run; a finished one on the same data is returned as it is."""
-    if (record := finished(run, paths)) is not None:
+    """Train, score and store one run; returns its record. A run that is finished on the same data is only read."""
+    if (record := finished_record(run, paths)) is not None:
         return record
     splits = run_splits(run, paths)
     fingerprint = data_fingerprint({name: split.store for name, split in splits.items()})
     folder, total = run.folder(paths), len(splits["train"])
     shots = range(total) if run.shots is None else few_shot(run.shots, total, run.config.seed)
     checkpoint = folder / f"checkpoint-{fingerprint[:12]}.pt"
-    release_freed_memory()  # of this process's run before
+    release_freed_memory()  # of this process's previous run
     reset_peak()
-    made = outcome(method_class(run.method)(run.config), splits, shots, checkpoint, whole=run.shots is None)
+    made = fit_and_score(method_class(run.method)(run.config), splits, shots, checkpoint, whole=run.shots is None)
 
-    # A worker that was thought dead may have been slow only: one execution's files are not mixed with another's.
-    if (record := finished(run, paths)) is not None:
+    # A worker that was thought dead may only have been slow: the files of two executions must not be mixed.
+    if (record := finished_record(run, paths)) is not None:
         return record
     if made.method.kept_with_runs:
         made.method.save(folder / "detector")
@@ -131,7 +130,7 @@ def execute(run: Run, paths: Paths) -> dict:
 def _record(
     run: Run, paths: Paths, made: Outcome, test: Split, counts: Mapping[str, int], fingerprint: str
 ) -> dict:
-    """What a run's `metrics.json` holds. counts: of the samples that it learned from; fingerprint: of the data."""
+    """The content of a run's `metrics.json`. counts: of the samples that it learned from; fingerprint: of the data."""
     config, method, defective = run.config, made.method, int(test.labels.sum())
     extracted = extraction_seconds(paths, run.dataset, run.category, feature_config(run.method, config))
     return {
@@ -148,11 +147,7 @@ def _record(
         "counts": {**counts, "test_good": len(test) - defective, "test_defective": defective},
         "metrics": made.metrics,
         "threshold": method.threshold,
-        "samples": {
-            "ids": list(test.store.ids),
-            "labels": test.labels.tolist(),
-            "defects": list(test.store.defects),
-        },
+        "samples": {"ids": list(test.store.ids), "labels": test.labels.tolist(), "defects": list(test.store.defects)},
         "scores": made.scores,
         "history": method.history,
         "timings": made.seconds | {f"extract_{p}_s": extracted[p] if p in method.reads else 0.0 for p in PARTS},
@@ -171,13 +166,12 @@ def _record(
 def run_all(runs: Sequence[Run], paths: Paths, workers: Workers = 1) -> dict[Run, dict]:
     """Execute `runs`; each with its record, in the same order, equal runs once.
 
-    workers: so many local processes (None: one a GPU, without GPUs one a processor), or a `mafr.parallel.dask.Cluster`.
-    Finished runs are read, not repeated; that of a worker that died is done again, from its last checkpoint. With
-    `Config.threads` 1 results do not depend on the workers.
+    workers: number of local processes (None: one per GPU, without GPUs one per processor), or a
+    `mafr.parallel.dask.Cluster`. Finished runs are read, not repeated; that of a worker that died is done again, from
+    its last checkpoint. With `Config.threads` 1 results do not depend on the workers.
     """
-    # Reading needs no processes of its own.
     known: dict[tuple, str] = {}
-    records = {run: finished(run, paths, known) for run in runs}
+    records = {run: finished_record(run, paths, known) for run in runs}
     missing = [run for run, record in records.items() if record is None]
     # The longest first, so that no worker is left alone with one at the end.
     missing.sort(key=lambda run: -(run.shots or 10**9))

@@ -1,4 +1,4 @@
-"""Notebooks: executed where they are out of date, and tidied of what differs between machines and executions."""
+"""Notebooks: execution where out of date, removal of differences between machines and executions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mafr.parallel.progress import map_parallel
 from mafr.paths import PACKAGE, Paths, write_atomically, write_json
 
 TABLE_NOTEBOOKS = {1: "03", 2: "04", 3: "05", 4: "06", 5: "07"}
-# What kernels inherit: one thread each, for several run at once; neither bars nor hidden warnings in outputs.
+# Environment of kernels: one thread each, as several run at once; no progress bars, no hidden warnings in outputs.
 _KERNEL = {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PYTHONWARNINGS": "default"}
 _VIEW = "application/vnd.jupyter.widget-view+json"
 _STATE = "application/vnd.jupyter.widget-state+json"
@@ -78,7 +78,7 @@ def needed_files(source: Path, root: Path) -> tuple[list[Path], list[str]]:
 
 
 def is_preset(config: Config, paths: Paths) -> bool:
-    """Whether the settings are the profile's own; a data set of one's own is not generated, in any profile."""
+    """Whether the settings are the profile's own; the user's own data set is not generated, in any profile."""
     overrides = {"generated": False} if paths.data_root else None
     return config == Config.preset(config.profile, config.variant, overrides)
 
@@ -151,7 +151,7 @@ def tidied(text: str, root: Path) -> str:
 
 
 def _joined(outputs: list[dict]) -> list[dict]:
-    """Neighbouring texts of one stream as one: where the kernel cuts them is chance."""
+    """Neighbouring texts of one stream as one: the kernel cuts them at random places."""
     joined: list[dict] = []
     for output in outputs:
         if output["output_type"] == "stream":

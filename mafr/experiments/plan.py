@@ -1,7 +1,7 @@
-"""Which runs there are, and which of them a table, a figure, the cost table and the explorer need.
+"""Runs, and those that each table, figure and the explorer need.
 
-A run is (data set, category, method, settings, shots); its record is found by its digest, see `mafr.experiments.store`.
-Runs are independent, and one serves many cells: Tables III to V reuse Table I's full runs.
+A run is (data set, category, method, settings, shots); its record is found by its digest, see
+`mafr.experiments.run_store`. Runs are independent, and one serves many cells: Tables III-V reuse Table I's full runs.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ FIGURE_METHODS = ("cfm", "m3dm", "btf", "ast")  # whose maps Fig. 2 shows beside
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One training and its scoring. `shots` None: all samples.
+    """One training and its scoring. shots: training samples, None for all.
 
-    Equal to another if the same digest names both: runs that differ only in where they are computed, or in which
-    categories or numbers of shots there are beside them, are one run with one record.
+    Runs are equal if their digests are: those that differ only in where they are computed, or in which other
+    categories or numbers of shots are configured, are one run with one record.
     """
 
     dataset: str
@@ -71,9 +71,8 @@ class Run:
         return self.config.variant if has_variants(self.method) else ""
 
     @property
-    def entry(self) -> Entry:
-        """What its rows are called."""
-        return Entry(self.method, self.variant)
+    def table_method(self) -> TableMethod:
+        return TableMethod(self.method, self.variant)
 
     def __str__(self) -> str:
         shots = "all samples" if self.shots is None else f"{self.shots} shots"
@@ -82,25 +81,25 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What has rows of its own in the tables of methods: a compared method, or MAFR in one of its variants."""
+class TableMethod:
+    """A method with rows of its own in the tables: a compared method, or MAFR in one of its variants."""
 
     method: str
     variant: str = ""
 
     @property
     def title(self) -> str:
-        """As the supplementary tables and figures call it."""
+        """The name in the supplementary tables and figures."""
         return f"{title(self.method)}, {self.variant}" if self.variant else title(self.method)
 
     def runs(self, dataset: str, config: Config, shots: int | None = None) -> list[Run]:
-        """Its runs on a data set, a category each, in the paper's order."""
+        """Its runs on a data set, one per category, in the paper's order."""
         settings = method_settings(self.method, config, self.variant)
         return [Run(dataset, category, settings, shots, self.method) for category in config.categories(dataset)]
 
 
 def table_of(dataset: str) -> int:
-    """The number of the table that a data set's full runs make."""
+    """The number of the table of a data set's full runs."""
     return DATASETS.index(dataset) + 1
 
 
@@ -111,45 +110,42 @@ def dataset_of(table: int) -> str:
     return "eyecandies" if table == table_of("eyecandies") else "mvtec3d"
 
 
-def entries(
+def table_methods(
     table: int, variants: Sequence[str] = VARIANTS, methods: Iterable[str] = METHODS
-) -> list[Entry]:
-    """The measured rows of a table: of the compared `methods` that it has, then MAFR's, one for each of `variants`.
+) -> list[TableMethod]:
+    """The measured methods of a table: those of `methods` that it compares, then MAFR in each of `variants`.
 
     Raises ConfigError for a method that does not exist.
     """
     chosen = check_methods(methods)
-    compared = [Entry(method) for method in TABLE_METHODS.get(table, ()) if method in chosen]
-    return [*compared, *(Entry(MAFR, variant) for variant in variants)]
+    compared = [TableMethod(method) for method in TABLE_METHODS.get(table, ()) if method in chosen]
+    return [*compared, *(TableMethod(MAFR, variant) for variant in variants)]
 
 
 def loss_runs(config: Config, variant: str) -> dict[tuple[str, ...], list[Run]]:
     """The runs of Table IV by loss terms, those of a row together."""
     settings = {terms: replace(config.with_variant(variant), loss_terms=terms) for terms in LOSS_ABLATION}
-    return {terms: Entry(MAFR, variant).runs("mvtec3d", chosen) for terms, chosen in settings.items()}
+    return {terms: TableMethod(MAFR, variant).runs("mvtec3d", chosen) for terms, chosen in settings.items()}
 
 
 def table_runs(
-    table: int,
-    config: Config,
-    variants: Sequence[str] = VARIANTS,
-    methods: Iterable[str] = METHODS,
+    table: int, config: Config, variants: Sequence[str] = VARIANTS, methods: Iterable[str] = METHODS
 ) -> list[Run]:
-    """The runs that a table of the paper needs: those of MAFR, and of the compared methods that it names.
+    """The runs that a table of the paper needs: those of MAFR, then those of the methods that it compares.
 
     Tables III-V use the first of `variants`. methods: only these; names of methods that a table lacks are passed
     over. Raises ConfigError for a table or a method that does not exist.
     """
     dataset, chosen = dataset_of(table), check_methods(methods)
-    rows = entries(table, variants if table in (1, 2) else variants[:1], chosen)
-    own, compared = ([row for row in rows if bool(row.variant) == kind] for kind in (True, False))
+    rows = table_methods(table, variants if table in (1, 2) else variants[:1], chosen)
+    own = [row for row in rows if row.variant and MAFR in chosen]
+    compared = [row for row in rows if not row.variant]
     _check_mode(config, compared)
     shots = (*config.shots, None) if table == 3 else (None,)
-    ablated = loss_runs(config, variants[0]).values() if table == 4 else [
-        row.runs(dataset, config, n) for row in own for n in shots
-    ]
-    own_runs = [run for group in ablated for run in group if run.method in chosen]
-    return own_runs + [run for row in compared for n in shots for run in row.runs(dataset, config, n)]
+    groups = [row.runs(dataset, config, count) for row in (*own, *compared) for count in shots]
+    if own and table == 4:  # compares nothing else
+        groups = list(loss_runs(config, variants[0]).values())
+    return [run for group in groups for run in group]
 
 
 def all_runs(
@@ -160,12 +156,8 @@ def all_runs(
     methods: Iterable[str] = METHODS,
 ) -> list[Run]:
     """The runs of several tables and `seeds` consecutive seeds, each run once."""
-    runs = [
-        run
-        for k in range(seeds)
-        for table in tables
-        for run in table_runs(table, replace(config, seed=config.seed + k), variants, methods)
-    ]
+    seeded = [replace(config, seed=config.seed + k) for k in range(seeds)]
+    runs = [run for one in seeded for table in tables for run in table_runs(table, one, variants, methods)]
     return list(dict.fromkeys(runs))
 
 
@@ -179,23 +171,20 @@ def category_runs(
     methods: Iterable[str] = (MAFR,),
 ) -> list[Run]:
     """The runs of one category, as `mafr run --category` makes them."""
-    rows = [Entry(m, v) for m in check_methods(methods) for v in (variants if has_variants(m) else ("",))]
+    rows = [TableMethod(m, v) for m in check_methods(methods) for v in (variants if has_variants(m) else ("",))]
     _check_mode(config, [row for row in rows if not row.variant])
-    return [
-        Run(dataset, category, method_settings(row.method, replace(config, seed=config.seed + k), row.variant), shots,
-            row.method)
-        for row in rows
-        for k in range(seeds)
-    ]  # fmt: skip
+    seeded = [replace(config, seed=config.seed + k) for k in range(seeds)]
+    settings = [(row.method, method_settings(row.method, one, row.variant)) for row in rows for one in seeded]
+    return [Run(dataset, category, chosen, shots, method) for method, chosen in settings]
 
 
-def _check_mode(config: Config, compared: Sequence[Entry]) -> None:
+def _check_mode(config: Config, compared: Sequence[TableMethod]) -> None:
     if compared and config.extractor_mode == "train":
         raise ConfigError("the compared methods are for extractor_mode 'eval'; leave them out with --methods mafr")
 
 
 def table_datasets(tables: Iterable[int]) -> list[str]:
-    """The data sets that tables need: Table II alone needs no MVTec 3D-AD, and the other way round."""
+    """The data sets that tables need."""
     needed = {dataset_of(table) for table in tables}
     return [dataset for dataset in DATASETS if dataset in needed]
 

@@ -1,4 +1,4 @@
-"""What runs read, made ready: the data sets and the features of every category."""
+"""Preparation of the inputs of runs: data sets and features of every category."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from mafr.paths import Paths
 
 
 def prepare_data(config: Config, paths: Paths, workers: Workers = 1, datasets: Sequence[str] = DATASETS) -> None:
-    """Generated profiles: write the raw data sets; all profiles: preprocess what is not yet."""
+    """Write the raw data sets of a generated profile; preprocess raw data that is not yet preprocessed."""
     from mafr.data import preprocess
+    from mafr.data.synthetic import generate
 
     for dataset in datasets:
         if config.generated:
-            from mafr.data.synthetic import generate
-
             generate(dataset, paths.raw(dataset), config, config.categories(dataset), workers)
         elif not paths.raw(dataset).is_dir() and not paths.processed(dataset).is_dir():
             raise MafrError(
@@ -43,7 +42,7 @@ def extract_all(
     from mafr.features.sources.splits import extract_features
     from mafr.features.weights.files import needed_files, provide_files
 
-    # All that is missing is said now, not when the runs come to it.
+    # Everything that is missing is reported now, not when the runs need it.
     provide_files(config, paths.weights, (*needed_files(config), *weight_files(config, methods)))
     for dataset in datasets:
         compared = compared_methods([table_of(dataset)], methods)

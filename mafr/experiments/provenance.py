@@ -1,4 +1,4 @@
-"""What a result was computed by: software, commit, memory."""
+"""Provenance of a result: software, commit, memory."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def gpu_peak_megabytes() -> dict[str, float]:
 
 
 def reset_peak() -> None:
-    """Let `peak_megabytes` (Linux; elsewhere it stays the largest so far) and `gpu_peak_megabytes` begin anew."""
+    """Let `peak_megabytes` (Linux; elsewhere it stays the largest so far) and `gpu_peak_megabytes` start again."""
     if torch := _torch_with_gpu():
         torch.cuda.reset_peak_memory_stats()
     if os.access("/proc/self/clear_refs", os.W_OK):
@@ -61,7 +61,7 @@ def _largest() -> float:
 
 @lru_cache(maxsize=1)
 def software_versions() -> dict[str, str]:
-    """What computed a result."""
+    """The versions of the software that computed a result."""
     names = ("torch", "timm", "numpy", "scipy")
     return {"mafr": __version__, "python": platform.python_version(), **{n: version(n) for n in names}}
 

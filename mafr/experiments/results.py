@@ -1,4 +1,4 @@
-"""Finished runs with all that is needed to look at them: samples, residual maps, scores, a stamp."""
+"""Finished runs read from the store for figures: samples, residual maps, scores, and a stamp of their provenance."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from mafr.config import DATASET_TITLES, UNTRAINED, Config
 from mafr.data import FolderDataset, open_dataset
 from mafr.data.layout import SPLITS
 from mafr.errors import DataError, ResultError
-from mafr.experiments.plan import Entry, Run
-from mafr.experiments.store import data_fingerprint, load_maps, load_residuals, read_record
+from mafr.experiments.plan import Run, TableMethod
+from mafr.experiments.run_store import data_fingerprint, load_maps, load_residuals, read_record, read_records
 from mafr.features.sources.splits import load_features
 from mafr.features.sources.store import FeatureStore
 from mafr.paths import Paths
@@ -145,10 +145,9 @@ def load_result(run: Run, paths: Paths) -> Result:
     return Result(run, record, samples, stores["test"], *load_residuals(run, paths))
 
 
-def stored_records(entry: Entry, dataset: str, config: Config, paths: Paths) -> dict[str, dict]:
-    """{category: record} of an entry's finished full runs, in the paper's order."""
-    records = ((run.category, read_record(run, paths)) for run in entry.runs(dataset, config))
-    return {category: record for category, record in records if record is not None}
+def stored_records(method: TableMethod, dataset: str, config: Config, paths: Paths) -> dict[str, dict]:
+    """{category: record} of a method's finished full runs, in the paper's order."""
+    return {run.category: record for run, record in read_records(method.runs(dataset, config), paths).items()}
 
 
 def compared_maps(
@@ -156,8 +155,8 @@ def compared_maps(
 ) -> dict[str, np.ndarray]:
     """{method: (N, S, S) final maps} of the compared methods' finished runs on all samples.
 
-    ids: the N test samples in their order; a run on others is passed over, like one that is not finished, and like
-    one on features of other data than MAFR's run.
+    ids: the N test samples in their order. Runs on other samples, or on features of other data than MAFR's run, are
+    left out.
     """
     found, own = {}, read_record(Run(dataset, category, config), paths)
     for method in methods:
@@ -172,20 +171,20 @@ def compared_maps(
 
 
 def stored_results(config: Config, paths: Paths, dataset: str, variant: str) -> Iterator[Result]:
-    """MAFR's finished full runs, one after the other: a full test set is large."""
-    for run in Entry(MAFR, variant).runs(dataset, config):
+    """MAFR's finished full runs, loaded one at a time: a full test set is large."""
+    for run in TableMethod(MAFR, variant).runs(dataset, config):
         if read_record(run, paths) is not None:
             yield load_result(run, paths)
 
 
-def not_run(config: Config, dataset: str, found: Sequence[str]) -> str:
+def missing_note(config: Config, dataset: str, found: Sequence[str]) -> str:
     """A sentence for captions that names the categories missing from `found`; empty if none is."""
     missing = [c for c in config.categories(dataset) if c not in found]
     return f" Not run yet: {', '.join(missing)}." if missing else ""
 
 
 def stamp(config: Config, datasets: Sequence[str], variants: Sequence[str]) -> str:
-    """One line that says where numbers and pictures come from: data, profile, variant."""
+    """The provenance of numbers and pictures in one line: data, profile, variants."""
     names = " and ".join(DATASET_TITLES[d] for d in datasets)
     if config.generated:
         names = f"GENERATED DATA in the format of {names}, not the real one"
@@ -195,5 +194,5 @@ def stamp(config: Config, datasets: Sequence[str], variants: Sequence[str]) -> s
 
 
 def needs_warning(config: Config) -> bool:
-    """Whether a stamp must stand out: generated data, or backbones that were never trained."""
+    """Whether a stamp must be conspicuous: generated data, or untrained backbones."""
     return config.generated or config.random_weights

@@ -1,35 +1,27 @@
-"""Pictures: the figures of the reproduction, and what notebooks show. What notebooks call returns matplotlib figures.
+"""The figures of the reproduction, and the pictures in notebooks.
 
 `write` draws all figures into files; `fig1`, `fig2`, `overview`, `curves` and `costs` hold them, `samples` the pictures
-of single samples, `style` what all share. `view` and `explorer` are the heatmap explorer.
+of single samples, `style` their common parts. `view` and `explorer` are the heatmap explorer.
 """
 
 from importlib import import_module
 
-_HOMES = {
-    "architecture": "fig1",
-    "figure2": "fig2",
-    "draw_scores": "curves",
-    "plot_history": "curves",
-    "pro_curves": "curves",
-    "roc_curves": "curves",
-    "score_histograms": "curves",
-    "training_curves": "curves",
-    "cost_accuracy": "costs",
-    "plot_contact_sheet": "samples",
-    "plot_heatmap": "samples",
-    "plot_maps": "samples",
-    "plot_sample": "samples",
-    "save_heatmap": "samples",
-    "save_png": "style",
-    "write_figures": "write",
+_CONTENTS = {
+    "fig1": ("architecture",),
+    "fig2": ("figure2",),
+    "curves": ("draw_scores", "plot_history", "pro_curves", "roc_curves", "score_histograms", "training_curves"),
+    "costs": ("cost_accuracy",),
+    "samples": ("plot_contact_sheet", "plot_heatmap", "plot_maps", "plot_sample"),
+    "style": ("save_png",),
+    "write": ("write_figures",),
 }
+_HOMES = {name: module for module, names in _CONTENTS.items() for name in names}
 __all__ = list(_HOMES)
 
 
 def __getattr__(name: str):
     # Imported on first use: a picture of a sample needs neither seaborn nor stored runs.
-    # No module here has the name of one of these functions: once imported, it would stand in its place.
+    # No module here may have the name of one of these functions: once imported, it would replace the function.
     if name in _HOMES:
         return getattr(import_module(f"mafr.figures.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'mafr.figures' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""What a method costs against what it finds: seconds a sample and accuracy, one point a method."""
+"""Cost against accuracy: seconds per sample and means of metrics, one point per method."""
 
 from __future__ import annotations
 
@@ -6,27 +6,26 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from mafr.config import DATASETS, VARIANTS, Config
 from mafr.errors import ResultError
-from mafr.experiments.plan import entries, table_of
+from mafr.experiments.plan import table_methods, table_of
 from mafr.experiments.results import needs_warning, stamp, stored_records
-from mafr.figures.labels import label_points
-from mafr.figures.style import GREY, VARIANT_STYLES, Picture, new_figure
+from mafr.figures.label_placement import label_points
+from mafr.figures.style import GREY, VARIANT_STYLES, Picture, log_scale, new_figure
 from mafr.paths import Paths
 from mafr.scoring import MAP
 from mafr.tables.published import METRIC_TITLES
 from mafr.tables.supplement import sample_seconds
 
 METRICS = ("i_auroc", "aupro_01")
-Point = tuple[str, str, float, dict[str, float]]  # label, colour, seconds a sample, means of METRICS
+Point = tuple[str, str, float, dict[str, float]]  # label, colour, seconds per sample, means of METRICS
 
 
 def cost_accuracy(
     config: Config, paths: Paths, datasets: Sequence[str] = DATASETS, variants: Sequence[str] = VARIANTS
 ) -> Picture:
-    """Seconds a sample against mean I-AUROC and mean AUPRO@1%: a row a data set, a point a method.
+    """Seconds per sample against mean I-AUROC and mean AUPRO@1%: a row per data set, a point per method.
 
     Means over the categories; methods that lack some of their runs are left out. Raises ResultError if nothing
     has been run with times.
@@ -41,15 +40,14 @@ def cost_accuracy(
         "shared the machine. A method is charged for the features that it reads: of the image, of the points, or none. "
         "Means over the categories."
     )
-    heading = "Cost and accuracy of the methods"
-    source = stamp(config, list(points), variants)
-    figure = new_figure(9, 3.2 * len(points), heading, source, caption, warn=needs_warning(config))
+    title, source = "Cost and accuracy of the methods", stamp(config, list(points), variants)
+    figure = new_figure(9, 3.2 * len(points), title, source, caption, needs_warning(config))
     grid = figure.subplots(len(points), len(METRICS), squeeze=False)
-    for row, (dataset, found) in zip(grid, points.items(), strict=True):
+    for row, dataset in zip(grid, points, strict=True):
         for axes, metric in zip(row, METRICS, strict=True):
-            _panel(axes, found, metric)
+            _panel(axes, points[dataset], metric)
             axes.set_title(config.dataset_title(dataset), fontsize=9)
-    figure.draw_without_rendering()  # names find their places in the final layout
+    figure.draw_without_rendering()  # labels are placed in the final layout
     for row, found in zip(grid, points.values(), strict=True):
         names, colours, seconds, means = zip(*found, strict=True)
         for axes, metric in zip(row, METRICS, strict=True):
@@ -61,25 +59,22 @@ def cost_accuracy(
 def method_points(config: Config, paths: Paths, dataset: str, variants: Sequence[str] = VARIANTS) -> list[Point]:
     """The methods of a data set's table that have finished and timed runs of all categories."""
     points = []
-    for entry in entries(table_of(dataset), variants):
-        records = stored_records(entry, dataset, config, paths)
-        seconds = [sample_seconds(record) for record in records.values()]
+    for method in table_methods(table_of(dataset), variants):
+        records = list(stored_records(method, dataset, config, paths).values())
+        seconds = [sample_seconds(record) for record in records]
         if len(records) < len(config.categories(dataset)) or None in seconds:
             continue
-        name = config.fusion if entry.variant else MAP
-        means = {m: float(np.mean([r["metrics"][name][m] for r in records.values()])) for m in METRICS}
-        colour = VARIANT_STYLES[entry.variant][0] if entry.variant else GREY
-        points.append((entry.title, colour, float(np.mean(seconds)), means))
+        name = config.fusion if method.variant else MAP
+        means = {metric: float(np.mean([r["metrics"][name][metric] for r in records])) for metric in METRICS}
+        colour = VARIANT_STYLES[method.variant][0] if method.variant else GREY
+        points.append((method.title, colour, float(np.mean(seconds)), means))
     return points
 
 
 def _panel(axes: Axes, points: Sequence[Point], metric: str) -> None:
     for _, colour, seconds, means in points:
         axes.plot(seconds, means[metric], "o", color=colour, markersize=5)
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    log_scale(axes, "x")
     axes.margins(x=0.18, y=0.1)
     axes.set_xlabel("seconds a sample (log scale)", fontsize=8)
     axes.set_ylabel(f"mean {METRIC_TITLES[metric]}", fontsize=8)

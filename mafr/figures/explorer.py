@@ -1,7 +1,4 @@
-"""The heatmap explorer for Jupyter: pick a test sample, change the scoring, see what happens.
-
-Widgets only; what they show is computed in `mafr.figures.view`.
-"""
+"""The heatmap explorer for Jupyter: widgets that choose a test sample and its scoring; `view` computes and draws."""
 
 from __future__ import annotations
 
@@ -14,18 +11,10 @@ import plotly.graph_objects as go
 from mafr.baselines.registry import MAFR, title
 from mafr.config import DATASETS, FUSIONS, Config
 from mafr.errors import ResultError
-from mafr.experiments.plan import Entry, Run, entries, table_of
-from mafr.experiments.results import (
-    Result,
-    colour_range,
-    compared_maps,
-    load_result,
-    needs_warning,
-    stamp,
-    stored_records,
-)
+from mafr.experiments import results
+from mafr.experiments.plan import Run, TableMethod, table_methods, table_of
 from mafr.figures.style import Picture, png_bytes
-from mafr.figures.view import Compared, View, cloud_figure, explore, plot_view
+from mafr.figures.view import Compared, SampleView, cloud_figure, explore, plot_view
 from mafr.paths import Paths
 
 BLURS = {"Gaussian": "gaussian", "box (released code)": "box", "none": None}
@@ -33,16 +22,16 @@ RATE = 0.01  # default share of good pixels above the threshold
 
 
 class Explorer:
-    """Looks at the finished full runs of a configuration's variant.
+    """A browser of the finished full runs of a configuration's variant.
 
-    `widget` is the interactive one; `static()` and `cloud()` show the same sample without a kernel. Setting the
-    widgets' values from code (`explorer.category.value = "tire"`) is the same as clicking.
+    `widget` is interactive; `static()` and `cloud()` show the same sample without a kernel. Setting the widgets'
+    values from code (`explorer.category.value = "tire"`) is the same as clicking.
     """
 
     def __init__(self, config: Config, paths: Paths) -> None:
         """Raises ResultError if no run of the variant is finished."""
         self.config, self.paths = config, paths
-        found = {d: list(stored_records(Entry(MAFR, config.variant), d, config, paths)) for d in DATASETS}
+        found = {d: list(results.stored_records(TableMethod(MAFR, config.variant), d, config, paths)) for d in DATASETS}
         self.available = {d: categories for d, categories in found.items() if categories}
         if not self.available:
             raise ResultError(
@@ -56,14 +45,12 @@ class Explorer:
         self._busy = False
         self._build()
 
-    # ------------------------------------------------------------ computation
-
-    def result(self) -> Result:
+    def result(self) -> results.Result:
         """The run behind the chosen category."""
         return self._result(self.dataset.value, self.category.value)
 
-    def view(self) -> View:
-        """What the chosen settings show."""
+    def view(self) -> SampleView:
+        """The chosen sample under the chosen settings."""
         result = self.result()
         blur = BLURS[self.blur.value]
         sigma = self.sigma.value if blur == "gaussian" else self.config.sigma
@@ -71,51 +58,48 @@ class Explorer:
         return explore(result, self.sample.value, maps, scores, self.rate.value)
 
     def static(self) -> Picture:
-        """The explorer as one picture, for readers of the page, with the cloud seen from two colours."""
+        """The explorer as one picture, with the cloud in two colourings."""
         return self._picture(clouds=True)
 
     def cloud(self) -> go.Figure:
-        """The chosen sample's cloud to turn around; see `mafr.figures.view.cloud_figure`."""
+        """The chosen sample's interactive cloud; see `mafr.figures.view.cloud_figure`."""
         return cloud_figure(self.view())
 
-    def _load(self, dataset: str, category: str) -> Result:
-        return load_result(Run(dataset, category, self.config), self.paths)
+    def _load(self, dataset: str, category: str) -> results.Result:
+        return results.load_result(Run(dataset, category, self.config), self.paths)
 
     def _score(self, dataset: str, category: str, how: str, blur: str | None, sigma: float) -> tuple[np.ndarray, ...]:
         return self._result(dataset, category).rescored(how, blur, sigma)
 
     def _load_maps(self, dataset: str, category: str, method: str) -> np.ndarray | None:
         ids = self._result(dataset, category).ids
-        return compared_maps(self.config, self.paths, dataset, category, ids, [method]).get(method)
+        return results.compared_maps(self.config, self.paths, dataset, category, ids, [method]).get(method)
 
     def _compared(self) -> Compared | None:
         """The chosen other method's map of the chosen sample."""
         method, result = self.method.value, self.result()
-        maps = None if method is None else self._others(self.dataset.value, self.category.value, method)
+        maps = self._others(self.dataset.value, self.category.value, method) if method else None
         if maps is None:
             return None
-        return Compared(title(method), maps[self.sample.value], colour_range(maps, result.mask, result.labels))
+        return Compared(title(method), maps[self.sample.value], results.colour_range(maps, result.mask, result.labels))
 
     def _picture(self, clouds: bool) -> Picture:
-        text = stamp(self.config, [self.dataset.value], [self.config.variant])
-        warn = needs_warning(self.config)
-        return plot_view(self.view(), self.opacity.value, text, warn, clouds, self._compared())
-
-    # ---------------------------------------------------------------- widgets
+        stamp = results.stamp(self.config, [self.dataset.value], [self.config.variant])
+        warn = results.needs_warning(self.config)
+        return plot_view(self.view(), self.opacity.value, stamp, warn, clouds, self._compared())
 
     def _build(self) -> None:
         config = self.config
         titles = [(config.dataset_title(d), d) for d in self.available]
         self.dataset = widgets.Dropdown(options=titles, description="data set")
-        self.category = widgets.Dropdown(description="category")
-        self.defect = widgets.Dropdown(description="defect")
-        self.sample = widgets.Dropdown(description="sample")
+        self.category, self.defect, self.sample, self.method = (
+            widgets.Dropdown(description=name) for name in ("category", "defect", "sample", "beside it")
+        )
         self.fusion = widgets.Dropdown(options=FUSIONS, value=config.fusion, description="fusion")
         chosen = next(name for name, blur in BLURS.items() if blur == config.blur)
         self.blur = widgets.Dropdown(options=list(BLURS), value=chosen, description="blur")
         self.sigma = _slider(widgets.FloatSlider, config.sigma, 0.5, 12.0, "σ / px", step=0.1)
         self.rate = _slider(widgets.FloatLogSlider, RATE, -4, -0.5, "good above", readout_format=".2%")
-        self.method = widgets.Dropdown(description="beside it")
         self.opacity = _slider(widgets.FloatSlider, 0.6, 0.0, 1.0, "opacity", step=0.05)
         self.image = widgets.Image(format="png")
         self.show_cloud = widgets.Button(description="cloud in 3D", icon="cube")
@@ -123,28 +107,24 @@ class Explorer:
         self.dataset.observe(self._dataset_changed, "value")
         self.category.observe(self._category_changed, "value")
         self.defect.observe(self._defect_changed, "value")
-        controls = (self.sample, self.fusion, self.blur, self.sigma, self.rate, self.opacity, self.method)
-        for control in controls:
+        for control in (self.sample, self.fusion, self.blur, self.sigma, self.rate, self.opacity, self.method):
             control.observe(self._draw, "value")
         self.show_cloud.on_click(self._draw_cloud)
         self._dataset_changed()
-        self.widget = widgets.VBox(
-            [
-                widgets.HTML(f"<b>{stamp(config, list(self.available), [config.variant])}</b>"),
-                widgets.HBox([self.dataset, self.category]),
-                widgets.HBox([self.defect, self.sample, self.method]),
-                widgets.HBox([self.fusion, self.blur, self.sigma]),
-                widgets.HBox([self.rate, self.opacity, self.show_cloud]),
-                self.image,
-                self.clouds,
-            ]
+        rows = (
+            (self.dataset, self.category),
+            (self.defect, self.sample, self.method),
+            (self.fusion, self.blur, self.sigma),
+            (self.rate, self.opacity, self.show_cloud),
         )
+        stamp = widgets.HTML(f"<b>{results.stamp(config, list(self.available), [config.variant])}</b>")
+        self.widget = widgets.VBox([stamp, *map(widgets.HBox, rows), self.image, self.clouds])
 
     def _dataset_changed(self, *_: object) -> None:
         dataset = self.dataset.value
         categories = self.available[dataset]
-        compared = entries(table_of(dataset), variants=())
-        run = [one for one in compared if stored_records(one, dataset, self.config, self.paths)]
+        compared = table_methods(table_of(dataset), variants=())
+        run = [one for one in compared if results.stored_records(one, dataset, self.config, self.paths)]
         self._fill(self.method, [("mask against truth", None), *((one.title, one.method) for one in run)], None)
         self._fill(self.category, [(c.replace("_", " "), c) for c in categories], categories[0])
         self._category_changed()
@@ -188,5 +168,5 @@ class Explorer:
 
 
 def _slider(kind: type, value: float, low: float, high: float, name: str, **options: object) -> widgets.Widget:
-    # Redraw when the handle is let go, not at every pixel on the way.
+    # Redraw when the handle is released, not at every pixel on the way.
     return kind(value=value, min=low, max=high, description=name, continuous_update=False, **options)

@@ -30,7 +30,7 @@ class _Box:
 
 
 def architecture(config: Config) -> Picture:
-    """Fig. 1 of the paper with this configuration's dimensions, and a table of what the variants differ in."""
+    """Fig. 1 of the paper with this configuration's dimensions, and a table of the variants' differences."""
     rows = variant_differences(config)
     caption = (
         "2D parts blue, 3D parts green, shared parts orange. The extractors are frozen; encoder and decoders are "
@@ -52,11 +52,13 @@ def architecture(config: Config) -> Picture:
 def variant_differences(config: Config) -> list[tuple[str, ...]]:
     """(topic, value in `paper`, value in `released`) of the settings that differ, in words."""
     described = [_describe(config.with_variant(variant)) for variant in VARIANTS]
-    return [(topic, *(d[topic] for d in described)) for topic in described[0] if len({d[topic] for d in described}) > 1]
+    rows = zip(described[0], *(one.values() for one in described), strict=True)
+    return [row for row in rows if len(set(row[1:])) > 1]
 
 
 def _describe(c: Config) -> dict[str, str]:
     order = {"gelu-norm": "GELU, LayerNorm, dropout", "norm-gelu": "LayerNorm, GELU, dropout"}
+    scaling = {"none": "as they are", "per-metric": "divided by a mean of the image"}
     return {
         "fused width": str(c.width),
         "fully connected layers a decoder": str(c.decoder_layers),
@@ -68,9 +70,7 @@ def _describe(c: Config) -> dict[str, str]:
         "cells in loss and head": "those with 3D points" if c.valid_only else "all",
         "blur": _blur(c),
         "image score": _score(c),
-        "maps for the pixel metrics": {"none": "as they are", "per-metric": "divided by a mean of the image"}[
-            c.map_scaling
-        ],
+        "maps for the pixel metrics": scaling[c.map_scaling],
     }
 
 
@@ -113,7 +113,7 @@ def _draw(axes: Axes, c: Config) -> None:
     blur = _box(axes, 21.5, middle, 2.5, 1.2, _blur(c).replace(", ", "\n").replace(": ", ":\n"), GREY)
     final = _box(axes, 21.5, upper, 2.5, 1.2, f"anomaly map Ψ\n{c.image_size}×{c.image_size}", BLACK)
     score = _box(axes, 21.5, lower, 2.5, 1.2, f"image score\n{_score(c)}", BLACK)
-    training = _box(axes, 14.9, middle, 2.5, 1.5, f"training loss\n{loss}", GREY, dashed=True)
+    training = _box(axes, 14.9, middle, 2.5, 1.5, f"training loss\n{loss}", GREY, "--")
 
     for a, b in ((image, f2d), (f2d, e2d), (cloud, f3d), (f3d, e3d), (encoder, fused), (d2d, r2d), (d3d, r3d),
                  (r2d, psi2d), (r3d, psi3d), (combined, blur)):  # fmt: skip
@@ -127,24 +127,21 @@ def _draw(axes: Axes, c: Config) -> None:
     _arrow(axes, blur.side("top"), final.side("bottom"))
     _arrow(axes, blur.side("bottom"), score.side("top"))
     # The original features also go straight to the residuals: the paper's reconstruction path.
-    for e, psi, colour, y, name in ((e2d, psi2d, BLUE, 8.75, "E2D"), (e3d, psi3d, GREEN, 0.65, "E3D")):
-        end = "top" if e is e2d else "bottom"
+    for e, psi, colour, y, name, end in (
+        (e2d, psi2d, BLUE, 8.75, "E2D", "top"),
+        (e3d, psi3d, GREEN, 0.65, "E3D", "bottom"),
+    ):
         axes.plot([e.x, e.x, psi.x], [e.side(end)[1], y, y], color=colour, lw=1.1)
         _arrow(axes, (psi.x, y), psi.side(end), colour)
         axes.text(11.5, y + 0.08, f"original features {name}", fontsize=6.5, color=colour, ha="center", va="bottom")
-    for r in (r2d, r3d):
-        end = "bottom" if r is r2d else "top"
-        _arrow(axes, r.side(end), (r.x - 0.4, training.side("top" if r is r2d else "bottom")[1]), GREY, "--")
+    for r, end, other in ((r2d, "bottom", "top"), (r3d, "top", "bottom")):
+        _arrow(axes, r.side(end), (r.x - 0.4, training.side(other)[1]), GREY, "--")
 
 
-def _box(axes: Axes, x: float, y: float, width: float, height: float, text: str, colour: str,
-         dashed: bool = False) -> _Box:  # fmt: skip
-    axes.add_patch(
-        FancyBboxPatch(
-            (x - width / 2 + 0.1, y - height / 2 + 0.1), width - 0.2, height - 0.2, boxstyle="round,pad=0.1",
-            facecolor=_FILLS[colour], edgecolor=colour, linewidth=1.0, linestyle="--" if dashed else "-",
-        )
-    )  # fmt: skip
+def _box(axes: Axes, x: float, y: float, width: float, height: float, text: str, colour: str, style: str = "-") -> _Box:
+    corner = x - width / 2 + 0.1, y - height / 2 + 0.1
+    look = {"facecolor": _FILLS[colour], "edgecolor": colour, "linewidth": 1.0, "linestyle": style}
+    axes.add_patch(FancyBboxPatch(corner, width - 0.2, height - 0.2, boxstyle="round,pad=0.1", **look))
     axes.text(x, y, text, ha="center", va="center", fontsize=7.2, color=BLACK, linespacing=1.25)
     return _Box(x, y, width, height)
 
@@ -164,10 +161,9 @@ def _table(axes: Axes, rows: list[tuple[str, ...]], current: str) -> None:
     )  # fmt: skip
     table.auto_set_font_size(False)
     table.set_fontsize(7)
-    bold = 1 + VARIANTS.index(current)
     for (row, column), cell in table.get_celld().items():
         cell.set_edgecolor("#CCCCCC")
         if row == 0:
             cell.set_facecolor("#EEEEEE")
-        if column == bold:
+        if column == 1 + VARIANTS.index(current):
             cell.set_text_props(fontweight="bold")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,23 +11,10 @@ from matplotlib.colors import to_rgb
 
 from mafr.data.depth_axis import DepthAxis
 from mafr.data.samples import Sample
-from mafr.figures.style import (
-    DEPTH,
-    DEPTH_NAME,
-    HEAT,
-    NOTHING,
-    Picture,
-    bare,
-    colour_bar,
-    new_figure,
-    outline,
-    save_png,
-)
+from mafr.figures import style
 
 if TYPE_CHECKING:
     from mafr.method import Prediction
-
-# ------------------------------------------------------------------ images
 
 
 def rgb_image(sample: Sample) -> np.ndarray:
@@ -37,8 +23,8 @@ def rgb_image(sample: Sample) -> np.ndarray:
 
 
 def relief(sample: Sample) -> np.ndarray:
-    """(S, S) depth with the tilt removed, mm: how far a point stands out towards the camera from the plane fitted
-    to all points (least squares along the viewing axis). NaN where there is no point.
+    """(S, S) height in mm towards the camera above the plane fitted to all points (least squares along the viewing
+    axis). NaN where there is no point.
 
     Parts lie tilted to the camera, and the tilt alone would fill a colour scale.
     """
@@ -62,15 +48,15 @@ def show_depth(axes: Axes, sample: Sample, bar: bool = False) -> None:
     """`relief`, from its 1 % to its 99 % quantile; light is near the camera, grey has no point."""
     height = relief(sample)
     low, high = np.nanquantile(height, [0.01, 0.99]) if np.isfinite(height).any() else (0.0, 1.0)
-    axes.set_facecolor(NOTHING)
-    image = axes.imshow(height, cmap=DEPTH, vmin=low, vmax=max(high, low + 1e-6))
+    axes.set_facecolor(style.NO_POINT)
+    image = axes.imshow(height, cmap=style.DEPTH, vmin=low, vmax=max(high, low + 1e-6))
     if bar:
-        colour_bar(axes, image, "mm towards the camera")
+        style.colour_bar(axes, image, "mm towards the camera")
 
 
 def show_truth(axes: Axes, sample: Sample) -> None:
     """Anomalous pixels white, the rest of the part dark, pixels without a point grey."""
-    image = np.full((*sample.gt.shape[1:], 3), NOTHING)
+    image = np.full((*sample.gt.shape[1:], 3), style.NO_POINT)
     image[sample.valid[0]] = to_rgb("#303030")
     image[sample.gt[0]] = 1.0
     axes.imshow(image)
@@ -78,41 +64,48 @@ def show_truth(axes: Axes, sample: Sample) -> None:
 
 def show_map(axes: Axes, psi: np.ndarray, valid: np.ndarray, low: float, high: float) -> object:
     """A map (S, S) between `low` and `high`, grey where `valid` (S, S) is false; returns the image."""
-    axes.set_facecolor(NOTHING)
-    return axes.imshow(np.where(valid, psi, np.nan), cmap=HEAT, vmin=low, vmax=max(high, low + 1e-12))
+    axes.set_facecolor(style.NO_POINT)
+    return axes.imshow(np.where(valid, psi, np.nan), cmap=style.HEAT, vmin=low, vmax=max(high, low + 1e-12))
+
+
+def show_outlined(
+    axes: Axes, sample: Sample, psi: np.ndarray, low: float, high: float, name: str, width: float = 0.8
+) -> None:
+    """`show_map` of a sample's map (S, S) with a title and the outline of the ground truth."""
+    show_map(axes, psi, sample.valid[0], low, high)
+    style.outline(axes, sample.gt[0], width)
+    style.bare(axes, name)
+
+
+def show_inputs(axes: Sequence[Axes], sample: Sample, bar: bool = False) -> None:
+    """RGB, depth and ground truth of a sample in the first three axes. bar: whether the depth has a colour bar."""
+    show_rgb(axes[0], sample)
+    show_depth(axes[1], sample, bar)
+    show_truth(axes[2], sample)
+    for one, name in zip(axes, ("RGB", style.DEPTH_NAME, "ground truth"), strict=False):
+        style.bare(one, name)
 
 
 def overlay(axes: Axes, sample: Sample, psi: np.ndarray, low: float, high: float, opacity: float) -> object:
     """A heatmap (S, S) over the grey image, `opacity` in [0, 1]; returns the heatmap's image."""
     axes.imshow(rgb_image(sample).mean(axis=2), cmap="gray", vmin=0, vmax=1)
     values = np.where(sample.valid[0], psi, np.nan)
-    return axes.imshow(values, cmap=HEAT, vmin=low, vmax=max(high, low + 1e-12), alpha=opacity)
+    return axes.imshow(values, cmap=style.HEAT, vmin=low, vmax=max(high, low + 1e-12), alpha=opacity)
 
 
-# ----------------------------------------------------------------- figures
-
-
-def plot_sample(sample: Sample) -> Picture:
+def plot_sample(sample: Sample) -> style.Picture:
     """RGB, depth and ground truth of one sample."""
     title = f"{sample.category}, {sample.id}: {'defective' if sample.label else 'good'}"
-    figure = new_figure(7.5, 2.5, title)
-    for axes, name, show in zip(
-        figure.subplots(1, 3),
-        ("RGB", DEPTH_NAME, "ground truth"),
-        (show_rgb, lambda a, s: show_depth(a, s, bar=True), show_truth),
-        strict=True,
-    ):
-        show(axes, sample)
-        bare(axes, name)
+    figure = style.new_figure(7.5, 2.5, title)
+    show_inputs(figure.subplots(1, 3), sample, bar=True)
     return figure
 
 
-def plot_contact_sheet(samples: Sequence[Sample], columns: int = 5) -> Picture:
+def plot_contact_sheet(samples: Sequence[Sample], columns: int = 5) -> style.Picture:
     """Many samples at a glance: RGB above depth, the outline of the ground truth on both."""
-    samples = list(samples)
     rows = -(-len(samples) // columns)
-    figure = new_figure(1.45 * columns, 3.1 * rows)
-    grid = np.atleast_2d(figure.subplots(2 * rows, columns, squeeze=False))
+    figure = style.new_figure(1.45 * columns, 3.1 * rows)
+    grid = figure.subplots(2 * rows, columns, squeeze=False)
     for axes in grid.ravel():
         axes.axis("off")
     for k, sample in enumerate(samples):
@@ -121,61 +114,48 @@ def plot_contact_sheet(samples: Sequence[Sample], columns: int = 5) -> Picture:
         show_depth(lower, sample)
         for axes in (upper, lower):
             axes.axis("on")
-            bare(axes)
-            outline(axes, sample.gt[0])
+            style.bare(axes)
+            style.outline(axes, sample.gt[0])
         upper.set_title(f"{sample.category}\n{sample.defect}", fontsize=7)
     return figure
 
 
-def plot_maps(sample: Sample, psi_rgb: np.ndarray, psi_xyz: np.ndarray, psi: np.ndarray) -> Picture:
-    """RGB, depth, ground truth and the three maps (S, S) of one sample, each map on a scale of its own."""
-    figure = new_figure(9.6, 1.75, f"{sample.category}, {sample.id}",
-                        caption="Each map runs from its own 1 % quantile to its maximum; grey: no 3D point; "
-                        "outline: ground truth.")  # fmt: skip
+def plot_maps(sample: Sample, psi_rgb: np.ndarray, psi_xyz: np.ndarray, psi: np.ndarray) -> style.Picture:
+    """RGB, depth, ground truth and the three maps (S, S) of one sample, each map on its own scale."""
+    caption = "Each map runs from its own 1 % quantile to its maximum; grey: no 3D point; outline: ground truth."
+    figure = style.new_figure(9.6, 1.75, f"{sample.category}, {sample.id}", caption=caption)
     axes = figure.subplots(1, 6)
-    for one, name, show in zip(
-        axes, ("RGB", DEPTH_NAME, "ground truth"), (show_rgb, show_depth, show_truth), strict=False
-    ):
-        show(one, sample)
-        bare(one, name)
+    show_inputs(axes, sample)
     valid = sample.valid[0]
     for one, name, values in zip(axes[3:], ("Ψ2D", "Ψ3D", "Ψ (fused, blurred)"), (psi_rgb, psi_xyz, psi), strict=True):
         inside = values[valid] if valid.any() else np.zeros(1)
-        show_map(one, values, valid, np.quantile(inside, 0.01), inside.max())
-        outline(one, sample.gt[0])
-        bare(one, name)
+        show_outlined(one, sample, values, np.quantile(inside, 0.01), inside.max(), name, width=1.0)
     return figure
 
 
-def save_heatmap(sample: Sample, prediction: Prediction, threshold: float, path: Path, warning: str = "") -> Path:
-    """Write RGB, depth and the heatmap over the image, with the verdict, as PNG; returns `path`.
+def plot_heatmap(sample: Sample, prediction: Prediction, threshold: float, warning: str = "") -> style.Picture:
+    """RGB, depth and the heatmap over the image, with the verdict. warning: a line below the verdict.
 
     The heatmap's scale runs from half to one and a half of the threshold, so that colours mean the same in every
-    picture of one detector; pixels above the threshold are outlined. `warning` stands below the verdict.
+    picture of one detector; pixels above the threshold are outlined.
     """
-    return save_png(plot_heatmap(sample, prediction, threshold, warning), Path(path))
-
-
-def plot_heatmap(sample: Sample, prediction: Prediction, threshold: float, warning: str = "") -> Picture:
-    """The figure of `save_heatmap`."""
     psi, score = prediction.psi, prediction.score
     # An image score may be a scaled maximum (released code); this is the threshold on the map's own scale.
     level = threshold * float(psi.max()) / score if score > 0 else threshold
-    anomalous = score > threshold
-    verdict = "not OK" if anomalous else "OK"
-    figure = new_figure(8.4, 2.7, f"{verdict}: image score {score:.4g}, threshold {threshold:.4g}", warning, warn=True,
-                        caption="Heatmap: fused and blurred residual map over the grey image; outline: pixels above "
-                        "the threshold.")  # fmt: skip
+    verdict = "not OK" if score > threshold else "OK"
+    title = f"{verdict}: image score {score:.4g}, threshold {threshold:.4g}"
+    caption = "Heatmap: fused and blurred residual map over the grey image; outline: pixels above the threshold."
+    figure = style.new_figure(8.4, 2.7, title, warning, caption, warn=True)
     left, middle, right = figure.subplots(1, 3)
     show_rgb(left, sample)
-    bare(left, "RGB")
+    style.bare(left, "RGB")
     show_depth(middle, sample, bar=True)
-    bare(middle, DEPTH_NAME)
+    style.bare(middle, style.DEPTH_NAME)
     low, high = 0.5 * level, 1.5 * level
     image = overlay(right, sample, psi, low, high, 0.7)
-    outline(right, psi > level)
-    bare(right, f"anomaly map: {verdict}")
-    bar = colour_bar(right, image, "Ψ / threshold")
+    style.outline(right, psi > level)
+    style.bare(right, f"anomaly map: {verdict}")
+    bar = style.colour_bar(right, image, "Ψ / threshold")
     if level > 0:
         bar.set_ticks([low, level, high], labels=["≤ 0.5", "1", "≥ 1.5"])
     return figure

@@ -1,4 +1,4 @@
-"""What all figures share: canvas with title and stamp, colours, bars, outlines, and PNG files of the same bytes."""
+"""Parts of all figures: canvas with title and stamp, axes, colours, bars, outlines, and repeatable PNG files."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image
 
 from mafr.paths import write_atomically
 
-# Okabe and Ito's colours: told apart by colour-blind readers too.
+# Okabe and Ito's colours: colour-blind readers can tell them apart.
 BLUE, ORANGE, GREEN, GREY, BLACK = "#0072B2", "#D55E00", "#009E73", "#8C8C8C", "#1A1A1A"
 VARIANT_STYLES = {"paper": (BLUE, "-"), "released": (ORANGE, "--")}
 GOOD, DEFECTIVE = BLUE, ORANGE
 HEAT, DEPTH = "inferno", "cividis"
-NOTHING = to_rgb("#E8E8E8")  # pixels without a 3D point
-OUTLINE = "#00E5FF"  # the ground truth drawn on a heatmap: seen on black and on yellow
+NO_POINT = to_rgb("#E8E8E8")  # pixels without a 3D point
+OUTLINE = "#00E5FF"  # of the ground truth on a heatmap: visible on black and on yellow
 DPI = 120
 DEPTH_NAME = "depth, tilt removed"
 
 
 class Picture(Figure):
-    """A matplotlib figure outside pyplot's global state that Jupyter shows as PNG by itself."""
+    """A matplotlib figure outside pyplot's global state that Jupyter shows as PNG."""
 
     def _repr_png_(self) -> bytes:
         return png_bytes(self)
@@ -36,9 +37,9 @@ class Picture(Figure):
 def new_figure(
     width: float, height: float, title: str = "", stamp: str = "", caption: str = "", warn: bool = False
 ) -> Picture:
-    """A figure of `width` x `height` inches for its axes, with title and stamp above and caption below.
+    """A figure with `width` x `height` inches for its axes, title and stamp above them and the caption below.
 
-    `warn` puts the stamp on a coloured ground: data that is not what it stands for.
+    warn: whether the stamp gets a conspicuous background, for data that is not the real data set.
     """
     lines, marks = textwrap.wrap(caption, int(width * 17.5)), textwrap.wrap(stamp, int(width * 17.5))
     above = 0.1 + 0.28 * bool(title) + 0.24 * bool(marks) + 0.14 * max(len(marks) - 1, 0)
@@ -59,9 +60,9 @@ def new_figure(
 
 
 def png_bytes(figure: Figure, dpi: int | None = None) -> bytes:
-    """The figure as PNG, the same bytes each time: neither date nor software version inside.
+    """The figure as PNG, the same bytes each time: without date and software version.
 
-    Colours are rounded to steps of 5 of 255, which no one sees and which halves the file.
+    Colours are rounded to steps of 5 of 255, which is invisible and halves the file.
     """
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=dpi or figure.dpi, pil_kwargs={"compress_level": 1})
@@ -78,6 +79,24 @@ def save_png(figure: Figure, path: Path) -> Path:
     return path
 
 
+def small_axes(axes: Axes, x: str = "", y: str = "", title: str = "", size: float = 7, **font: object) -> None:
+    """Small ticks, no frame above and on the right, labels of a font size: for panels of curves. font: of the title."""
+    axes.set_title(title, fontsize=8, **font)
+    axes.set_xlabel(x, fontsize=size)
+    axes.set_ylabel(y, fontsize=size)
+    axes.tick_params(which="both", labelsize=6.5, length=2)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def log_scale(axes: Axes, name: str) -> None:
+    """A logarithmic axis "x" or "y" with plain numbers at 1, 2 and 5 times the powers of ten."""
+    axes.set(**{f"{name}scale": "log"})
+    axis = {"x": axes.xaxis, "y": axes.yaxis}[name]
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
 def bare(axes: Axes, title: str = "") -> None:
     """No ticks and no frame: for pictures."""
     axes.set(xticks=[], yticks=[])
@@ -87,10 +106,10 @@ def bare(axes: Axes, title: str = "") -> None:
         axes.set_title(title, fontsize=8)
 
 
-def outline(axes: Axes, mask: np.ndarray, colour: str = OUTLINE, width: float = 1.0) -> None:
+def outline(axes: Axes, mask: np.ndarray, width: float = 1.0) -> None:
     """Draw the border of a mask (S, S) bool, if it has one."""
     if mask.any() and not mask.all():
-        axes.contour(mask.astype(float), levels=[0.5], colors=[colour], linewidths=width)
+        axes.contour(mask.astype(float), levels=[0.5], colors=[OUTLINE], linewidths=width)
 
 
 def colour_bar(axes: Axes, image: object, name: str) -> object:
@@ -102,7 +121,7 @@ def colour_bar(axes: Axes, image: object, name: str) -> object:
 
 
 def scale_bar(grid: np.ndarray, colours: str, low: str, high: str) -> None:
-    """A bar below an array of axes whose pictures have scales of their own: what its two ends mean."""
+    """A bar below an array of axes, each with its own scale, that says what the two ends of all scales mean."""
     shades = ScalarMappable(cmap=colours)
     shades.set_clim(0.0, 1.0)
     bar = grid.flat[0].figure.colorbar(
@@ -110,6 +129,5 @@ def scale_bar(grid: np.ndarray, colours: str, low: str, high: str) -> None:
     )
     bar.ax.set_xticklabels([low, high], fontsize=7)
     bar.ax.tick_params(length=0)
-    first, last = bar.ax.get_xticklabels()
-    first.set_horizontalalignment("left")
-    last.set_horizontalalignment("right")
+    for label, side in zip(bar.ax.get_xticklabels(), ("left", "right"), strict=True):
+        label.set_horizontalalignment(side)

@@ -1,4 +1,4 @@
-"""One test sample as the explorer shows it: the computation, its picture, and its cloud in 3D."""
+"""One test sample in the explorer: the computation, its picture, and its cloud in 3D."""
 
 from __future__ import annotations
 
@@ -8,46 +8,33 @@ import numpy as np
 import plotly.graph_objects as go
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.ticker import MaxNLocator
 from scipy import ndimage
 
 from mafr.data.samples import Sample
 from mafr.experiments.results import Result, colour_range
+from mafr.figures import style
 from mafr.figures.curves import draw_scores
-from mafr.figures.samples import overlay, rgb_image, show_depth, show_map, show_rgb, show_truth
-from mafr.figures.style import (
-    BLUE,
-    DEFECTIVE,
-    DEPTH_NAME,
-    GOOD,
-    GREEN,
-    HEAT,
-    NOTHING,
-    ORANGE,
-    Picture,
-    bare,
-    new_figure,
-    outline,
-)
+from mafr.figures.samples import overlay, rgb_image, show_inputs, show_outlined
 
 MAX_POINTS = 4000  # of a cloud drawn in 3D
 # Seen from above and the front, moved up so that the axis labels below are not cut.
 _CAMERA = {"eye": {"x": 0, "y": -1.2, "z": 2.1}, "center": {"x": 0, "y": -0.25, "z": -0.1}}
-AGREEMENT = {"hit": GREEN, "missed": ORANGE, "false alarm": BLUE}
+AGREEMENT = {"hit": style.GREEN, "missed": style.ORANGE, "false alarm": style.BLUE}
 
 
 @dataclass(frozen=True)
-class View:
-    """What is shown of one test sample under some scoring settings; S = `Config.image_size`.
+class SampleView:
+    """One test sample under some scoring settings; S = `Config.image_size`.
 
-    sample, index: which one of the test set. psi_rgb, psi_xyz, psi: (S, S) residual maps and final map.
+    index: of the sample in the test set. psi_rgb, psi_xyz, psi: (S, S) residual maps and final map.
     ranges: (low, high) of the colours of these three, the same for the whole test set.
     threshold: of the pixels; detected: (S, S) bool, those above it.
     iou: |detected and true| / |detected or true|; overlap: mean share of each true region that is detected;
     both None for a good sample. false_positives: share of its anomaly-free pixels with a point detected.
     scores, labels: (N,) of the whole test set; score: this sample's.
-    above_good: share of the good test samples (itself aside) with a lower score.
+    above_good: share of the good test samples, except this one, with a lower score.
     """
 
     sample: Sample
@@ -70,8 +57,8 @@ class View:
         return float(self.scores[self.index])
 
 
-def explore(result: Result, index: int, maps: np.ndarray, scores: np.ndarray, rate: float = 0.01) -> View:
-    """Look at test sample `index` under maps (N, S, S) and scores (N,), as `Result.rescored` gives them.
+def explore(result: Result, index: int, maps: np.ndarray, scores: np.ndarray, rate: float = 0.01) -> SampleView:
+    """Test sample `index` under maps (N, S, S) and scores (N,), as `Result.rescored` gives them.
 
     rate: the share of the good test images' pixels (those with a 3D point) that may be above the threshold.
     Raises IndexError for a sample that is not there, ValueError for a rate outside (0, 1).
@@ -85,22 +72,15 @@ def explore(result: Result, index: int, maps: np.ndarray, scores: np.ndarray, ra
     normal = result.mask[index] & ~gt
     others = scores[good & (np.arange(len(labels)) != index)]
     psi_rgb, psi_xyz = result.residuals([index])
-    return View(
-        sample=sample,
-        index=index,
-        psi_rgb=psi_rgb[0],
-        psi_xyz=psi_xyz[0],
-        psi=maps[index],
-        ranges=(*result.residual_ranges, colour_range(maps, result.mask, labels)),
-        threshold=threshold,
-        detected=detected,
-        iou=float((detected & gt).sum() / (detected | gt).sum()) if gt.any() else None,
-        overlap=region_overlap(gt, detected) if gt.any() else None,
-        false_positives=float((detected & normal).sum() / max(normal.sum(), 1)),
-        scores=scores,
-        labels=labels,
-        above_good=float((others < scores[index]).mean()) if len(others) else float("nan"),
-    )
+    ranges = (*result.residual_ranges, colour_range(maps, result.mask, labels))
+    iou = float((detected & gt).sum() / (detected | gt).sum()) if gt.any() else None
+    overlap = region_overlap(gt, detected) if gt.any() else None
+    false_positives = float((detected & normal).sum() / max(normal.sum(), 1))
+    above_good = float((others < scores[index]).mean()) if len(others) else float("nan")
+    return SampleView(
+        sample, index, psi_rgb[0], psi_xyz[0], maps[index], ranges, threshold, detected, iou, overlap,
+        false_positives, scores, labels, above_good,
+    )  # fmt: skip
 
 
 def region_overlap(gt: np.ndarray, detected: np.ndarray) -> float:
@@ -109,7 +89,7 @@ def region_overlap(gt: np.ndarray, detected: np.ndarray) -> float:
     return float(np.mean(ndimage.mean(detected.astype(float), regions, range(1, count + 1))))
 
 
-def summary(view: View) -> str:
+def summary(view: SampleView) -> str:
     """The numbers of a view in two sentences."""
     kind = f"defective ({view.sample.defect})" if view.sample.label else "good"
     first = f"{kind}; image score {view.score:.4g}, above {view.above_good:.0%} of the good test samples"
@@ -129,47 +109,37 @@ class Compared:
 
 
 def plot_view(
-    view: View,
+    view: SampleView,
     opacity: float = 0.6,
     stamp: str = "",
     warn: bool = False,
     clouds: bool = False,
     compared: Compared | None = None,
-) -> Picture:
+) -> style.Picture:
     """The picture of a view; `clouds` adds the 3D cloud, coloured by RGB and by the final map.
 
-    compared: shown in the place of the agreement of mask and ground truth.
+    compared: replaces the panel in which mask and ground truth are compared.
     """
-    sample, valid, columns = view.sample, view.sample.valid[0], 5 if clouds else 4
+    sample, columns = view.sample, 5 if clouds else 4
     caption = (
         f"{summary(view)} Grey: no 3D point. Cyan outline: ground truth. The colours of a map have one scale for the "
         "whole test set of the category."
     )
     title = f"{sample.category.replace('_', ' ')}, {sample.id}"
-    figure = new_figure(2.2 * columns, 4.6, title, stamp, caption, warn)
+    figure = style.new_figure(2.2 * columns, 4.6, title, stamp, caption, warn)
     cells = figure.add_gridspec(2, columns)
     upper, lower = ([figure.add_subplot(cells[row, k]) for k in range(4)] for row in (0, 1))
-    for axes, name, show in zip(
-        upper, ("RGB", DEPTH_NAME, "ground truth"), (show_rgb, show_depth, show_truth), strict=False
-    ):
-        show(axes, sample)
-        bare(axes, name)
+    show_inputs(upper, sample)
     _score_panel(upper[3], view)
-    for axes, name, psi, limits in zip(
-        lower, ("Ψ2D", "Ψ3D"), (view.psi_rgb, view.psi_xyz), view.ranges[:2], strict=False
-    ):
-        show_map(axes, psi, valid, *limits)
-        outline(axes, sample.gt[0], width=0.8)
-        bare(axes, name)
+    show_outlined(lower[0], sample, view.psi_rgb, *view.ranges[0], "Ψ2D")
+    show_outlined(lower[1], sample, view.psi_xyz, *view.ranges[1], "Ψ3D")
     overlay(lower[2], sample, view.psi, *view.ranges[2], opacity)
-    outline(lower[2], sample.gt[0], width=0.8)
-    bare(lower[2], "Ψ over the image")
+    style.outline(lower[2], sample.gt[0], width=0.8)
+    style.bare(lower[2], "Ψ over the image")
     if compared is None:
         _agreement_panel(lower[3], view)
     else:
-        show_map(lower[3], compared.psi, valid, *compared.limits)
-        outline(lower[3], sample.gt[0], width=0.8)
-        bare(lower[3], f"{compared.title}, for comparison")
+        show_outlined(lower[3], sample, compared.psi, *compared.limits, f"{compared.title}, for comparison")
     if clouds:
         points, *colours = cloud_points(view)
         for row, (name, colour) in enumerate(zip(("RGB in 3D", "Ψ in 3D"), colours, strict=True)):
@@ -177,42 +147,39 @@ def plot_view(
     return figure
 
 
-def _score_panel(axes: Axes, view: View) -> None:
+def _score_panel(axes: Axes, view: SampleView) -> None:
     draw_scores(axes, view.scores, view.labels)
     axes.axvline(view.score, color="black", linewidth=1.2)
     # The three labels stand above the bars rather than on them.
     axes.set_ylim(top=axes.get_ylim()[1] * 1.45)
     low, high = axes.get_xlim()
     x, side = (0.02, "left") if view.score > (low + high) / 2 else (0.98, "right")
-    for text, colour, y in (("good", GOOD, 0.97), ("defective", DEFECTIVE, 0.88), ("line: this one", "black", 0.79)):
+    labels = (("good", style.GOOD, 0.97), ("defective", style.DEFECTIVE, 0.88), ("line: this one", "black", 0.79))
+    for text, colour, y in labels:
         axes.text(x, y, text, color=colour, fontsize=6.5, ha=side, va="top", transform=axes.transAxes)
-    axes.set_title("where its score falls", fontsize=8)
-    axes.set_xlabel("image score", fontsize=7)
-    axes.set_ylabel("test samples", fontsize=7)
+    style.small_axes(axes, "image score", "test samples", "where its score falls")
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.tick_params(labelsize=6.5, length=2)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
-def _agreement_panel(axes: Axes, view: View) -> None:
+def _agreement_panel(axes: Axes, view: SampleView) -> None:
     sample, gt = view.sample, view.sample.gt[0]
-    image = np.full((*gt.shape, 3), NOTHING)
+    image = np.full((*gt.shape, 3), style.NO_POINT)
     image[sample.valid[0]] = to_rgb("#303030")
     parts = (view.detected & gt, gt & ~view.detected, view.detected & ~gt)
     for (name, colour), part in zip(AGREEMENT.items(), parts, strict=True):
         image[part] = to_rgb(colour)
         axes.plot([], [], "s", color=colour, markersize=4, label=name)
     axes.imshow(image)
-    bare(axes, "mask against ground truth")
+    style.bare(axes, "mask against ground truth")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=3, fontsize=6.5, frameon=False,
                 handletextpad=0.1, columnspacing=0.8, borderaxespad=0.1)  # fmt: skip
 
 
-def cloud_points(view: View, count: int = MAX_POINTS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """At most `count` points of the cloud, always the same ones, and their two colours.
+def cloud_points(view: SampleView, count: int = MAX_POINTS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """At most `count` points of the cloud, always the same ones, with two colours.
 
     Returns points (n, 3) in mm around their mean, x to the right, y up in the image, z towards the camera, and
-    two (n, 3) colours in [0, 1]: RGB and the final map's heat.
+    their (n, 3) colours in [0, 1] by RGB and by the final map.
     """
     rows, columns = np.nonzero(view.sample.valid[0])
     # One in `thinning` points on a slanted lattice: even in all directions, unlike whole rows or a random draw.
@@ -224,7 +191,7 @@ def cloud_points(view: View, count: int = MAX_POINTS) -> tuple[np.ndarray, np.nd
     points = view.sample.xyz[:, rows, columns].T.astype(np.float64) * 1000
     points = (points - points.mean(axis=0)) * _towards_viewer(view.sample)
     low, high = view.ranges[2]
-    heat = colormaps[HEAT](np.clip((view.psi[rows, columns] - low) / max(high - low, 1e-12), 0, 1))[:, :3]
+    heat = colormaps[style.HEAT](np.clip((view.psi[rows, columns] - low) / max(high - low, 1e-12), 0, 1))[:, :3]
     return points, rgb_image(view.sample)[rows, columns], heat
 
 
@@ -246,32 +213,23 @@ def _cloud_panel(axes: Axes, points: np.ndarray, colours: np.ndarray, name: str)
     axes.set_title(name, fontsize=8)
 
 
-def cloud_figure(view: View, size: int = 2) -> go.Figure:
-    """The cloud to turn around, with buttons for its colours; they work without a kernel."""
+def cloud_figure(view: SampleView) -> go.Figure:
+    """The interactive cloud, with buttons for its colours; they work without a kernel."""
     points, rgb, heat = cloud_points(view)
     x, y, z = points.astype(np.float32).T
     traces = [
         go.Scatter3d(x=x, y=y, z=z, mode="markers", name=name, visible=name == "Ψ", hoverinfo="x+y+z",
-                     marker={"size": size, "color": [_hex(c) for c in colours]})
+                     marker={"size": 2, "color": [to_hex(c) for c in (255 * colours).round() / 255]})
         for name, colours in (("Ψ", heat), ("RGB", rgb))
     ]  # fmt: skip
     buttons = [
         {"label": name, "method": "restyle", "args": ["visible", [name == "Ψ", name == "RGB"]]} for name in ("Ψ", "RGB")
     ]
     axis = {f"{name}axis": {"title": {"text": f"{name} / mm"}} for name in "xyz"}
-    return go.Figure(
-        traces,
-        {
-            "scene": axis | {"aspectmode": "data", "camera": _CAMERA},
-            "title": {"text": f"{view.sample.category}, {view.sample.id}: {len(points)} points", "font": {"size": 13}},
-            "updatemenus": [{"buttons": buttons, "type": "buttons", "direction": "right", "x": 0, "y": 1.02}],
-            "margin": {"l": 0, "r": 0, "b": 0, "t": 40},
-            "width": 640,
-            "height": 480,
-            "showlegend": False,
-        },
-    )
-
-
-def _hex(colour: np.ndarray) -> str:
-    return "#" + "".join(f"{round(255 * c):02x}" for c in colour)
+    layout = {
+        "scene": axis | {"aspectmode": "data", "camera": _CAMERA},
+        "title": {"text": f"{view.sample.category}, {view.sample.id}: {len(points)} points", "font": {"size": 13}},
+        "updatemenus": [{"buttons": buttons, "type": "buttons", "direction": "right", "x": 0, "y": 1.02}],
+        "margin": {"l": 0, "r": 0, "b": 0, "t": 40},
+    }
+    return go.Figure(traces, layout | {"width": 640, "height": 480, "showlegend": False})

@@ -1,1 +1,1 @@
-"""Records to tables: `paper` makes Tables I-V, `supplement` S1-S3 and costs; `published` has the paper's numbers."""
+"""Tables from records: `comparison` makes Tables I-V, `supplement` S1-S3 and costs; `published` is the paper's own."""

@@ -1,6 +1,9 @@
-"""The published numbers, nothing else: Tables I-V as printed, and where they disagree with each other."""
+"""The published numbers: Tables I-V as printed, and where they disagree with each other."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
 
 from mafr.config import CATEGORIES
 
@@ -53,39 +56,29 @@ TABLE_2 = {
     "MAFR": (0.683, 0.962, 0.960, 0.995, 0.891, 0.739, 0.953, 0.849, 0.998, 0.988, 0.901),
 }
 
-# Few-shot means on MVTec 3D-AD: a metric's values in the order of `SHOTS`.
+# Few-shot means on MVTec 3D-AD: each metric's values in the order of `SHOTS`.
 TABLE_3 = {
     "BTF": {
-        "i_auroc": (0.671, 0.695, 0.806, 0.865),
-        "p_auroc": (0.980, 0.983, 0.989, 0.992),
-        "aupro_30": (0.920, 0.928, 0.947, 0.959),
-        "aupro_01": (0.288, 0.308, 0.356, 0.383),
+        "i_auroc": (0.671, 0.695, 0.806, 0.865), "p_auroc": (0.980, 0.983, 0.989, 0.992),
+        "aupro_30": (0.920, 0.928, 0.947, 0.959), "aupro_01": (0.288, 0.308, 0.356, 0.383),
     },
     "AST": {
-        "i_auroc": (0.680, 0.689, 0.794, 0.937),
-        "p_auroc": (0.950, 0.946, 0.974, 0.976),
-        "aupro_30": (0.903, 0.835, 0.929, 0.944),
-        "aupro_01": (0.158, 0.174, 0.335, 0.398),
+        "i_auroc": (0.680, 0.689, 0.794, 0.937), "p_auroc": (0.950, 0.946, 0.974, 0.976),
+        "aupro_30": (0.903, 0.835, 0.929, 0.944), "aupro_01": (0.158, 0.174, 0.335, 0.398),
     },
     "M3DM": {
-        "i_auroc": (0.822, 0.845, 0.907, 0.945),
-        "p_auroc": (0.984, 0.986, 0.989, 0.992),
-        "aupro_30": (0.937, 0.943, 0.955, 0.964),
-        "aupro_01": (0.330, 0.355, 0.387, 0.394),
+        "i_auroc": (0.822, 0.845, 0.907, 0.945), "p_auroc": (0.984, 0.986, 0.989, 0.992),
+        "aupro_30": (0.937, 0.943, 0.955, 0.964), "aupro_01": (0.330, 0.355, 0.387, 0.394),
     },
     "CFM": {
-        "i_auroc": (0.811, 0.845, 0.906, 0.954),
-        "p_auroc": (0.986, 0.987, 0.991, 0.993),
-        "aupro_30": (0.949, 0.954, 0.965, 0.971),
-        "aupro_01": (0.382, 0.398, 0.431, 0.455),
+        "i_auroc": (0.811, 0.845, 0.906, 0.954), "p_auroc": (0.986, 0.987, 0.991, 0.993),
+        "aupro_30": (0.949, 0.954, 0.965, 0.971), "aupro_01": (0.382, 0.398, 0.431, 0.455),
     },
     "MAFR": {
-        "i_auroc": (0.824, 0.841, 0.920, 0.972),
-        "p_auroc": (0.987, 0.983, 0.998, 0.993),
-        "aupro_30": (0.945, 0.951, 0.968, 0.970),
-        "aupro_01": (0.382, 0.383, 0.436, 0.462),
+        "i_auroc": (0.824, 0.841, 0.920, 0.972), "p_auroc": (0.987, 0.983, 0.998, 0.993),
+        "aupro_30": (0.945, 0.951, 0.968, 0.970), "aupro_01": (0.382, 0.383, 0.436, 0.462),
     },
-}
+}  # fmt: skip
 
 # Loss terms -> `METRICS`, means on MVTec 3D-AD.
 TABLE_4 = {
@@ -114,72 +107,48 @@ def by_category(number: int) -> dict[str, dict[str, float]]:
 
 def full_model() -> dict[str, dict[str, float]]:
     """The full model on MVTec 3D-AD as each table prints it: {metric: {table: value}}."""
-    printed: dict[str, dict[str, float]] = {metric: {} for metric in METRICS}
-    printed["i_auroc"]["I"] = TABLE_1[OURS][-1]
     rows = {
-        "III": tuple(TABLE_3[OURS][metric][-1] for metric in METRICS),
+        "III": [TABLE_3[OURS][metric][-1] for metric in METRICS],
         "IV": TABLE_4["sim", "census", "smooth"],
         "V": TABLE_5["product"],
     }
-    for table, values in rows.items():
-        for metric, value in zip(METRICS, values, strict=True):
-            printed[metric][table] = value
-    return printed
+    printed = {metric: {table: row[k] for table, row in rows.items()} for k, metric in enumerate(METRICS)}
+    return printed | {"i_auroc": {"I": TABLE_1[OURS][-1]} | printed["i_auroc"]}
 
 
 def inconsistencies() -> list[dict[str, object]]:
-    """Where the paper's own numbers disagree, computed from the tables above.
+    """Disagreements among the paper's own numbers, computed from the tables above.
 
-    One record each: kind ("mean", "full model" or "shots"), tables, method, metric, values (printed or
-    computed, by name) and text (one sentence). "mean": a printed mean is not the rounded mean of its row;
-    "full model": one model, several values; "shots": MAFR gets worse with more training samples.
+    One record each: kind, tables, method, metric, values (printed or computed, by name) and text (one sentence).
+    Kinds: "mean", a printed mean is not the rounded mean of its row; "full model", one model has several values;
+    "shots", MAFR gets worse with more training samples.
     """
-    return [*_means(), *_full_models(), *_shots()]
+    names = ("kind", "tables", "method", "metric", "values", "text")
+    return [dict(zip(names, found, strict=True)) for found in (*_means(), *_full_models(), *_shots())]
 
 
-def _means() -> list[dict[str, object]]:
-    records = []
+def _means() -> Iterator[tuple]:
     for table, rows in (("I", TABLE_1), ("II", TABLE_2)):
         for method, (*values, printed) in rows.items():
             computed = sum(values) / len(values)
             if abs(computed - printed) > 0.0005 + 1e-9:  # beyond rounding to three decimals
                 text = f"Table {table}, {method}: the row's mean is {computed:.4f}, printed is {printed:.3f}."
-                shown = {"computed": round(computed, 4), "printed": printed}
-                records.append(_record("mean", (table,), method, "i_auroc", shown, text))
-    return records
+                yield "mean", (table,), method, "i_auroc", {"computed": round(computed, 4), "printed": printed}, text
 
 
-def _full_models() -> list[dict[str, object]]:
-    records = []
+def _full_models() -> Iterator[tuple]:
     for metric, printed in full_model().items():
         if len(set(printed.values())) > 1:
             listed = ", ".join(f"{value:.3f} in Table {table}" for table, value in printed.items())
             text = f"The full model's {METRIC_TITLES[metric]} on MVTec 3D-AD is {listed}."
-            records.append(_record("full model", tuple(printed), OURS, metric, printed, text))
-    return records
+            yield "full model", tuple(printed), OURS, metric, printed, text
 
 
-def _shots() -> list[dict[str, object]]:
-    records = []
-    names = tuple("all" if shot is None else f"{shot}-shot" for shot in SHOTS)
+def _shots() -> Iterator[tuple]:
+    names = ["all" if shot is None else f"{shot}-shot" for shot in SHOTS]
     for metric, values in TABLE_3[OURS].items():
-        for k in range(1, len(SHOTS)):
-            if values[k] < values[k - 1]:
-                shown = {names[k - 1]: values[k - 1], names[k]: values[k]}
-                listed = " and ".join(f"{value:.3f} ({name})" for name, value in shown.items())
+        for fewer, more in pairwise(zip(names, values, strict=True)):
+            if more[1] < fewer[1]:
+                listed = " and ".join(f"{value:.3f} ({name})" for name, value in (fewer, more))
                 text = f"Table III, {OURS}: {METRIC_TITLES[metric]} falls with more samples: {listed}."
-                records.append(_record("shots", ("III",), OURS, metric, shown, text))
-    return records
-
-
-def _record(
-    kind: str, tables: tuple[str, ...], method: str, metric: str, values: dict[str, float], text: str
-) -> dict[str, object]:
-    return {
-        "kind": kind,
-        "tables": tables,
-        "method": method,
-        "metric": metric,
-        "values": values,
-        "text": text,
-    }
+                yield "shots", ("III",), OURS, metric, dict((fewer, more)), text

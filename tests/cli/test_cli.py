@@ -13,7 +13,7 @@ from PIL import Image
 from mafr.cli import main
 from mafr.config import Config
 from mafr.experiments.plan import Run
-from mafr.experiments.store import read_record
+from mafr.experiments.run_store import read_record
 
 
 @pytest.fixture

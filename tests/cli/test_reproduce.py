@@ -13,8 +13,8 @@ from mafr.config import VARIANTS
 from mafr.errors import ConfigError, ResultError
 from mafr.experiments.notebooks import run_notebooks
 from mafr.experiments.plan import all_runs
-from mafr.experiments.store import read_records
-from mafr.tables.paper import write_tables
+from mafr.experiments.run_store import read_records
+from mafr.tables.comparison import write_tables
 from mafr.tables.readme import BEGIN, END, results_block, update_readme
 
 

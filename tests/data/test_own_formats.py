@@ -20,7 +20,7 @@ from mafr.data.formats.clouds import decode_cloud, decode_depth_image, decode_in
 from mafr.data.formats.images import decode_xyz
 from mafr.errors import DataError
 from mafr.experiments.plan import Run
-from mafr.experiments.store import read_record
+from mafr.experiments.run_store import read_record
 
 CAMERA = {"fx": 333.0, "fy": 331.0, "cx": 30.2, "cy": 19.7, "depth_scale": 1e-5, "width": 60, "height": 40}
 

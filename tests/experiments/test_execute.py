@@ -22,12 +22,12 @@ from mafr.detector import Detector
 from mafr.device import keep_freed_memory, release_freed_memory
 from mafr.errors import ConfigError, DataError, MafrError
 from mafr.experiments import execute as execution
-from mafr.experiments import store as run_store
+from mafr.experiments import run_store
 from mafr.experiments.evaluation import all_metrics, map_metrics
-from mafr.experiments.execute import execute, outcome, run_all
+from mafr.experiments.execute import execute, fit_and_score, run_all
 from mafr.experiments.plan import Run, all_runs, category_runs, table_runs
 from mafr.experiments.provenance import peak_megabytes
-from mafr.experiments.store import load_maps, load_residuals, read_record
+from mafr.experiments.run_store import load_maps, load_residuals, read_record
 from mafr.features.sources import splits
 from mafr.features.sources.splits import extract_features, load_features, load_split
 from mafr.features.sources.store import open_store
@@ -119,7 +119,7 @@ def test_compared_methods_give_the_same_results_again(smoke, tmp_path, method):
         assert second[name] == first[name]
 
 
-def test_features_that_are_drawn_anew_go_all_the_way_and_repeat(smoke, tmp_path):
+def test_features_drawn_again_in_training_repeat_from_end_to_end(smoke, tmp_path):
     config, paths = smoke
     config = replace(config, extractor_mode="train", epochs=1, min_steps=0)
     run, records = Run("mvtec3d", "bagel", config, 2), []
@@ -155,10 +155,10 @@ def test_times_of_full_runs_hold_what_few_shot_runs_may_find_computed(smoke, tmp
     category = config.categories("mvtec3d")[0]
     parts = {name: load_split(paths, "mvtec3d", category, name, config) for name in ("train", "test", "validation")}
     tested = len(parts["test"])
-    outcome(Watched(config), parts, [0, 1], None, whole=True)
+    fit_and_score(Watched(config), parts, [0, 1], None, whole=True)
     assert set(used[: 1 + tested]) == {None}
     used.clear()
-    outcome(Watched(config), parts, [0, 1], None, whole=False)
+    fit_and_score(Watched(config), parts, [0, 1], None, whole=False)
     assert None not in used
 
 

@@ -9,27 +9,10 @@ from support import fake_results
 import mafr.experiments.results
 from mafr.config import VARIANTS, Config
 from mafr.errors import DataError, ResultError
-from mafr.experiments.plan import Entry
+from mafr.experiments.plan import TableMethod
 from mafr.experiments.results import colour_range, load_result, stamp
 
 DEMO = Config.preset("demo")
-
-
-@pytest.fixture(scope="module")
-def patched():
-    with fake_results.as_features() as patch:
-        yield patch
-
-
-@pytest.fixture(scope="module")
-def stored(patched, tmp_path_factory):
-    return fake_results.write_runs(tmp_path_factory.mktemp("store"))
-
-
-@pytest.fixture(scope="module")
-def result(stored):
-    config, paths = stored
-    return load_result(Entry("mafr", "paper").runs("mvtec3d", config)[0], paths)
 
 
 def test_maps_are_those_that_were_scored(result):
@@ -74,7 +57,7 @@ def test_colour_range_by_hand():
 
 def test_missing_run_names_file_and_command(stored):
     config, paths = stored
-    run = Entry("mafr", "paper").runs("mvtec3d", replace(config, seed=7))[0]
+    run = TableMethod("mafr", "paper").runs("mvtec3d", replace(config, seed=7))[0]
     with pytest.raises(ResultError, match=r"metrics\.json.*mafr run --profile smoke --dataset mvtec3d"):
         load_result(run, paths)
 
@@ -85,7 +68,7 @@ def test_run_on_other_data_is_refused(stored, patched):
         other = lambda *a: fake_results.FakeStore(fake_results.fake_samples("mvtec3d", "bagel"), "other")  # noqa: E731
         patch.setattr(mafr.experiments.results, "load_features", other)
         with pytest.raises(DataError, match="other data"):
-            load_result(Entry("mafr", "paper").runs("mvtec3d", config)[0], paths)
+            load_result(TableMethod("mafr", "paper").runs("mvtec3d", config)[0], paths)
 
 
 def test_stamp_cannot_be_taken_for_real_data():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mafr.experiments.plan import Run
-from mafr.experiments.store import read_record
+from mafr.experiments.run_store import read_record
 from mafr.figures.costs import cost_accuracy, method_points
 
 

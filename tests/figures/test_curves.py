@@ -5,7 +5,7 @@ import pytest
 from matplotlib import pyplot as plt
 from support.fake_results import words
 
-from mafr.experiments.plan import Entry
+from mafr.experiments.plan import TableMethod
 from mafr.experiments.results import stored_records
 from mafr.figures.curves import pro_curves, roc_curves, training_curves
 
@@ -32,7 +32,7 @@ def test_mean_curve_has_the_mean_area(stored, draw, metric, limit):
     figure = draw(config, paths, ["eyecandies"], ["released"])
     axes = next(a for a in figure.findobj(plt.Axes) if a.get_title() == "mean")
     x, y = axes.get_lines()[0].get_data()
-    records = stored_records(Entry("mafr", "released"), "eyecandies", config, paths).values()
+    records = stored_records(TableMethod("mafr", "released"), "eyecandies", config, paths).values()
     expected = np.mean([r["metrics"]["product"][metric] for r in records])
     area = ((y[1:] + y[:-1]) / 2 * np.diff(x)).sum() / limit
     assert area == pytest.approx(expected, abs=5e-3)

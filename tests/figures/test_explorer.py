@@ -10,7 +10,7 @@ from mafr.config import Config
 from mafr.errors import ResultError
 from mafr.experiments.plan import Run
 from mafr.experiments.results import colour_range
-from mafr.experiments.store import load_maps
+from mafr.experiments.run_store import load_maps
 from mafr.figures.explorer import Explorer
 from mafr.figures.view import MAX_POINTS, cloud_figure, cloud_points, explore, plot_view, region_overlap, summary
 from mafr.paths import Paths

@@ -10,7 +10,7 @@ from support.fake_results import words
 
 from mafr.experiments.plan import Run
 from mafr.experiments.results import colour_range, stored_results
-from mafr.experiments.store import load_maps
+from mafr.experiments.run_store import load_maps
 from mafr.figures.fig2 import figure2
 from mafr.paths import Paths
 

@@ -1,4 +1,4 @@
-"""What `mafr.figures` offers by name, and what it loads for that."""
+"""The names that `mafr.figures` offers, and the modules that are loaded for them."""
 
 import pkgutil
 import subprocess

@@ -7,8 +7,8 @@ import pytest
 from support import fake_results
 from support.fake_results import words
 
-from mafr.figures.samples import plot_contact_sheet, plot_heatmap, plot_maps, plot_sample, relief, save_heatmap
-from mafr.figures.style import Picture, png_bytes
+from mafr.figures.samples import plot_contact_sheet, plot_heatmap, plot_maps, plot_sample, relief
+from mafr.figures.style import Picture, png_bytes, save_png
 from mafr.method import Prediction
 
 
@@ -43,7 +43,7 @@ def test_heatmap_outlines_what_is_above_the_threshold(result, tmp_path):
     k = result.median_defective()
     sample, psi = result.samples[k], result.maps[k]
     prediction = Prediction(psi, psi, psi, float(psi.max()))
-    path = save_heatmap(sample, prediction, psi.max() * 0.9, tmp_path / "out" / "heat.png")
+    path = save_png(plot_heatmap(sample, prediction, psi.max() * 0.9), tmp_path / "out" / "heat.png")
     assert path.read_bytes() == png_bytes(plot_heatmap(sample, prediction, psi.max() * 0.9))
     above, below = (plot_heatmap(sample, prediction, psi.max() * f) for f in (0.9, 1.1))
     assert "not OK" in words(above) and "not OK" not in words(below)

@@ -1,4 +1,4 @@
-"""What all figures share."""
+"""Parts of all figures."""
 
 import numpy as np
 

@@ -16,8 +16,9 @@ from mafr.config import FUSIONS, Config
 from mafr.data.layout import SPLITS
 from mafr.data.samples import Sample
 from mafr.experiments.evaluation import all_metrics, map_metrics
-from mafr.experiments.plan import Run
-from mafr.experiments.store import MAPS, data_fingerprint
+from mafr.experiments.plan import Run, TableMethod
+from mafr.experiments.results import Result, load_result
+from mafr.experiments.run_store import MAPS, data_fingerprint
 from mafr.paths import Paths, write_json
 from mafr.scoring import MAP, ResidualMaps
 
@@ -49,7 +50,7 @@ def make_samples(category: str, seed: int) -> list[Sample]:
 
 @dataclass
 class FakeStore:
-    """What `Result` needs of a feature store."""
+    """The part of a feature store that `Result` uses."""
 
     samples: list[Sample]
     fingerprint: str
@@ -93,7 +94,7 @@ def words(figure) -> str:
 
 
 def write_runs(root: Path, datasets=("mvtec3d", "eyecandies"), skip=()) -> tuple[Config, Paths]:
-    """Finished full runs of both variants for two categories a data set."""
+    """Finished full runs of both variants for two categories per data set."""
     config = replace(Config.preset("smoke"), image_size=SIDE, grid=14, bootstrap=20)
     paths = Paths.resolve("smoke", root=root)
     for dataset in datasets:
@@ -169,3 +170,20 @@ def _write_run(run: Run, paths: Paths) -> None:
     np.savez(folder / "residuals.npz", psi_rgb=psi_rgb.numpy(), psi_xyz=psi_xyz.numpy(), valid=valid.numpy())
     record = _record(run, samples, metrics, scores, scores[config.fusion])
     write_json(folder / "metrics.json", record)
+
+
+@pytest.fixture(scope="module")
+def patched() -> Iterator[pytest.MonkeyPatch]:
+    with as_features() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def stored(patched, tmp_path_factory) -> tuple[Config, Paths]:
+    return write_runs(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def result(stored) -> Result:
+    config, paths = stored
+    return load_result(TableMethod("mafr", "paper").runs("mvtec3d", config)[0], paths)

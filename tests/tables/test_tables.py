@@ -18,10 +18,10 @@ from mafr.errors import ConfigError, MafrError, ResultError
 from mafr.experiments.plan import TABLE_METHODS, Run
 from mafr.metrics import metric_names
 from mafr.scoring import MAP
-from mafr.tables import paper as tables
+from mafr.tables import comparison as tables
 from mafr.tables import published as paper
 from mafr.tables.layout import Column, Row, Table
-from mafr.tables.supplement import table_cost, table_s1, table_s2, table_s3
+from mafr.tables.supplement import SUPPLEMENT, supplementary_table
 
 METRICS = ("i_auroc", *metric_names())
 SMOKE = Config.preset("smoke")
@@ -98,7 +98,7 @@ FULL_RECORDS = all_records(FULL)
 def every_table(records, config):
     return [
         *(make(records, config) for make in tables.TABLES.values()),
-        *(make(records, config) for make in (table_s1, table_s2, table_s3, table_cost)),
+        *(supplementary_table(name, records, config) for name in SUPPLEMENT),
     ]
 
 
@@ -249,8 +249,8 @@ def test_generated_data_is_called_so_and_has_no_differences():
                 assert "NOT comparable" in line["data"]
             else:
                 assert line["data"] == "as published", number
-    for make in (table_s1, table_s2, table_s3, table_cost):
-        table = make(SMOKE_RECORDS, SMOKE)
+    for name in SUPPLEMENT:
+        table = supplementary_table(name, SMOKE_RECORDS, SMOKE)
         assert "generated data" in table.to_markdown() and "NOT comparable" in table.to_latex()
         assert (table.frame["kind"] == "measured").all()
 
@@ -357,7 +357,7 @@ def test_missing_runs_are_listed_with_the_command():
     with pytest.raises(MafrError, match=r"30 runs are missing[\s\S]*2 shots[\s\S]*--table 3 --profile smoke`"):
         tables.table3(only(SMOKE_RECORDS, lambda r: r["shots"] is None), SMOKE)
     with pytest.raises(ResultError, match=r"200 runs are missing[\s\S]*and 188 more[\s\S]*--table 1,2 --profile full`"):
-        table_s2({}, FULL)
+        supplementary_table("S2", {}, FULL)
 
 
 def test_runs_of_other_settings_do_not_count():
@@ -409,7 +409,7 @@ def test_a_record_without_a_number_raises(broken, text):
 
 
 def test_table_s1_has_an_interval_and_a_row_for_each_seed():
-    table = table_s1(all_records(SMOKE, seeds=(115, 116)), SMOKE, datasets=("mvtec3d",))
+    table = supplementary_table("S1", all_records(SMOKE, seeds=(115, 116)), SMOKE, datasets=("mvtec3d",))
     assert len(table.frame) == (len(TABLE_METHODS[1]) + 2) * 2 * 2
     assert table.frame["seed"].tolist()[:2] == [115, 116]
     assert (table.frame["i_auroc_high"] - table.frame["i_auroc_low"]).to_numpy() == pytest.approx(0.2)
@@ -418,7 +418,7 @@ def test_table_s1_has_an_interval_and_a_row_for_each_seed():
 
 
 def test_table_s2_and_s3_have_every_metric():
-    two, three = table_s2(SMOKE_RECORDS, SMOKE), table_s3(SMOKE_RECORDS, SMOKE)
+    two, three = supplementary_table("S2", SMOKE_RECORDS, SMOKE), supplementary_table("S3", SMOKE_RECORDS, SMOKE)
     assert [c.name for c in two.columns] == list(METRICS)
     rows = len(TABLE_METHODS[1]) + len(TABLE_METHODS[2]) + 2 * 2  # methods of both data sets, variants of MAFR
     assert len(two.frame) == rows * (2 + 1)  # categories and their mean
@@ -438,17 +438,17 @@ def test_a_part_of_a_real_data_set_does_not_pass_for_the_whole():
         record["counts"] |= {"test_good": known.good, "test_defective": known.anomalous}
         if record["shots"] is None:
             record["counts"]["train"] = known.train
-    whole = table_s1(records, config, datasets=["mvtec3d"])
+    whole = supplementary_table("S1", records, config, datasets=["mvtec3d"])
     assert set(whole.frame["data"]) == {"measured on real data"} and "NOT" not in whole.to_markdown()
     for record in records.values():
         record["counts"]["test_good"] -= record["category"] == "tire"
-    part = table_s1(records, config, datasets=["mvtec3d"])
+    part = supplementary_table("S1", records, config, datasets=["mvtec3d"])
     assert "NOT the published data set: tire with other numbers of samples" in part.to_markdown()
     assert all("NOT the published data set" in text for text in part.frame["data"])
 
 
 def test_cost_is_a_table_of_its_own():
-    table = table_cost(SMOKE_RECORDS, SMOKE)
+    table = supplementary_table("cost", SMOKE_RECORDS, SMOKE)
     assert table.name == "cost"
     names = [
         "sample_s", "model_mb", "parameters", "train_s", "extract_rgb_s", "extract_xyz_s", "inference_s", "map_s",
@@ -497,7 +497,7 @@ def test_printing_rounds_signs_and_escapes():
         Row(("two",), "difference", {"a": -0.0126}, {}),
         Row(("three",), "measured", {"a": 1 / 3, "n": 7}, {"data": "d"}),
     ]
-    table = Table.of("S9", "T", ("L",), columns, rows, notes=("100 % sure",))
+    table = Table("S9", "T", ("L",), columns, rows, notes=("100 % sure",))
     assert [cells for _, cells in table.cells()] == [
         ["three", "0.333", "7"], ["x & y_z | 5%", "0.000", "+3"], ["two", "−0.013", "—"],
     ]  # fmt: skip
@@ -511,13 +511,13 @@ def test_printing_rounds_signs_and_escapes():
         "two,difference,-0.0126,n/a,,,,,",
     ]
     with pytest.raises(ResultError, match="the measured row one is empty"):
-        Table.of("S9", "T", ("L",), columns, [Row(("one",), "measured", {}, {})])
+        Table("S9", "T", ("L",), columns, [Row(("one",), "measured", {}, {})])
 
 
 def test_print_and_csv_round_halves_alike():
     mean = 0.7475 - 1e-16  # a mean of multiples of a quarter of a thousandth, as it comes out
     columns, rows = (Column("n", "N"),), [Row(("x",), "measured", {"n": mean}, {})]
-    table = Table.of("1", "t", ("L",), columns, rows)
+    table = Table("1", "t", ("L",), columns, rows)
     line = next(csv.DictReader(io.StringIO(table.to_csv())))
     assert f"{mean:.3f}" == "0.747" and f"{float(line['n']):.3f}" == "0.748"
     assert "| x | 0.748 |" in table.to_markdown() and "0.748" in table.to_latex()

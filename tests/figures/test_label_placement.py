@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.transforms import Bbox
 
-from mafr.figures.labels import label_points
+from mafr.figures.label_placement import label_points
 from mafr.figures.style import new_figure
 
 

@@ -6,6 +6,7 @@ The record, `metrics.json`, holds everything a table needs; it is written last, 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,7 +22,7 @@ from mafr.experiments.plan import Run
 from mafr.features.sources.on_demand import OnDemandFeatures
 from mafr.features.sources.splits import Split, load_split
 from mafr.features.sources.store import FeatureStore
-from mafr.paths import Paths, temporary_beside
+from mafr.paths import Paths, write_atomically
 from mafr.scoring import Answer, ResidualMaps
 
 RESIDUALS, MAPS = "residuals.npz", "maps.npz"
@@ -53,15 +54,15 @@ def data_fingerprint(stores: Mapping[str, FeatureStore | OnDemandFeatures]) -> s
 
 
 def run_splits(run: Run, paths: Paths) -> dict[str, Split]:
-    """What a run reads, by split. Raises DataError, naming the command, where features are missing."""
+    """The inputs of a run by split. Raises DataError, naming the command, where features are missing."""
     settings = feature_config(run.method, run.config)
     return {s: load_split(paths, run.dataset, run.category, s, settings) for s in SPLITS}
 
 
-def finished(run: Run, paths: Paths, known: dict[tuple, str] | None = None) -> dict | None:
-    """The record of a run that is finished on the data as it is now.
+def finished_record(run: Run, paths: Paths, known: dict[tuple, str] | None = None) -> dict | None:
+    """The record of a run that is finished on the present data, or None.
 
-    known: fingerprints that were looked up before, by what decides them, to be added to.
+    known: fingerprints that were looked up before, by what decides them; extended here.
     """
     record, known = read_record(run, paths), {} if known is None else known
     if record is None:
@@ -73,7 +74,7 @@ def finished(run: Run, paths: Paths, known: dict[tuple, str] | None = None) -> d
 
 
 def save_answer(answer: Answer, folder: Path) -> None:
-    """Keep what a method says of the test set: residual maps as they are, final maps as float16."""
+    """Store a method's answer for the test set: residual maps as they are, final maps as float16."""
     if isinstance(answer, ResidualMaps):
         _save_arrays(folder / RESIDUALS, {name: getattr(answer, name).numpy() for name in _PARTS}, np.savez)
         return
@@ -82,12 +83,12 @@ def save_answer(answer: Answer, folder: Path) -> None:
 
 
 def load_residuals(run: Run, paths: Paths) -> tuple[torch.Tensor, ...]:
-    """The stored residual maps of a finished run of MAFR: (psi_rgb, psi_xyz, valid), each (N, 1, g, g)."""
+    """The residual maps of a finished run of MAFR: (psi_rgb, psi_xyz, valid), each (N, 1, g, g)."""
     return tuple(torch.from_numpy(array) for array in _load_arrays(run, paths, RESIDUALS, _PARTS))
 
 
 def load_maps(run: Run, paths: Paths) -> np.ndarray:
-    """The stored final maps of a compared method's finished run on all samples: (N, S, S) float16."""
+    """The final maps of a compared method's finished run on all samples: (N, S, S) float16."""
     return _load_arrays(run, paths, MAPS, ("maps",))[0]
 
 
@@ -103,11 +104,6 @@ def _load_arrays(run: Run, paths: Paths, name: str, names: Sequence[str]) -> lis
 
 
 def _save_arrays(path: Path, arrays: dict[str, np.ndarray], write: Callable) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_beside(path)
-    try:
-        with temporary.open("wb") as file:
-            write(file, **arrays)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    content = io.BytesIO()
+    write(content, **arrays)
+    write_atomically(path, content.getvalue())

@@ -1,49 +1,48 @@
-"""Names beside the points of a scatter plot, where they cover neither points nor each other."""
+"""Labels of the points of a scatter plot, placed where they cover neither points nor each other."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.transforms import Bbox
 
-_DIRECTIONS = np.deg2rad(np.arange(0, 360, 22.5))  # from the point to the middle of its name, tried in this order
-_DISTANCES = (4.0, 11.0, 19.0, 28.0, 38.0)  # between point and name, in points of 1/72 inch; the nearest that is free
-_LINE_FROM = 11.0  # names this far away are tied to their points by a line
-_POINT = 4.0  # half the side of the square around a point that no name may touch
-_GAP = 1.0  # around each name
+_DIRECTIONS = np.deg2rad(np.arange(0, 360, 22.5))  # from the point to the middle of its label, tried in this order
+_DISTANCES = (4.0, 11.0, 19.0, 28.0, 38.0)  # between point and label, in points of 1/72 inch; the nearest free one
+_LINE_FROM = 11.0  # labels this far away are tied to their points by a line
+_POINT = 4.0  # half the side of the square around a point that no label may touch
+_GAP = 1.0  # around each label
 _ROUNDING = 1e-6  # of areas
 
 
 def label_points(axes: Axes, names: Sequence[str], places: np.ndarray, colours: Sequence[str], size: float) -> None:
     """Write `names` beside the points `places`, (n, 2) in data units; size: of the type, in points.
 
-    Call it when the axes have their limits and their place in the figure (`Figure.draw_without_rendering`). Where no
-    place is free, the one that covers least is taken.
+    The axes must have their final limits and place in the figure (`Figure.draw_without_rendering`). Where no place is
+    free, the one that covers least is taken.
     """
-    pixels = axes.figure.dpi / 72  # a point of 1/72 inch
+    pixels = axes.figure.dpi / 72  # per point of 1/72 inch
     points = axes.transData.transform(places) / pixels
     frame = Bbox(axes.get_window_extent().get_points() / pixels)
     extents = [_extent(axes, name, size) / pixels for name in names]
-    squares = [_box(point, np.full(2, 2 * _POINT)) for point in points]
+    taken = [_box(point, np.full(2, 2 * _POINT)) for point in points]
     middles = np.zeros_like(points)
     away = np.zeros(len(points), dtype=bool)
-    named: list[Bbox] = []
     for k in _crowded_first(points):
         least = np.inf
-        for distance in _DISTANCES:
-            for direction in _DIRECTIONS:
-                if least < _ROUNDING:
-                    break
-                toward = np.array([np.cos(direction), np.sin(direction)])
-                # The distance holds between the point and the name's edge, whatever its length.
-                middle = points[k] + toward * (distance + _POINT / 2) + np.sign(np.round(toward, 6)) * extents[k] / 2
-                box = _box(middle, extents[k] + 2 * _GAP)
-                covered = sum(_shared(box, other) for other in (*squares, *named)) + _area(box) - _shared(box, frame)
-                if covered < least - _ROUNDING:
-                    least, middles[k], away[k] = covered, middle, distance >= _LINE_FROM
-        named.append(_box(middles[k], extents[k] + 2 * _GAP))
+        for distance, direction in product(_DISTANCES, _DIRECTIONS):
+            toward = np.array([np.cos(direction), np.sin(direction)])
+            # The distance holds between the point and the label's edge, whatever its length.
+            middle = points[k] + toward * (distance + _POINT / 2) + np.sign(np.round(toward, 6)) * extents[k] / 2
+            box = _box(middle, extents[k] + 2 * _GAP)
+            covered = sum(_shared(box, other) for other in taken) + _area(box) - _shared(box, frame)
+            if covered < least - _ROUNDING:
+                least, middles[k], away[k] = covered, middle, distance >= _LINE_FROM
+            if least < _ROUNDING:
+                break
+        taken.append(_box(middles[k], extents[k] + 2 * _GAP))
     for k, (name, colour) in enumerate(zip(names, colours, strict=True)):
         line = {"arrowstyle": "-", "color": colour, "lw": 0.5, "shrinkA": 0, "shrinkB": 2} if away[k] else None
         axes.annotate(
@@ -53,7 +52,7 @@ def label_points(axes: Axes, names: Sequence[str], places: np.ndarray, colours: 
 
 
 def _crowded_first(points: np.ndarray) -> np.ndarray:
-    """Points with near neighbours have the fewest free places, and choose first."""
+    """The order of placement: points with near neighbours have the fewest free places."""
     gaps = np.linalg.norm(points[:, None] - points[None], axis=2) + np.diag(np.full(len(points), np.inf))
     return np.argsort(gaps.min(axis=1, initial=np.inf), kind="stable")
 

@@ -1,4 +1,4 @@
-"""The stored records that a table needs, with each of its seeds; what is missing, and how to make it."""
+"""The stored records behind a table, for every complete seed; where runs are missing, their list and the command."""
 
 from __future__ import annotations
 
@@ -19,45 +19,43 @@ _LISTED = 12  # missing runs that an error names one by one
 
 
 @dataclass(frozen=True)
-class Found:
-    """The records of one table: those of every one of `runs` with every one of `seeds`.
+class TableRecords:
+    """The records of one table: of each of `runs` with each of `seeds`.
 
-    by_seed: the records of each seed that is complete. left_out: seeds that some wanted runs lack.
+    config: the table's settings. by_seed: the records of each complete seed. left_out: seeds that some runs lack.
     """
 
+    config: Config
     runs: tuple[Run, ...]
     by_seed: Mapping[int, Records]
     left_out: tuple[int, ...]
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Those that are complete."""
         return tuple(self.by_seed)
 
     def record(self, run: Run, seed: int | None = None) -> Mapping:
-        """The record of one of `runs`; with the first seed unless one is named."""
+        """The record of one of `runs` with a seed, by default the first."""
         return self.by_seed[self.seeds[0] if seed is None else seed][run]
 
-    def values(self, run: Run, fusion: str, metric: str) -> np.ndarray:
-        """A metric of a run, one value a seed: (seeds,). Raises ResultError if a record lacks it.
+    def values(self, run: Run, metric: str, fusion: str | None = None, defect: str | None = None) -> np.ndarray:
+        """A metric of a run, one value per seed: (seeds,). Raises ResultError if a record lacks it.
 
-        fusion: whose map, for MAFR; a compared method has one.
+        fusion: MAFR's operator (default: the configured one); other methods have a single map. defect: one type only.
         """
-        name = map_name(run, fusion)
-        return np.array([number(run, self.record(run, seed), name, metric) for seed in self.seeds])
+        name = self.map_name(run, fusion)
+        return np.array([_number(run, self.record(run, seed), name, metric, defect) for seed in self.seeds])
 
-    def mean_over(self, runs: Iterable[Run], fusion: str, metric: str) -> np.ndarray:
-        """The mean over runs (categories), one value a seed: (seeds,)."""
-        return np.mean([self.values(run, fusion, metric) for run in runs], axis=0)
+    def mean_over(self, runs: Iterable[Run], metric: str, fusion: str | None = None) -> np.ndarray:
+        """The mean over runs (categories), one value per seed: (seeds,)."""
+        return np.mean([self.values(run, metric, fusion) for run in runs], axis=0)
+
+    def map_name(self, run: Run, fusion: str | None = None) -> str:
+        """The key of a run's metrics in its record: a fusion operator, or the only map."""
+        return fusion or self.config.fusion if has_variants(run.method) else MAP
 
 
-def map_name(run: Run, fusion: str) -> str:
-    """Which metrics of a run's record are meant: those of a fusion operator, or of the only map."""
-    return fusion if has_variants(run.method) else MAP
-
-
-def number(run: Run, record: Mapping, name: str, metric: str, defect: str | None = None) -> float:
-    """One number of a run's record. Raises ResultError, naming the run, if it is missing or no number."""
+def _number(run: Run, record: Mapping, name: str, metric: str, defect: str | None) -> float:
     which = f"{run}, seed {record['seed']},"
     try:
         cells = record["metrics"][name]
@@ -69,25 +67,27 @@ def number(run: Run, record: Mapping, name: str, metric: str, defect: str | None
     return float(value)
 
 
-def find(records: Records, config: Config, wanted: Sequence[Run], tables: Sequence[int]) -> Found:
+def select_records(records: Records, config: Config, wanted: Iterable[Run], tables: Sequence[int]) -> TableRecords:
     """The wanted runs' records, for every seed that is complete among `records`.
 
-    tables: the numbers of the paper's tables whose runs these are, for the command in the error.
+    tables: the numbers of the paper's tables with these runs, for the command in the error.
     Raises ResultError, listing what is missing and the command that makes it.
     """
+    runs = tuple(dict.fromkeys(wanted))
     seeds = sorted({config.seed} | {run.config.seed for run in records})
-    had: dict[int, dict[Run, Mapping]] = {seed: {} for seed in seeds}
+    present: dict[int, dict[Run, Mapping]] = {seed: {} for seed in seeds}
     for seed in seeds:
-        for run in wanted:
+        for run in runs:
             if (record := records.get(run.seeded(seed))) is not None:
-                had[seed][run] = record
-    complete = {seed: had[seed] for seed in seeds if len(had[seed]) == len(set(wanted))}
+                present[seed][run] = record
+    complete = {seed: found for seed, found in present.items() if len(found) == len(runs)}
     if not complete:
         # The seed that is nearest to complete, so that the list is what is really left to do.
-        best = max([config.seed, *seeds], key=lambda seed: len(had[seed]))
-        raise ResultError(_missing_text([run for run in wanted if run not in had[best]], best, config, tables))
+        best = max([config.seed, *seeds], key=lambda seed: len(present[seed]))
+        raise ResultError(_missing_text([run for run in runs if run not in present[best]], best, config, tables))
     _check_data(complete)
-    return Found(tuple(wanted), complete, tuple(seed for seed in seeds if seed not in complete and had[seed]))
+    left_out = tuple(seed for seed in seeds if seed not in complete and present[seed])
+    return TableRecords(config, runs, complete, left_out)
 
 
 def _check_data(by_seed: Mapping[int, Records]) -> None:
