@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from mafr.config import Config
 from mafr.data.samples import Sample
 from mafr.errors import ResultError
-from mafr.experiments.results import colour_range, needs_warning, not_run, stamp, stored_results
+from mafr.experiments.results import colour_range, missing_note, needs_warning, stamp, stored_results
 from mafr.figures.samples import show_depth, show_map, show_rgb, show_truth
 from mafr.figures.style import DEPTH_NAME, Picture, bare, new_figure, outline
 from mafr.paths import Paths
@@ -29,7 +29,7 @@ def overview(config: Config, paths: Paths, dataset: str = "mvtec3d", variant: st
     caption = (
         "The categories where MAFR's I-AUROC is lowest, median and highest; of each the defective test sample with the "
         "median image score. Black: median of the good images' pixels; lightest: 99.9 % of all pixels. Grey: no 3D "
-        f"point. Outline: ground truth.{not_run(config, dataset, list(scores))}"
+        f"point. Outline: ground truth.{missing_note(config, dataset, list(scores))}"
     )
     names = ("RGB", DEPTH_NAME, "ground truth", "Ψ2D", "Ψ3D", "anomaly map Ψ")
     figure = new_figure(
