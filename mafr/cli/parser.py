@@ -12,11 +12,11 @@ DESCRIPTION = """\
 MAFR, reproduced: 2D-3D feature fusion for industrial anomaly detection.
 
 first steps:
-  mafr reproduce                 everything on the embedded default: data, features, Tables I-V, figures, notebooks
+  mafr reproduce                 everything in the demo profile: data, features, Tables I-V, figures, notebooks
   mafr reproduce --profile smoke the same in about a minute, far smaller, to see that it works
   mafr tables                    write the tables again from the stored runs
 
-your own parts (RGB images and organised point clouds, see "Your own data" in the README):
+your own parts (RGB images and organised point clouds, see "Your own parts" in the README):
   mafr data mvtec3d --source MY_PARTS --data-root WORK
   mafr fit --data-root WORK --category bracket --out detectors/bracket
   mafr predict --detector detectors/bracket --rgb scan.png --xyz scan.tiff

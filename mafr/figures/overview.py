@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 
 from mafr.config import Config
 from mafr.data.samples import Sample
 from mafr.errors import ResultError
 from mafr.experiments.results import colour_range, missing_note, needs_warning, stamp, stored_results
 from mafr.figures.samples import show_depth, show_map, show_rgb, show_truth
-from mafr.figures.style import DEPTH_NAME, Picture, bare, new_figure, outline
+from mafr.figures.style import DEPTH_NAME, OUTLINE, Picture, bare, new_figure, outline
 from mafr.paths import Paths
 
 _MARGIN = 6  # pixels around the part
@@ -28,10 +30,10 @@ def overview(config: Config, paths: Paths, dataset: str = "mvtec3d", variant: st
     chosen = list(dict.fromkeys([ordered[0], ordered[(len(ordered) - 1) // 2], ordered[-1]]))
     caption = (
         "The categories where MAFR's I-AUROC is lowest, median and highest; of each the defective test sample with the "
-        "median image score. Black: median of the good images' pixels; lightest: 99.9 % of all pixels. Grey: no 3D "
-        f"point. Outline: ground truth.{missing_note(config, dataset, list(scores))}"
+        "median image score. Maps: black is the median pixel of the good images, the lightest colour the top 0.1 % of "
+        f"all pixels. Light grey: no 3D point. Cyan: the true defect.{missing_note(config, dataset, list(scores))}"
     )
-    names = ("RGB", DEPTH_NAME, "ground truth", "Ψ2D", "Ψ3D", "anomaly map Ψ")
+    names = ("RGB", DEPTH_NAME, "true defect", "Ψ2D", "Ψ3D", "Ψ, from Ψ2D · Ψ3D")
     figure = new_figure(
         1.55 * len(names), 1.5 * len(chosen), "", stamp(config, [dataset], [variant]), caption, needs_warning(config)
     )
@@ -44,6 +46,7 @@ def overview(config: Config, paths: Paths, dataset: str = "mvtec3d", variant: st
         sample = result.samples[k]
         for axes, show in zip(row, (show_rgb, show_depth, show_truth), strict=False):
             show(axes, sample)
+        row[2].imshow(np.where(sample.gt[0][..., None], to_rgba(OUTLINE), 0.0))
         for axes, maps in zip(row[3:], (*result.residuals(range(len(result.ids))), result.maps), strict=True):
             show_map(axes, maps[k], result.mask[k], *colour_range(maps, result.mask, result.labels))
             outline(axes, sample.gt[0])
@@ -51,7 +54,7 @@ def overview(config: Config, paths: Paths, dataset: str = "mvtec3d", variant: st
             bare(axes)
             _crop(axes, sample)
         name = f"{sample.category}: {sample.defect}".replace("_", " ")
-        row[0].set_ylabel(f"{name}\nI-AUROC {scores[sample.category]:.3f}", fontsize=8)
+        row[0].set_ylabel(f"{name}\ncategory's I-AUROC {scores[sample.category]:.3f}", fontsize=8)
     for axes, name in zip(grid[0], names, strict=True):
         axes.set_title(name, fontsize=9)
     return figure
