@@ -27,7 +27,8 @@ Departures, beside those:
   neighbours in three passes, the mean depth is subtracted and stands for the background, in centimetres;
 - EfficientNet-B5 is timm's (same weights), which pads for 768 pixels; the authors' library pads as for 456;
 - the authors score the bicubically upsampled map. Here negative overshoot is cut off, then the map is masked by the
-  points and blurred as MAFR's; the image score is the maximum before all that, of the cells, as in their training;
+  points and blurred as MAFR's; the image score is the maximum before all that, of the cells, as in their training
+  (their evaluation script takes that of the upsampled map);
 - the student learns from the teacher's outputs computed once, which are the same in every epoch.
 """
 

@@ -164,10 +164,11 @@ def report(machine: dict, rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def as_json(machine: dict, rows: Sequence[Row]) -> dict:
+def as_json(config: Config, machine: dict, rows: Sequence[Row]) -> dict:
     """The same for a file, with the date; notebook 12 shows such files."""
     cells = [{**asdict(row), "ratio": row.ratio, "difference": _number(row.difference)} for row in rows]
-    return {"kind": "speed", "date": date.today().isoformat(), "machine": machine, "rows": cells}
+    head = {"kind": "speed", "date": date.today().isoformat(), "profile": config.profile}
+    return {**head, "machine": machine, "rows": cells}
 
 
 def _number(value: float) -> float | None:

@@ -52,7 +52,7 @@ def precision_effect(
     extract_features(paths, base, "mvtec3d", base.categories("mvtec3d"), workers)
     records = run_all(runs, paths, workers)
     halves = [replace(run, config=replace(run.config, precision="bfloat16")) for run in runs]
-    with nullcontext() if native_bfloat16(Place.of(base).device.type) else emulated_bfloat16():
+    with emulated_bfloat16() if _emulated(config) else nullcontext():
         return _effects(runs, halves, records, paths, train)
 
 
@@ -121,16 +121,22 @@ def summary(effects: Sequence[Effect]) -> list[dict]:
     return rows
 
 
-def as_json(effects: Sequence[Effect]) -> dict:
-    """The effects for a file, with the date; notebook 12 shows such files."""
-    head = {"kind": "precision", "date": date.today().isoformat(), "emulated": not native_bfloat16("cpu")}
+def _emulated(config: Config) -> bool:
+    return not native_bfloat16(Place.of(replace(config, precision="float32")).device.type)
+
+
+def as_json(config: Config, effects: Sequence[Effect]) -> dict:
+    """The effects for a file, with date, settings and kind of device; notebook 12 shows such files."""
+    place = Place.of(replace(config, precision="float32"))
+    head = {"kind": "precision", "date": date.today().isoformat(), "profile": config.profile, "epochs": config.epochs,
+            "device": place.describe()["device"], "emulated": _emulated(config)}  # fmt: skip
     return {**head, "summary": summary(effects), "rows": [asdict(effect) for effect in effects]}
 
 
-def report(effects: Sequence[Effect]) -> str:
+def report(config: Config, effects: Sequence[Effect]) -> str:
     """The effects as a table to print, with the means and the largest at the end."""
     names = ("i_auroc", *PIXEL_METRICS)
-    how = "" if native_bfloat16("cpu") else " (emulated: this processor has none)"
+    how = " (emulated: this processor has none)" if _emulated(config) else ""
     title = f"bfloat16{how} minus float32: same weights, scored in bfloat16"
     title += "; then trained in it" if effects[0].trained else ""
     lines = [title, f"{'category':18} {'variant':9} {'pairs':>6} " + " ".join(f"{name:>9}" for name in names)]

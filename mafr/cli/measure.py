@@ -37,7 +37,7 @@ def time_paths(arguments: argparse.Namespace) -> None:
     machine, rows = bench(config, chosen_variants(arguments), shares, stages, arguments.repeats)
     print(report(machine, rows))
     if arguments.out:
-        write_json(Path(arguments.out), as_json(machine, rows))
+        write_json(Path(arguments.out), as_json(config, machine, rows))
 
 
 def add_precision(commands: Commands) -> None:
@@ -54,6 +54,6 @@ def compare_precision(arguments: argparse.Namespace) -> None:
 
     config, paths = read_settings(arguments)
     effects = precision_effect(config, paths, chosen_variants(arguments), arguments.train, arguments.workers)
-    print(report(effects))
+    print(report(config, effects))
     if arguments.out:
-        write_json(Path(arguments.out), as_json(effects))
+        write_json(Path(arguments.out), as_json(config, effects))

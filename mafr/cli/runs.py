@@ -112,11 +112,14 @@ def write_tables(arguments: argparse.Namespace) -> None:
     whole = (set(arguments.tables), variants, arguments.seeds, set(methods)) == (set(TABLES), VARIANTS, 1, set(METHODS))
     if arguments.readme and not (whole and config == Config.preset() and not paths.data_root):
         raise ConfigError("README.md shows the demo profile as it is: --readme goes with no other option")
+    readme = paths.root / "README.md"
+    if arguments.readme and not readme.is_file():
+        raise ConfigError(f"{readme} is not there; run from the checkout, or set MAFR_HOME to it")
     for path in make_tables(config, paths, variants, arguments.seeds, arguments.tables, methods):
         print(path)
     if arguments.readme:
-        update_readme(paths.root / "README.md", paths.tables)
-        print(paths.root / "README.md")
+        update_readme(readme, paths.tables)
+        print(readme)
 
 
 def add_figures(commands: Commands) -> None:

@@ -31,7 +31,7 @@ def run_notebooks(
     """Execute the notebooks by papermill into `paths.executed`; those that are up to date are kept.
 
     A notebook is up to date while its source, the package, the stored runs and the files that it needs are the
-    same. One whose files are absent (`needed_files`) is left as committed, with a line on stderr. Returns the
+    same. One whose files are absent (`needed_files`) is left as it is, with a line on stderr. Returns the
     executed copies. Notebooks show a profile as it is: raises ConfigError for changed settings.
     """
     if not is_preset(config, paths):
@@ -49,7 +49,7 @@ def run_notebooks(
     for source in sources:
         files, absent = needed_files(source, paths.root)
         if absent:
-            print(f"mafr: {source.name} is left as committed: there is no {', '.join(absent)}", file=sys.stderr)
+            print(f"mafr: {source.name} is left as it is: there is no {', '.join(absent)}", file=sys.stderr)
             continue
         shown.append(paths.executed / source.name)
         seen = "".join(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}\n" for file in files)
@@ -70,8 +70,9 @@ def needed_files(source: Path, root: Path) -> tuple[list[Path], list[str]]:
     metadata = json.loads(source.read_text(encoding="utf-8"))["metadata"]
     files, absent = [], []
     for pattern in metadata.get("mafr", {}).get("needs", []):
-        place = root / os.path.expandvars(pattern)
-        found = sorted(Path(place.anchor).glob(str(place.relative_to(place.anchor))))
+        path = Path(os.path.expandvars(pattern))
+        folder = Path(path.anchor) if path.is_absolute() else root
+        found = sorted(folder.glob(str(path.relative_to(path.anchor))))
         files += found
         absent += [] if found else [pattern]
     return files, absent

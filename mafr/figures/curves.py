@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
 
 import numpy as np
 import pandas as pd
@@ -66,7 +67,7 @@ def plot_history(records: Sequence[dict], stamp: str = "", warn: bool = False) -
 
 def _curve_and_band(axes: Axes, curves: list[list[float]], colour: str, style: str, name: str) -> None:
     # Categories of different size may train for different numbers of epochs: shorter curves end with NaN.
-    table = pd.DataFrame([curve for curve in curves if curve])
+    table = pd.DataFrame(zip_longest(*(curve for curve in curves if curve), fillvalue=np.nan)).T
     if not table.empty:
         epochs = np.arange(1, table.shape[1] + 1)
         axes.plot(epochs, table.mean(), color=colour, linestyle=style, linewidth=1.4, label=name)

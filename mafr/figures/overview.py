@@ -6,10 +6,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 
-from mafr.config import Config
+from mafr.baselines.registry import MAFR
+from mafr.config import DATASET_TITLES, Config
 from mafr.data.samples import Sample
 from mafr.errors import ResultError
-from mafr.experiments.results import colour_range, missing_note, needs_warning, stamp, stored_results
+from mafr.experiments.plan import TableMethod, table_of
+from mafr.experiments.results import colour_range, load_result, missing_note, needs_warning, stamp
+from mafr.experiments.run_store import read_records
 from mafr.figures.samples import show_depth, show_map, show_rgb, show_truth
 from mafr.figures.style import DEPTH_NAME, OUTLINE, Picture, bare, new_figure, outline
 from mafr.paths import Paths
@@ -22,10 +25,14 @@ def overview(config: Config, paths: Paths, dataset: str = "mvtec3d", variant: st
 
     Samples and colour scales as in `figure2`. Raises ResultError if none of the data set's runs is finished.
     """
-    scores = {r.run.category: r.record["metrics"][config.fusion]["i_auroc"]
-              for r in stored_results(config, paths, dataset, variant)}  # fmt: skip
-    if not scores:
-        raise ResultError(f"no finished run of {dataset}, {variant} variant, to show")
+    runs = TableMethod(MAFR, variant).runs(dataset, config)
+    records = read_records(runs, paths)
+    if not records:
+        raise ResultError(
+            f"no finished run of {DATASET_TITLES[dataset]}, {variant} variant; `mafr run --profile {config.profile} "
+            f"--table {table_of(dataset)} --variant {variant}` makes them"
+        )
+    scores = {run.category: record["metrics"][config.fusion]["i_auroc"] for run, record in records.items()}
     ordered = sorted(scores, key=lambda category: (scores[category], category))
     chosen = list(dict.fromkeys([ordered[0], ordered[(len(ordered) - 1) // 2], ordered[-1]]))
     caption = (
@@ -38,11 +45,9 @@ def overview(config: Config, paths: Paths, dataset: str = "mvtec3d", variant: st
         1.55 * len(names), 1.5 * len(chosen), "", stamp(config, [dataset], [variant]), caption, needs_warning(config)
     )
     grid = figure.subplots(len(chosen), len(names), squeeze=False)
-    rows = dict(zip(chosen, grid, strict=True))
-    for result in stored_results(config, paths, dataset, variant):
-        if result.run.category not in rows:
-            continue
-        k, row = result.median_defective(), rows[result.run.category]
+    for category, row in zip(chosen, grid, strict=True):
+        result = load_result(next(run for run in records if run.category == category), paths)
+        k = result.median_defective()
         sample = result.samples[k]
         for axes, show in zip(row, (show_rgb, show_depth, show_truth), strict=False):
             show(axes, sample)

@@ -185,8 +185,8 @@ def _probe(folder: Path, undo: ExitStack) -> tuple[Path, str, str]:
     name, content = f".seen-by-workers-{secrets.token_hex(8)}", secrets.token_hex(8)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        undo.callback((folder / name).unlink, missing_ok=True)
         (folder / name).write_text(content)
+        undo.callback((folder / name).unlink, missing_ok=True)
     except OSError:  # data that may only be read
         return _listing(folder)
     return folder, name, content
@@ -231,7 +231,7 @@ def _check(client: _Client) -> str | None:
         return None
     try:
         place = Place.of(client.config)
-    except ConfigError as error:
+    except Exception as error:  # such as CUDA that cannot be initialised
         raise ConfigError(f"the worker on {host}: {error}") from None
     own = f"{place.device.type} in {place.describe()['precision']}"
     if client.place not in (None, own):

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from mafr.tables.layout import STAMP_COLUMNS
+
 _GROUPS = {"Tables I–V": "table[1-5].csv", "S1–S3": "tableS*.csv"}
 _RESTORE = "`git restore tables figures notebooks/executed` brings the committed ones back"
 
@@ -25,13 +27,13 @@ def committed_difference(tables: Path, root: Path) -> str:
             if committed is None:
                 continue
             compared += 1
-            gap, cell = _largest_gap(pd.read_csv(path), pd.read_csv(io.StringIO(committed)))
+            gap, cell = _largest_gap(_read(path), _read(io.StringIO(committed)))
             if gap is None:
                 other.append(path.name)
             elif gap > largest:
                 largest, where = gap, f"{path.name}: {cell}"
         parts += [f"{title} by at most {largest:.4f} ({where})"] if largest else []
-        parts += [f"{', '.join(other)} by other rows"] if other else []
+        parts += [f"{', '.join(other)} by other rows or columns"] if other else []
     if not compared:
         return ""
     if not parts:
@@ -56,11 +58,15 @@ def _largest_gap(here: pd.DataFrame, there: pd.DataFrame) -> tuple[float | None,
     return float(gaps.max()), ", ".join([*names, str(column)])
 
 
+def _read(table: Path | io.StringIO) -> pd.DataFrame:
+    return pd.read_csv(table, dtype=dict.fromkeys(STAMP_COLUMNS, str))
+
+
 def _committed(path: Path, root: Path) -> str | None:
     """The file as of the last commit, None where it is in none."""
     try:
         name = path.resolve().relative_to(root.resolve()).as_posix()
         command = ["git", "-C", str(root), "show", f"HEAD:./{name}"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout
     except (OSError, ValueError, subprocess.CalledProcessError):
         return None

@@ -22,10 +22,10 @@ def test_bfloat16_changes_hardly_anything(smoke):
         assert abs(effect.pairs) <= 2, effect
         assert all(abs(effect.scored[name]) <= 0.002 for name in PIXEL_METRICS), effect
     assert any(effect.scored[name] != 0 for effect in effects for name in PIXEL_METRICS)  # it was bfloat16
-    text = report(effects)
+    text = report(config, effects)
     assert "largest of paper/released, bfloat16 in training and scoring" in text
     assert "bagel" in text
-    kept = as_json(effects)
+    kept = as_json(config, effects)
     assert [(row["statistic"], row["variant"]) for row in kept["summary"]] == 2 * [
         ("mean", "paper"), ("mean", "released"), ("largest", "paper/released"),
     ]  # fmt: skip

@@ -42,11 +42,17 @@ def test_the_largest_difference_is_named_with_its_cell(checkout):
 
 
 @pytest.mark.parametrize(
-    "text", [TABLE + TABLE.splitlines()[2], TABLE.replace("run here", "other"), TABLE.replace("0.6", "")]
+    "text",
+    [
+        TABLE + TABLE.splitlines()[2],
+        TABLE.replace("run here", "other"),
+        TABLE.replace("0.6", ""),
+        TABLE.replace("115", "116"),
+    ],
 )
 def test_other_rows_are_not_compared(checkout, text):
     (checkout / "tables" / "tableS1.csv").write_text(text)
-    assert "tableS1.csv by other rows" in committed_difference(checkout / "tables", checkout)
+    assert "tableS1.csv by other rows or columns" in committed_difference(checkout / "tables", checkout)
 
 
 def test_without_committed_tables_nothing_is_said(checkout, tmp_path_factory):

@@ -159,7 +159,7 @@ def reading(path: Path, title: str, advice: str = "download it again") -> Iterat
     except MafrError:
         raise
     except FileNotFoundError as error:
-        raise WeightsError(f"{path}: there is no such file; it should hold {title} weights") from error
+        raise WeightsError(f"{path}: there is no such file; it should hold {title} weights; {advice}") from error
     except Exception as error:  # torch and safetensors let errors of any kind through for damaged files
         raise WeightsError(f"{path}: not readable as {title} weights ({_reason(error)}); {advice}") from error
 
