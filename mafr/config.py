@@ -80,7 +80,7 @@ class Config(  # fields go from the last base to the first
         return cls(**settings)
 
     def with_variant(self, variant: str) -> Config:
-        """The same settings with another variant's method; the own variant keeps settings that were changed."""
+        """These settings with another variant's method; given its own variant, unchanged."""
         check_choice("variant", variant, VARIANTS)
         if variant == self.variant:
             return self

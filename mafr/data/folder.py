@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -48,6 +48,10 @@ class FolderDataset(Sequence):
 
     def __len__(self) -> int:
         return len(self.entries)
+
+    def __iter__(self) -> Iterator[Sample]:
+        # Sequence's own would take an IndexError of a reader for the end.
+        return (self[k] for k in range(len(self)))
 
     def __getitem__(self, index: int | slice) -> Sample | FolderDataset:
         if isinstance(index, slice):

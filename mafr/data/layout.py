@@ -71,6 +71,11 @@ def subfolders(folder: Path) -> list[str]:
         return []
 
 
+def empty_category(folder: Path, layout: str) -> DataError:
+    """The error for a category's folder in which nothing of the expected layout lies."""
+    return DataError(f"{folder}: the category is empty; expected are {layout}")
+
+
 def found_in(folder: Path) -> str:
     """The folders in `folder`, in words, for messages."""
     names = ", ".join(subfolders(folder))

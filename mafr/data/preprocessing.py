@@ -12,7 +12,7 @@ from types import ModuleType
 from mafr.config import CATEGORIES, DATASET_TITLES, DATASETS, Config
 from mafr.data import eyecandies, manifest, mvtec3d
 from mafr.data.formats.images import encode_xyz, read_bytes
-from mafr.data.layout import RawSample, subfolders, unknown_category
+from mafr.data.layout import RawSample, empty_category, subfolders, unknown_category
 from mafr.errors import DataError
 from mafr.parallel.progress import Workers, map_parallel
 from mafr.paths import write_atomically, write_json
@@ -110,7 +110,7 @@ def _plan(dataset: str, raw: Path, out: Path, config: Config, plane: str) -> _Jo
     manifest.check_source(source, raw, dataset, config)
     samples = tuple(module.scan(raw))
     if not samples:
-        raise DataError(f"{raw}: the category is empty; expected are {module.LAYOUT}")
+        raise empty_category(raw, module.LAYOUT)
     if not any(sample.key.startswith("train/") for sample in samples):
         raise DataError(
             f"{raw / 'train'}: no samples; every method learns from the good samples of a category: add them in the "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -73,13 +73,19 @@ class Rows:
         """The same matrix on another device."""
         parts = (send(part, device) for part in (self.index, self.weight, self.offsets))
         moved = Rows(*parts, self.columns)
-        if "transposed" in self.__dict__:
-            moved.__dict__["transposed"] = self.transposed.to(device)
+        if "_transposed" in self.__dict__:
+            moved.__dict__["_transposed"] = self.transposed.to(device)
         return moved
 
-    @cached_property
+    @property
     def transposed(self) -> Rows:
         """The (columns, P) matrix; kept, since every backward pass needs it."""
+        # Not a cached_property: before Python 3.12 all instances share its lock, and threads prepare scenes.
+        if "_transposed" not in self.__dict__:
+            self.__dict__["_transposed"] = self._transpose()
+        return self.__dict__["_transposed"]
+
+    def _transpose(self) -> Rows:
         device, entries = self.index.device, len(self.index)
         # All sizes are known beforehand, so that nothing waits for a GPU.
         rows = torch.repeat_interleave(

@@ -396,6 +396,15 @@ def test_what_is_no_archive(tmp_path, capsys):
         assert message in capsys.readouterr().err
     with pytest.raises(DataError, match="no category folders in the archive"):
         unpack([_tar(tmp_path / "b.tar", _member("readme.txt"))], tmp_path / "raw")
+    with pytest.raises(DataError, match=r"c\.tar: no such file; name an archive"):
+        unpack([tmp_path / "c.tar"], tmp_path / "raw")
+
+
+def test_what_is_no_archive_is_said_before_the_disk_is_asked(tmp_path, monkeypatch):
+    (tmp_path / "a.tar").write_bytes(b"x" * 10_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: pytest.fail("asked for the disk"))
+    with pytest.raises(DataError, match="neither a tar nor a zip archive"):
+        unpack_archives("mvtec3d", [tmp_path / "a.tar"], tmp_path / "raw")
 
 
 def test_too_little_disk_is_said_first(archives, tmp_path, monkeypatch):

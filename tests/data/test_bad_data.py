@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from support import rawdata
 
-from mafr.config import Config
+from mafr.config import CATEGORIES, Config
 from mafr.data import load_pair, open_dataset, preprocess
+from mafr.data.acquire.counts import check_counts
 from mafr.data.formats.images import decode_mask, decode_xyz
 from mafr.errors import DataError
 
@@ -82,8 +83,12 @@ def test_unknown_names(tmp_path, done):
 @pytest.mark.parametrize("dataset", ["mvtec3d", "eyecandies"])
 def test_empty_category(tmp_path, dataset):
     (tmp_path / "raw/thing/train").mkdir(parents=True)
-    with pytest.raises(DataError, match=r"thing: the (category|class) is empty; expected are"):
+    with pytest.raises(DataError, match=r"thing: the category is empty; expected are"):
         _preprocess(tmp_path / "raw", dataset)
+    name = CATEGORIES[dataset][0]
+    (tmp_path / "raw" / name / name / "train/good").mkdir(parents=True)  # one folder too deep
+    with pytest.raises(DataError, match=f"{name}: the category is empty; expected are"):
+        check_counts(dataset, tmp_path / "raw")
 
 
 def test_empty_split(raw):

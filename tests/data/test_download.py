@@ -15,7 +15,7 @@ from mafr.cli import main
 from mafr.config import CATEGORIES
 from mafr.data.acquire import folders as module
 from mafr.data.acquire.drive import confirm_address
-from mafr.data.acquire.fetch import fetched
+from mafr.data.acquire.fetch import FetchError, fetch, fetched
 from mafr.data.acquire.folders import download_raw
 from mafr.errors import DataError
 
@@ -58,6 +58,15 @@ def test_a_cut_connection_goes_on_where_it_broke(server, tmp_path):
     path = _fetch(server, tmp_path / "a.tar", cut=[100_000, 50_000, 1])
     assert path.read_bytes() == CONTENT
     assert server.spans == [None, "bytes=100000-", "bytes=150000-", "bytes=150001-"]
+
+
+def test_a_connection_that_is_reset_each_time_is_given_up(server, tmp_path):
+    server.files["/a.tar"] = CONTENT
+    for sent in (0, 200):  # the first bytes of an answer are not progress
+        server.reset, server.asked = sent, []
+        with pytest.raises(FetchError):
+            fetch(server.address + "/a.tar", tmp_path / "a.tar")
+        assert len(server.asked) < 30
 
 
 def test_what_was_fetched_stays_for_the_next_call(server, tmp_path):

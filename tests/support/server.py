@@ -1,6 +1,8 @@
 """A web server on this machine that does to downloads what real ones do: cuts, expires, changes, cannot resume."""
 
 import http.server
+import socket
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ class Server:
     files: dict[str, bytes] = field(default_factory=dict)
     pages: dict[str, tuple[int, str]] = field(default_factory=dict)  # path -> status, HTML
     cut: list[int] = field(default_factory=list)  # bytes after which the next answers break off
+    reset: int | None = None  # bytes after which every answer's connection is reset
     fail: list[int] = field(default_factory=list)  # statuses of the next answers
     ranges: bool = True
     tag: str = '"one"'
@@ -75,6 +78,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
         stop = start + script.cut.pop(0) if script.cut else len(content)
+        if script.reset is not None:
+            self.wfile.write(content[start : start + script.reset])
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+            return
         self.wfile.write(content[start:stop])
 
     def log_message(self, *_):

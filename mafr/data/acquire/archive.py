@@ -57,6 +57,15 @@ def is_archive(path: Path) -> bool:
     return path.is_file() and (_is_zip(path) or tarfile.is_tarfile(path))
 
 
+def check_archives(paths: Sequence[Path]) -> None:
+    """Raise DataError for a path that is no archive."""
+    for path in paths:
+        if not path.is_file():
+            raise DataError(f"{path}: no such file; name an archive, or a folder of archives")
+        if not is_archive(path):
+            raise DataError(f"{path}: neither a tar nor a zip archive; download it again")
+
+
 def unpacked_size(path: Path) -> int | None:
     """Bytes of an archive's files; None for a compressed tar, which does not say. Raises DataError for damaged ones."""
     if _is_zip(path):
@@ -85,9 +94,7 @@ def unpack(
     categories: only these. workers: local processes, one archive each. Raises DataError where a file is no archive or
     damaged, an entry leaves its folder or is no plain file, or there is no category folder.
     """
-    for path in archives:
-        if not is_archive(path):
-            raise DataError(f"{path}: neither a tar nor a zip archive; download it again")
+    check_archives(archives)
     staging = _staging(archives, target)
     several = len(archives) > 1  # then one bar over all: their own would overwrite each other
     job = partial(_unpack_one, staging=staging, skip=subfolders(target), only=categories, silent=several)

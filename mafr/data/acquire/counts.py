@@ -6,12 +6,13 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 from mafr.config import CATEGORIES
 from mafr.data import eyecandies, mvtec3d
 from mafr.data.formats.images import decode_mask, read_bytes
-from mafr.data.layout import subfolders
+from mafr.data.layout import empty_category, subfolders
 from mafr.errors import DataError
 
 
@@ -71,6 +72,8 @@ def check_counts(
         if category not in PUBLISHED[dataset] or category not in there:
             continue
         found = Counter(_parts(dataset, raw / category))
+        if not found:
+            raise empty_category(raw / category, _module(dataset).LAYOUT)
         published = zip(_PARTS, PUBLISHED[dataset][category], strict=False)
         wrong = [(part, count) for part, count in published if found[part] != count]
         if not wrong:
@@ -86,9 +89,13 @@ def check_counts(
         return
 
 
+def _module(dataset: str) -> ModuleType:
+    return mvtec3d if dataset == "mvtec3d" else eyecandies
+
+
 def _parts(dataset: str, folder: Path) -> Iterator[str]:
     """The part of the published table that each sample of a category belongs to."""
-    for sample in (mvtec3d if dataset == "mvtec3d" else eyecandies).scan(folder):
+    for sample in _module(dataset).scan(folder):
         split, *others = sample.key.split("/")
         if dataset == "mvtec3d":
             is_anomalous = others[0] != "good"

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
@@ -33,7 +33,9 @@ PAUSE = 1.0  # seconds before the second attempt, doubled before each further on
 RETRIES = 6  # attempts in a row that bring nothing
 _REQUESTS = 3  # attempts to get an answer
 _PASSING = (408, 425, 429, 500, 502, 503, 504)  # answers that may be better a moment later
-_BLOCK = 2**20
+_HEAD = 64  # bytes that show a web page
+_BLOCK = 2**16  # what a reset connection loses at most
+_CHECKED = 2**20  # bytes at a time for checksums
 
 
 class FetchError(OSError):
@@ -139,7 +141,7 @@ def open_address(address: str, start: int = 0, tag: str = "") -> Iterator[tuple[
                 if answer.status_code == 416 or not is_page:
                     yield answer, chain([head], blocks)
                     return
-                page = (head + next(blocks, b"")).decode(errors="replace")
+                page = (head + b"".join(islice(blocks, 16))).decode(errors="replace")
                 behind = confirm_address(page, answer.url)
             if behind is None:
                 is_quota = "download quota" in page.lower() or "too many users" in page.lower()
@@ -178,7 +180,7 @@ def _get(session: requests.Session, address: str, headers: Mapping[str, str]) ->
 def _blocks(address: str, answer: requests.Response) -> Iterator[bytes]:
     """The content, undecoded: decoding would lose what arrived before a break. First as much as shows a web page."""
     answer.raw.enforce_content_length = False  # `_append` compares sizes
-    size = 64
+    size = _HEAD
     try:
         while block := answer.raw.read(size, decode_content=False):
             yield block
@@ -229,7 +231,7 @@ def _receive(address: str, partial: _Partial, target: Path, what: str) -> None:
                 _append(address, partial, target, progress)
                 return
             except PassingError as error:
-                failures = 1 if partial.have > most else failures + 1
+                failures = 1 if partial.have > most + _HEAD else failures + 1
                 most = max(most, partial.have)
                 if isinstance(error, UnreachableError) and partial.have == first:
                     raise
@@ -273,7 +275,7 @@ def _append(address: str, partial: _Partial, target: Path, progress: tqdm) -> No
 def _checksum(path: Path, kind: str, what: str = "") -> str:
     found = hashlib.new(kind.replace("-", ""), usedforsecurity=False)
     with path.open("rb") as file, byte_bar(path.stat().st_size, 0, f"checking {what}", not what) as progress:
-        while block := file.read(_BLOCK):
+        while block := file.read(_CHECKED):
             found.update(block)
             progress.update(len(block))
     return found.hexdigest()

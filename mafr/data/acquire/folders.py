@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mafr.config import CATEGORIES, DATASET_TITLES
-from mafr.data.acquire.archive import is_archive, staged_size, unpack, unpacked_size
+from mafr.data.acquire.archive import check_archives, is_archive, staged_size, unpack, unpacked_size
 from mafr.data.acquire.counts import unpacked_bytes
 from mafr.data.acquire.fetch import BrokenError, ChecksumError, FetchError, content_length, fetch, fetched, open_address
 from mafr.data.layout import subfolders, unknown_category
@@ -75,6 +75,7 @@ def unpack_archives(
         or not {name for name in known[stamps[path]] if categories is None or name in categories} <= set(there)
     ]
     if todo:
+        check_archives(todo)
         size = sum(_size(dataset, path, categories) for path in todo)
         check_space(raw, DATASET_TITLES[dataset], 0, size, staged_size(todo, raw, categories))
         local = workers if isinstance(workers, int | None) else 1

@@ -34,7 +34,7 @@ def random_scan(rng: np.random.Generator) -> np.ndarray:
 
 
 def random_body(rng: np.random.Generator) -> Field:
-    """A random solid inside the unit ball: one to three primitives, up to three cuts, every other one textured."""
+    """A random solid inside the unit ball: one to three primitives, up to three cuts, half of them textured."""
     primitives = (_superquadric, _block, _extrusion, _turned, _polyhedron, _bumpy)
     tools = (_drill, _block, _superquadric)
 

@@ -80,7 +80,9 @@ class Split:
             self.store.extract(indices)
 
     def seek(self, draw: int) -> None:
-        self.store.seek(draw)
+        """Continue with draw number `draw` of features that are drawn at each access; nothing for stored ones."""
+        if self.live:
+            self.store.seek(draw)
 
 
 def split_of(samples: Sequence[Sample], extractor: FeatureExtractor | None) -> Split:
