@@ -7,8 +7,6 @@ so that a sample weighs the same whatever else is in its batch.
 Training uses `mafr.fast.objective`, the same losses with hand-written gradients; its tests compare the two.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """Checkpoints in the layout of the authors' released code: three files per category, for the `released` variant."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

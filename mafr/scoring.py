@@ -4,8 +4,6 @@ The chain: `residual_map` (eq. 7), `at_pixels`, `anomaly_map` (eq. 8: `fuse`, ma
 `ResidualMaps` of a test set go through it; methods with a single map give `FinalMaps`. Either is an `Answer`.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache

@@ -1,4 +1,4 @@
-"""What several test modules share: one small reproduction, made once a session."""
+"""Shared fixtures: one small reproduction, made once per session."""
 
 import os
 

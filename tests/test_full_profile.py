@@ -103,7 +103,7 @@ class Home:
 
 @dataclass(frozen=True)
 class Interrupted:
-    """What Ctrl-C in the middle of the runs left, and how the command said goodbye."""
+    """The state after Ctrl-C in the middle of the runs, and the command's last message."""
 
     home: Home
     status: int

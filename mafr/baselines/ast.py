@@ -32,8 +32,6 @@ Departures, beside those:
 - the student learns from the teacher's outputs computed once, which are the same in every epoch.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import astuple

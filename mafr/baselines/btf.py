@@ -14,8 +14,6 @@ set to zero where a token's pixels have no 3D point, which stands for the blacke
 `btf_step`-th pixel, see `mafr.baselines.parts.fpfh`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import math

@@ -35,8 +35,6 @@ Departures, or what the paper leaves to an appendix that we did not have:
 - everything is computed in float32, whatever the setting `precision`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import ClassVar

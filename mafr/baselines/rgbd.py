@@ -24,8 +24,6 @@ Departures, or what is not known:
 - everything is computed in float32, whatever the setting `precision`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from itertools import pairwise

@@ -4,8 +4,6 @@ Each path has processes of its own, so that its memory can be measured; the pare
 repetition each, so that a slow minute of the machine falls on both.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import tempfile
 from collections.abc import Iterator, Sequence

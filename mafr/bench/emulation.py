@@ -1,7 +1,5 @@
 """Emulated bfloat16 products for processors without them: slow, to measure what they change in the results."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -4,8 +4,6 @@ Features are extracted in every step, as dense float32 maps; the head and the lo
 valid or not; metrics go through lists of pixels and a loop over thresholds. Nothing else uses it.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from scipy import ndimage

@@ -5,8 +5,6 @@ mapping): dense float32 maps, neighbours from a full table of distances, all wei
 distances differ: from coordinate differences instead of expanded squares, so that no neighbour is wrong.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import nn

@@ -1,7 +1,5 @@
 """The effect of bfloat16 on the results: `mafr precision`, on the runs of Table I."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace

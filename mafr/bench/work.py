@@ -1,7 +1,5 @@
 """The processes of `mafr bench`: one path each, one stage at a time."""
 
-from __future__ import annotations
-
 import platform
 import time
 from collections.abc import Callable

@@ -4,8 +4,6 @@ In a group's file the function that adds a command's options stands above the on
 options that commands share. Heavy imports wait until a command needs them: `mafr --help` is quick and loads no torch.
 """
 
-from __future__ import annotations
-
 import sys
 
 from mafr.errors import MafrError

@@ -1,7 +1,5 @@
 """Commands that make and use a detector: `fit`, `predict`, `import-released`."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Commands about the inputs of runs: `config`, `data`, `features`, `weights`, `pretrain-points`."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

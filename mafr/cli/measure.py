@@ -1,7 +1,5 @@
 """Commands that measure speed and precision: `bench`, `precision`."""
 
-from __future__ import annotations
-
 import argparse
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +46,7 @@ def add_precision(commands: Commands) -> None:
 
 
 def compare_precision(arguments: argparse.Namespace) -> None:
-    """What bfloat16 changes in Table I's metrics."""
+    """The effect of bfloat16 on Table I's metrics."""
     from mafr.bench.precision import as_json, precision_effect, report
     from mafr.paths import write_json
 

@@ -1,7 +1,5 @@
 """The options that commands share, and their values: settings, places, methods, variants, workers."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import sys

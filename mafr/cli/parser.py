@@ -1,7 +1,5 @@
 """The parser of the `mafr` command, with the commands of all groups."""
 
-from __future__ import annotations
-
 import argparse
 
 from mafr import __version__

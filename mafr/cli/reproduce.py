@@ -1,7 +1,5 @@
 """The whole reproduction, stage by stage: data, features, runs, tables, figures, notebooks."""
 
-from __future__ import annotations
-
 import json
 import sys
 import time

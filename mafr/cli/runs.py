@@ -1,7 +1,5 @@
 """Commands that make runs and their outputs: `reproduce`, `run`, `tables`, `figures`, `notebooks`."""
 
-from __future__ import annotations
-
 import argparse
 
 from mafr.baselines.registry import MAFR, METHODS

@@ -1,7 +1,5 @@
 """All metrics of a test set's final maps, as a run's record keeps them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Execution of runs: training, scoring and storing, one by one or in parallel."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """Notebooks: execution where out of date, removal of differences between machines and executions."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

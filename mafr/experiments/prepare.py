@@ -1,7 +1,5 @@
 """Preparation of the inputs of runs: data sets and features of every category."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 from mafr.baselines.registry import METHODS, feature_config, method_settings, weight_files

@@ -1,7 +1,5 @@
 """Provenance of a result: software, commit, memory."""
 
-from __future__ import annotations
-
 import os
 import platform
 import resource

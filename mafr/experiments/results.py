@@ -1,7 +1,5 @@
 """Finished runs read from the store for figures: samples, residual maps, scores, and a stamp of their provenance."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property

@@ -3,8 +3,6 @@
 The record, `metrics.json`, holds everything a table needs; it is written last, so a run is finished when it exists.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

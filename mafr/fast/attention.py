@@ -4,8 +4,6 @@ As in `mafr.fast.layers`, rows are processed in parts, in float32 (products in t
 written into the memory of the rows that were kept, so that a backward pass runs only once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -6,8 +6,6 @@ Backward passes write gradients into the memory of what was kept, since fresh me
 They can therefore run only once; torch raises an error the second time.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ Equal to the losses on maps with automatic gradients, but computed in parts of a
 is as large as a feature map, and nothing is kept for a backward pass.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import TypeVar
 

@@ -1,7 +1,5 @@
 """The pixels of one sample that count, as rows, and the smallest rectangle of the image around them."""
 
-from __future__ import annotations
-
 from functools import cached_property
 
 import torch

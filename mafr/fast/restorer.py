@@ -5,8 +5,6 @@ is applied to the tokens; only the pixels that count are computed; pointwise lay
 the cache; and matrix products are in bfloat16 where the hardware has it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property

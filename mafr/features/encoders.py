@@ -1,7 +1,5 @@
 """The Point-MAE encoder that a configuration names, and its weights."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Point-cloud geometry without compiled extensions: sampling, neighbours, interpolation weights."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.spatial import cKDTree
 

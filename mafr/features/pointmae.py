@@ -3,8 +3,6 @@
 Pang et al., "Masked Autoencoders for Point Cloud Self-supervised Learning", ECCV 2022.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Mapping

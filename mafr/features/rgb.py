@@ -1,7 +1,5 @@
 """Image backbones: frozen networks that turn an image into a grid of tokens."""
 
-from __future__ import annotations
-
 from importlib.metadata import version
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Cost against accuracy: seconds per sample and means of metrics, one point per method."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -76,7 +74,7 @@ def _panel(axes: Axes, points: Sequence[Point], metric: str) -> None:
         axes.plot(seconds, means[metric], "o", color=colour, markersize=5)
     log_scale(axes, "x")
     axes.margins(x=0.18, y=0.1)
-    axes.set_xlabel("seconds a sample (log scale)", fontsize=8)
+    axes.set_xlabel("seconds per sample (log scale)", fontsize=8)
     axes.set_ylabel(f"mean {METRIC_TITLES[metric]}", fontsize=8)
     axes.tick_params(labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)

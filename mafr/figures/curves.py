@@ -1,7 +1,5 @@
 """Curves over categories: training losses, ROC, per-region overlap, score histograms."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
 

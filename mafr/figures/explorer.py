@@ -1,7 +1,5 @@
 """The heatmap explorer for Jupyter: widgets that choose a test sample and its scoring; `view` computes and draws."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 
 import ipywidgets as widgets

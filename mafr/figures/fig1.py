@@ -1,7 +1,5 @@
 """Fig. 1 drawn from a configuration: every number in it is read from the settings."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes

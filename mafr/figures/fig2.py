@@ -1,7 +1,5 @@
 """Fig. 2, the paper's qualitative figure, for either data set."""
 
-from __future__ import annotations
-
 from mafr.baselines.registry import MAFR, title
 from mafr.config import DATASET_TITLES, Config
 from mafr.errors import ResultError
@@ -29,7 +27,7 @@ def figure2(config: Config, paths: Paths, dataset: str = "mvtec3d", variant: str
     methods = [m for m in FIGURE_METHODS if results.stored_records(TableMethod(m), dataset, config, paths)]
     caption = (
         "Each row: the defective test sample with the median image score of its category by MAFR (lower of two), so "
-        "neither the best nor the worst. The maps of a category share one scale a column, over its whole test set: "
+        "neither the best nor the worst. The maps of a category share one scale per column, over its whole test set: "
         "black is the median pixel of the good images, the lightest colour the 99.9 % quantile of all pixels. Depth: "
         "each sample's own scale. Grey: no 3D point. Outline: ground truth."
         f"{results.missing_note(config, dataset, categories)}"

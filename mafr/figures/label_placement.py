@@ -1,7 +1,5 @@
 """Labels of the points of a scatter plot, placed where they cover neither points nor each other."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import product
 

@@ -1,7 +1,5 @@
 """The README's picture: three defective parts with MAFR's maps, cropped to the part."""
 
-from __future__ import annotations
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba

@@ -1,7 +1,5 @@
 """Parts of all figures: canvas with title and stamp, axes, colours, bars, outlines, and repeatable PNG files."""
 
-from __future__ import annotations
-
 import io
 import textwrap
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One test sample in the explorer: the computation, its picture, and its cloud in 3D."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The figures of the reproduction, drawn from stored runs into files."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Local worker processes: each does one item at a time, and a death costs no more than that item."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import pickle

@@ -1,7 +1,5 @@
 """Settings of the compared methods: the published values in the full profile, scaled ones in the small profiles."""
 
-from __future__ import annotations
-
 from mafr.settings.field import ANY, POSITIVE, section, setting
 
 

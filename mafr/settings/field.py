@@ -19,8 +19,6 @@ unnamed_at  the value at which the digests of features and settings leave it out
             runs and records name it
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, dataclass_transform

@@ -3,8 +3,6 @@
 Lengths are in pixels of the `image_size` map unless said otherwise.
 """
 
-from __future__ import annotations
-
 import math
 
 from mafr.settings.field import ALL, AT_LEAST_3, MAFR, NONNEGATIVE, ODD, POSITIVE, QUANTILE, SHARE, section, setting
@@ -145,7 +143,7 @@ class ComputingSettings:
 
 @section(POSITIVE, decides="report")
 class ReportingSettings:
-    """What is reported of a result."""
+    """The metrics and curves that are reported of a result."""
 
     bootstrap: int = setting(1000, smoke=100)  # resamples behind a confidence interval
     quantile: float = setting(0.95, QUANTILE)  # of the good validation scores: the threshold of `mafr predict`

@@ -1,7 +1,5 @@
 """The tables of a checkout beside those of its last commit: the largest difference, in one line."""
 
-from __future__ import annotations
-
 import io
 import subprocess
 from pathlib import Path

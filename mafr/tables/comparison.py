@@ -3,8 +3,6 @@
 Nothing is trained and nothing is rounded here: a table reads records, `mafr.tables.layout` prints it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path

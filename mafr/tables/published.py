@@ -1,7 +1,5 @@
 """The published numbers: Tables I-V as printed, and where they disagree with each other."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import pairwise
 

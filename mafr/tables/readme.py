@@ -1,7 +1,5 @@
 """The README's results: means of the measured rows of the written tables, between two markers."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """The stored records behind a table, for every complete seed; where runs are missing, their list and the command."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

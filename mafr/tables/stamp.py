@@ -1,7 +1,5 @@
 """Where the numbers of a table come from, in words: notes, banners and the columns of the csv."""
 
-from __future__ import annotations
-
 from mafr.config import DATASET_TITLES, UNTRAINED, Config
 from mafr.data.acquire.counts import PUBLISHED
 from mafr.tables.records import TableRecords

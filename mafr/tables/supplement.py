@@ -1,7 +1,5 @@
 """Supplementary tables: confidence intervals (S1), all metrics (S2), metrics per defect type (S3), and costs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np

@@ -103,7 +103,7 @@ def test_nothing_untrained_predicts_and_nothing_anomalous_trains(extractor: Feat
 
 
 def test_score_is_the_published_one(trained: BTF, extractor: FeatureExtractor):
-    """Patches, distances, enlarged and blurred map and eq. 7, written out anew."""
+    """Patches, distances, enlarged and blurred map and eq. 7, written out again."""
     sample = part(3, "striped")
     valid = torch.from_numpy(sample.valid)[None].float()
     seen = F.max_pool2d(valid, SIDE // 14)

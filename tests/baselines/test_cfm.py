@@ -307,7 +307,7 @@ def test_a_saved_one_predicts_the_same(trained, tmp_path):
 
 
 def test_equal_seeds_give_equal_bits(trained, monkeypatch: pytest.MonkeyPatch):
-    """Also where samples are opened anew for every step instead of kept."""
+    """Also where samples are opened again for every step instead of kept."""
     method, *_ = trained
     split = split_of([part_of(seed) for seed in range(3)], method.extractor)
     config = dataclasses.replace(method.config, min_steps=4, cfm_epochs=2)

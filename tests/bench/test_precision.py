@@ -1,4 +1,4 @@
-"""What bfloat16 changes in a trained detector's results stays within the stated bounds."""
+"""The effect of bfloat16 on a trained detector's results stays within the stated bounds."""
 
 import json
 

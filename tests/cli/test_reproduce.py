@@ -33,7 +33,7 @@ def test_the_second_time_nothing_is_computed_and_the_tables_are_the_same(smoke, 
 
 
 def test_tables_do_not_depend_on_where_runs_come_from(smoke, tmp_path):
-    """Everything anew in another folder, from the generator on: the same bytes."""
+    """Everything again in another folder, from the generator on: the same bytes."""
     config, paths = smoke
     one = replace(config, mvtec3d_categories=("bagel",), eyecandies_categories=("Lollipop",), shots=(2,))
     again = replace(paths, root=tmp_path)

@@ -29,7 +29,7 @@ Usage = namedtuple("Usage", "total used free")
 
 @pytest.fixture(autouse=True)
 def _a_roomy_disk(monkeypatch):
-    """What these tests see must not hang on the free space of the machine: 1 TB, as the published sizes ask for."""
+    """A machine with 1 TB free, whatever it really has, as the published sizes ask for."""
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(2 * 10**12, 10**12, 10**12))
 
 

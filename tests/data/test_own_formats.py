@@ -339,7 +339,7 @@ def test_depth_folders(place, plane, tmp_path):
     expected = mvtec3d.clean_cloud(cloud, "bracket/test/crack/009", plane, tmp_path)
     np.testing.assert_allclose(tifffile.imread(tmp_path / "out/bracket" / name), expected, atol=1e-7)
     first = (tmp_path / "out/bracket/manifest.json").read_bytes()
-    (folder / place).write_bytes(camera(fx=350.0))  # another camera makes every sample anew
+    (folder / place).write_bytes(camera(fx=350.0))  # another camera makes every sample again
     preprocess("mvtec3d", tmp_path / "raw", tmp_path / "out", config)
     assert (tmp_path / "out/bracket/manifest.json").read_bytes() != first
     assert np.abs(tifffile.imread(tmp_path / "out/bracket" / name) - expected).max() > 1e-4

@@ -97,7 +97,7 @@ def test_same_settings_same_bytes(folder, config, tmp_path):
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_complete_class_is_kept_and_others_are_made_anew(config, tmp_path):
+def test_complete_class_is_kept_and_others_are_made_again(config, tmp_path):
     tiny = dataclasses.replace(config, eyecandies_train=1, test_good=1, test_defective=1)
     folder = generate("eyecandies", tmp_path, tiny, ["Confetto"])[0]
     before = digest(folder)
@@ -109,7 +109,7 @@ def test_complete_class_is_kept_and_others_are_made_anew(config, tmp_path):
     larger = dataclasses.replace(tiny, eyecandies_train=2)
     generate("eyecandies", tmp_path, larger, ["Confetto"])
     assert (folder / "train" / "data" / "001_image_4.png").is_file()
-    # A class without a valid mark of completion that the generator made is made anew.
+    # A class without a valid mark of completion that the generator made is made again.
     (folder / GENERATED).write_text("{")
     (folder / "val" / "data" / "000_depth.png").unlink()
     generate("eyecandies", tmp_path, tiny, ["Confetto"])

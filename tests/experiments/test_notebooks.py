@@ -167,7 +167,7 @@ def test_runs_cleanly(executed, name):
     assert "Warning" not in texts(executed[name])
     assert str(NOTEBOOKS.parent) not in str(executed[name])  # nothing of this machine
     written = [cell for cell in executed[name].cells if "injected-parameters" in cell.metadata.get("tags", [])]
-    assert [cell.id for cell in written] == ["injected-parameters"]  # papermill draws one anew each time
+    assert [cell.id for cell in written] == ["injected-parameters"]  # papermill draws another one each time
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""What a GPU runs: checked without one as far as that goes, and on one where there is one.
+"""The GPU path: checked without one as far as that goes, and on one where there is one.
 
 On torch's meta device nothing is computed, but an operation on a tensor of the CPU and one of the device fails, and so
 does every look at a value: what passes there neither mixes devices nor waits for a result.

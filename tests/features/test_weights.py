@@ -274,7 +274,7 @@ def little_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def damaged_contents(suffix: str, folder: Path) -> dict[str, bytes]:
-    """What may lie there instead of a file of weights."""
+    """Contents that are no weights."""
     path = folder / f"whole{suffix}"
     weights = {"weight": torch.arange(6.0).view(2, 3), "bias": torch.ones(2)}
     if suffix == ".pth":

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Server:
-    """What the server does, and what it was asked."""
+    """Script of the server's answers, and a record of the requests."""
 
     address: str
     files: dict[str, bytes] = field(default_factory=dict)

@@ -10,8 +10,6 @@ ends in a learned factor that begins at zero: an untrained flow is a permutation
 the outputs at ±10⁶, which no trained flow reaches and no inverse undoes.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -10,8 +10,6 @@ order of the pixels in any frame. Small profiles compute at every `btf_step`-th 
 1/step² as many neighbours, so that a histogram describes the same patch of surface.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from scipy import sparse
 from scipy.spatial import cKDTree

@@ -5,8 +5,6 @@ critic, WGAN-GP with weight 10 and five critic steps per generator step, then th
 image residual plus the residual of the critic's features. The same layers in three dimensions for voxels.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from itertools import islice

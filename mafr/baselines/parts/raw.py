@@ -1,7 +1,5 @@
 """Methods whose model sees the samples' own images and points: batches, gradient descent, maps, saved geometry."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Published numbers of samples per category, and the check that raw folders hold them all."""
 
-from __future__ import annotations
-
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence

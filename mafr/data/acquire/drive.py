@@ -1,7 +1,5 @@
 """Google Drive's page before a large file ("can't scan this file for viruses"), and the address behind its button."""
 
-from __future__ import annotations
-
 from html.parser import HTMLParser
 from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
 

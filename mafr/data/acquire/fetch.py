@@ -1,7 +1,5 @@
 """Downloads of single files: resumed after a break, checked, and in their place whole or not at all."""
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Raw data folders from local archives or a download; then `preprocess` has what it needs."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ Generic bodies (superquadrics, extrusions, turned profiles, polyhedra, bumpy bal
 unions and cuts. None of them is modelled on a category of the data sets.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Features of samples that are in no store, extracted when asked for."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import tempfile

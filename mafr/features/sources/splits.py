@@ -1,7 +1,5 @@
 """Splits: samples together with their features, from the store that `extract_features` fills or extracted on demand."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import time

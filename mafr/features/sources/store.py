@@ -1,7 +1,5 @@
 """Tokens of a whole split on disk, memory-mapped: extracted once, read in every epoch."""
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import json

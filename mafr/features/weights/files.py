@@ -1,7 +1,5 @@
 """Weight files: lookup, download, checksum, safe reading."""
 
-from __future__ import annotations
-
 import pickle
 import re
 from collections.abc import Iterator, Mapping, Sequence

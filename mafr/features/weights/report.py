@@ -1,7 +1,5 @@
 """Report of `mafr weights`: every weight file of a configuration, its place and whether it is the right one."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
