@@ -13,7 +13,7 @@ from mafr.config import DATASET_TITLES, UNTRAINED, Config
 from mafr.data import FolderDataset, open_dataset
 from mafr.data.layout import SPLITS
 from mafr.errors import DataError, ResultError
-from mafr.experiments.plan import Run, TableMethod
+from mafr.experiments.plan import Run, TableMethod, table_of
 from mafr.experiments.run_store import data_fingerprint, load_maps, load_residuals, read_record, read_records
 from mafr.features.sources.splits import load_features
 from mafr.features.sources.store import FeatureStore
@@ -173,6 +173,14 @@ def stored_results(config: Config, paths: Paths, dataset: str, variant: str) -> 
     for run in TableMethod(MAFR, variant).runs(dataset, config):
         if read_record(run, paths) is not None:
             yield load_result(run, paths)
+
+
+def no_run(config: Config, dataset: str, variant: str) -> ResultError:
+    """The error where none of MAFR's full runs on a data set is finished, with the command that makes them."""
+    return ResultError(
+        f"no finished run of {DATASET_TITLES[dataset]}, {variant} variant; `mafr run --profile {config.profile} "
+        f"--table {table_of(dataset)} --variant {variant}` makes them"
+    )
 
 
 def missing_note(config: Config, dataset: str, found: Sequence[str]) -> str:

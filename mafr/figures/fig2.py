@@ -1,10 +1,9 @@
 """Fig. 2, the paper's qualitative figure, for either data set."""
 
 from mafr.baselines.registry import MAFR, title
-from mafr.config import DATASET_TITLES, Config
-from mafr.errors import ResultError
+from mafr.config import Config
 from mafr.experiments import results
-from mafr.experiments.plan import FIGURE_METHODS, TableMethod, table_of
+from mafr.experiments.plan import FIGURE_METHODS, TableMethod
 from mafr.figures.samples import show_depth, show_map, show_rgb, show_truth
 from mafr.figures.style import DEPTH, DEPTH_NAME, HEAT, Picture, bare, new_figure, outline, scale_bar
 from mafr.paths import Paths
@@ -20,10 +19,7 @@ def figure2(config: Config, paths: Paths, dataset: str = "mvtec3d", variant: str
     """
     categories = list(results.stored_records(TableMethod(MAFR, variant), dataset, config, paths))
     if not categories:
-        raise ResultError(
-            f"no finished run of {DATASET_TITLES[dataset]}, {variant} variant; `mafr run --profile {config.profile} "
-            f"--table {table_of(dataset)} --variant {variant}` makes them"
-        )
+        raise results.no_run(config, dataset, variant)
     methods = [m for m in FIGURE_METHODS if results.stored_records(TableMethod(m), dataset, config, paths)]
     caption = (
         "Each row: the defective test sample with the median image score of its category by MAFR (lower of two), so "

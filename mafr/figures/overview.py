@@ -5,11 +5,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 
 from mafr.baselines.registry import MAFR
-from mafr.config import DATASET_TITLES, Config
+from mafr.config import Config
 from mafr.data.samples import Sample
-from mafr.errors import ResultError
-from mafr.experiments.plan import TableMethod, table_of
-from mafr.experiments.results import colour_range, load_result, missing_note, needs_warning, stamp
+from mafr.experiments.plan import TableMethod
+from mafr.experiments.results import colour_range, load_result, missing_note, needs_warning, no_run, stamp
 from mafr.experiments.run_store import read_records
 from mafr.figures.samples import show_depth, show_map, show_rgb, show_truth
 from mafr.figures.style import DEPTH_NAME, OUTLINE, Picture, bare, new_figure, outline
@@ -26,10 +25,7 @@ def overview(config: Config, paths: Paths, dataset: str = "mvtec3d", variant: st
     runs = TableMethod(MAFR, variant).runs(dataset, config)
     records = read_records(runs, paths)
     if not records:
-        raise ResultError(
-            f"no finished run of {DATASET_TITLES[dataset]}, {variant} variant; `mafr run --profile {config.profile} "
-            f"--table {table_of(dataset)} --variant {variant}` makes them"
-        )
+        raise no_run(config, dataset, variant)
     scores = {run.category: record["metrics"][config.fusion]["i_auroc"] for run, record in records.items()}
     ordered = sorted(scores, key=lambda category: (scores[category], category))
     chosen = list(dict.fromkeys([ordered[0], ordered[(len(ordered) - 1) // 2], ordered[-1]]))

@@ -7,9 +7,9 @@ import pandas as pd
 from mafr.config import UNTRAINED
 from mafr.errors import ResultError
 from mafr.paths import write_atomically
+from mafr.tables.published import METRIC_TITLES
 
 BEGIN, END = "<!-- results: written by `mafr tables --readme`, not by hand -->", "<!-- end of results -->"
-_METRICS = {"i_auroc": "I-AUROC", "p_auroc": "P-AUROC", "aupro_30": "AUPRO@30%", "aupro_01": "AUPRO@1%"}
 
 
 def results_block(tables: Path) -> str:
@@ -28,15 +28,16 @@ def results_block(tables: Path) -> str:
         "Table III: mean I-AUROC with few training samples, MVTec 3D-AD stand-in": three[["Method", *few]].rename(
             columns=few
         ),
-        "Table IV: the loss terms, MAFR (paper), same data": four[[four.columns[0], *_METRICS]],
-        "Table V: the anomaly maps, MAFR (paper), same data": five[[five.columns[0], *_METRICS]],
+        "Table IV: the loss terms, MAFR (paper), same data": four[[four.columns[0], *METRIC_TITLES]],
+        "Table V: the anomaly maps, MAFR (paper), same data": five[[five.columns[0], *METRIC_TITLES]],
     }
-    return "\n\n".join(f"**{title}**\n\n{_markdown(frame.rename(columns=_METRICS))}" for title, frame in parts.items())
+    titled = {title: frame.rename(columns=METRIC_TITLES) for title, frame in parts.items()}
+    return "\n\n".join(f"**{title}**\n\n{_markdown(frame)}" for title, frame in titled.items())
 
 
 def update_readme(readme: Path, tables: Path) -> None:
     """Put the current results between the markers of `readme`. Raises ResultError if they are not there."""
-    text = readme.read_text()
+    text = readme.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
