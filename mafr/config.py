@@ -31,6 +31,13 @@ _BY_VARIANT = {  # name: (paper, released)
     "image_score": ("max", "max-over-root-mean"),
     "map_scaling": ("none", "per-metric"),
 }
+# Those of the input differ at full size only: the small profiles keep one set of features.
+_BY_VARIANT_AT_FULL_SIZE = {
+    "cloud_sampling": ("centre", "floor"),
+    "point_rule": ("any", "all"),
+    "mask_padding": ("zeros", "edge"),
+    "skip_origin": (False, True),
+}
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ class Config(  # fields go from the last base to the first
         check_choice("profile", profile, PROFILES)
         check_choice("variant", variant, VARIANTS)
         settings = {name: field.metadata[profile] for name, field in SETTINGS.items() if profile in field.metadata}
-        settings |= {"profile": profile, "variant": variant} | _variant_settings(variant)
+        settings |= {"profile": profile, "variant": variant} | _variant_settings(profile, variant)
         for name, value in (overrides or {}).items():
             if name not in SETTINGS:
                 raise ConfigError(f"unknown setting {name!r}; the settings are {', '.join(sorted(SETTINGS))}")
@@ -84,7 +91,7 @@ class Config(  # fields go from the last base to the first
         check_choice("variant", variant, VARIANTS)
         if variant == self.variant:
             return self
-        return dataclasses.replace(self, variant=variant, **_variant_settings(variant))
+        return dataclasses.replace(self, variant=variant, **_variant_settings(self.profile, variant))
 
     @property
     def width(self) -> int:
@@ -184,8 +191,9 @@ def differences(saved: Config, wanted: Config, method: str) -> list[str]:
     ]
 
 
-def _variant_settings(variant: str) -> dict[str, object]:
-    return {name: values[VARIANTS.index(variant)] for name, values in _BY_VARIANT.items()}
+def _variant_settings(profile: str, variant: str) -> dict[str, object]:
+    pairs = _BY_VARIANT | (_BY_VARIANT_AT_FULL_SIZE if profile == "full" else {})
+    return {name: values[VARIANTS.index(variant)] for name, values in pairs.items()}
 
 
 def _left_out(name: str, value: object) -> bool:

@@ -25,7 +25,8 @@ def fit_detector(arguments: argparse.Namespace) -> None:
     from mafr.data import open_dataset
 
     config, paths = read_settings(arguments)
-    untrained = method_class(arguments.method)(method_settings(arguments.method, config))
+    config = method_settings(arguments.method, config, dataset=arguments.dataset)
+    untrained = method_class(arguments.method)(config)
     # Both are opened first, so that a missing validation folder costs no training.
     data = arguments.dataset, paths.processed(arguments.dataset), arguments.category
     train, validation = (open_dataset(*data, split, config) for split in ("train", "validation"))

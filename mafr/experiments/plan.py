@@ -94,7 +94,7 @@ class TableMethod:
 
     def runs(self, dataset: str, config: Config, shots: int | None = None) -> list[Run]:
         """Its runs on a data set, one per category, in the paper's order."""
-        settings = method_settings(self.method, config, self.variant)
+        settings = method_settings(self.method, config, self.variant, dataset)
         return [Run(dataset, category, settings, shots, self.method) for category in config.categories(dataset)]
 
 
@@ -174,7 +174,7 @@ def category_runs(
     rows = [TableMethod(m, v) for m in check_methods(methods) for v in (variants if has_variants(m) else ("",))]
     _check_mode(config, [row for row in rows if not row.variant])
     seeded = [replace(config, seed=config.seed + k) for k in range(seeds)]
-    settings = [(row.method, method_settings(row.method, one, row.variant)) for row in rows for one in seeded]
+    settings = [(row.method, method_settings(row.method, one, row.variant, dataset)) for row in rows for one in seeded]
     return [Run(dataset, category, chosen, shots, method) for method, chosen in settings]
 
 

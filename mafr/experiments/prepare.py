@@ -44,6 +44,6 @@ def extract_all(
     provide_files(config, paths.weights, (*needed_files(config), *weight_files(config, methods)))
     for dataset in datasets:
         compared = compared_methods([table_of(dataset)], methods)
-        wanted = [config, *(feature_config(m, method_settings(m, config)) for m in compared)]
+        wanted = [config, *(feature_config(m, method_settings(m, config, dataset=dataset)) for m in compared)]
         for settings in {c.feature_digest(): c for c in wanted}.values():
             extract_features(paths, settings, dataset, config.categories(dataset), workers)

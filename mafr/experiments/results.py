@@ -158,7 +158,7 @@ def compared_maps(
     """
     found, own = {}, read_record(Run(dataset, category, config), paths)
     for method in methods:
-        run = Run(dataset, category, method_settings(method, config), method=method)
+        run = Run(dataset, category, method_settings(method, config, dataset=dataset), method=method)
         record = read_record(run, paths)
         if record is None or record["samples"]["ids"] != list(ids):
             continue

@@ -1,6 +1,6 @@
 """Settings of the compared methods: the published values in the full profile, scaled ones in the small profiles."""
 
-from mafr.settings.field import ANY, POSITIVE, section, setting
+from mafr.settings.field import ANY, AT_LEAST_3, POSITIVE, section, setting
 
 
 @section(POSITIVE, of=("cfm", "cfm_m"))
@@ -10,6 +10,7 @@ class CFMSettings:
     cfm_epochs: int = setting(15, smoke=5, full=250)  # two and a half times as many as MAFR's
     cfm_batch: int = 4
     cfm_learning_rate: float = 1e-3
+    cfm_layers: int = setting(3, AT_LEAST_3, absent_is=3)  # linear layers of a mapping; 7 on Eyecandies
 
 
 @section(POSITIVE, of=("btf", "m3dm"))
@@ -43,6 +44,7 @@ class M3DMSettings:
     m3dm_weight_rgb: float = setting(0.1, ANY)  # of scores and maps before they are joined (published code)
     m3dm_weight_xyz: float = setting(1.0, ANY)
     m3dm_weight_fused: float = setting(1.0, ANY)
+    m3dm_most: int = setting(400, absent_is=400)  # training samples that are used at most (published code)
     m3dm_nu: float = 0.5  # of both one-class SVMs (published code)
     m3dm_iterations: int = 1000  # their passes over the data at most (published code)
     m3dm_sigma: float = 4.0  # of the blur, pixels (published code)

@@ -64,8 +64,20 @@ class FeatureSettings:
     group_size: int = setting(32, smoke=16, full=128)  # neighbours per group
     # Side of the average pool over the scattered point features; released code: 3.
     xyz_pool: int = setting(1, POSITIVE, ODD, full=3)
-    # "train" repeats the released code's never switching to eval.
-    extractor_mode: str = setting("eval", choices=("eval", "train"))
+    # Point-MAE's BatchNorm and drop path. "batch-statistics": statistics of the sample's own groups, no drop path, so
+    # features can be stored; running ones are those of unit-sphere clouds, and real patches are some fifty times
+    # smaller. "eval": running statistics; the small network rescales its patches. "train": as the released code, which
+    # never switches to eval: batch statistics and random drop path.
+    extractor_mode: str = setting("eval", choices=("eval", "batch-statistics", "train"), full="batch-statistics")
+    # The input, in which the variants differ at full size; the small profiles keep one set of features.
+    # Pixel of the cloud that a resized pixel takes: under its centre, or torch's "nearest", which rounds down.
+    cloud_sampling: str = setting("centre", choices=("centre", "floor"), absent_is="centre")
+    point_rule: str = setting("any", choices=("any", "all"), absent_is="any")  # non-zero coordinates of a valid point
+    mask_padding: str = setting("zeros", choices=("zeros", "edge"), absent_is="zeros")  # of masks that are not square
+    # Farthest-point sampling never picks points within sqrt(0.001) of the origin (the common CUDA kernel).
+    skip_origin: bool = setting(False, absent_is=False)
+    # Pixels without a 3D point in the image of the backbone; M3DM blackens MVTec 3D-AD's at full size.
+    image_background: str = setting("kept", choices=("kept", "black"), absent_is="kept")
     # Only the first blocks of a backbone; 0: all. CFM-M: two thirds.
     rgb_blocks: int = setting(0, NONNEGATIVE, unnamed_at=0)
     point_blocks: int = setting(0, NONNEGATIVE, unnamed_at=0)
@@ -111,7 +123,7 @@ class TrainingSettings:
     # The least number of steps, so that few-shot runs are trained too; the paper: none.
     min_steps: int = setting(160, NONNEGATIVE, smoke=8, full=0, of=ALL)
     learning_rate: float = 1e-3
-    samples_a_step: int = setting(1, absent_is=1)  # gradients are averaged over them; paper and released code: 1
+    samples_a_step: int = setting(1, absent_is=1)  # gradients are averaged over them; the released code: 1
 
 
 @section()
