@@ -1,16 +1,14 @@
 """The README's picture: three defective parts with MAFR's maps, cropped to the part."""
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 
 from mafr.baselines.registry import MAFR
 from mafr.config import Config
-from mafr.data.samples import Sample
 from mafr.experiments.plan import TableMethod
 from mafr.experiments.results import colour_range, load_result, missing_note, needs_warning, no_run, stamp
 from mafr.experiments.run_store import read_records
-from mafr.figures.samples import show_depth, show_map, show_rgb, show_truth
+from mafr.figures.samples import crop, show_depth, show_map, show_rgb, show_truth
 from mafr.figures.style import DEPTH_NAME, OUTLINE, Picture, bare, new_figure, outline
 from mafr.paths import Paths
 
@@ -51,17 +49,9 @@ def overview(config: Config, paths: Paths, dataset: str = "mvtec3d", variant: st
             outline(axes, sample.gt[0])
         for axes in row:
             bare(axes)
-            _crop(axes, sample)
+            crop(axes, sample.valid[0], _MARGIN)
         name = f"{sample.category}: {sample.defect}".replace("_", " ")
         row[0].set_ylabel(f"{name}\ncategory's I-AUROC {scores[sample.category]:.3f}", fontsize=8)
     for axes, name in zip(grid[0], names, strict=True):
         axes.set_title(name, fontsize=9)
     return figure
-
-
-def _crop(axes: Axes, sample: Sample) -> None:
-    """Show a square around the part's pixels only."""
-    rows, columns = sample.valid[0].nonzero()
-    half = max(rows.max() - rows.min(), columns.max() - columns.min()) / 2 + _MARGIN
-    row, column = (rows.max() + rows.min()) / 2, (columns.max() + columns.min()) / 2
-    axes.set(xlim=(column - half, column + half), ylim=(row + half, row - half))

@@ -93,6 +93,14 @@ def overlay(axes: Axes, sample: Sample, psi: np.ndarray, low: float, high: float
     return axes.imshow(values, cmap=style.HEAT, vmin=low, vmax=max(high, low + 1e-12), alpha=opacity)
 
 
+def crop(axes: Axes, valid: np.ndarray, margin: int = 10) -> None:
+    """Show a square around the pixels with a 3D point only; valid: (S, S) bool, margin: pixels."""
+    rows, columns = valid.nonzero()
+    half = max(np.ptp(rows), np.ptp(columns)) / 2 + margin
+    row, column = (rows.max() + rows.min()) / 2, (columns.max() + columns.min()) / 2
+    axes.set(xlim=(column - half, column + half), ylim=(row + half, row - half))
+
+
 def plot_sample(sample: Sample) -> style.Picture:
     """RGB, depth and ground truth of one sample."""
     title = f"{sample.category}, {sample.id}: {'defective' if sample.label else 'good'}"

@@ -18,9 +18,6 @@ from mafr.tables.records import Records, TableRecords, select_records
 from mafr.tables.stamp import banner, data_title, is_comparable, row_stamp, source_notes
 from mafr.tables.supplement import SUPPLEMENT, supplementary_table
 
-_FUSION_LABELS = {
-    "rgb": "Ψ2D", "xyz": "Ψ3D", "sum": "Ψ2D + Ψ3D", "max": "max(Ψ2D, Ψ3D)", "product": "Ψ2D · Ψ3D",
-}  # fmt: skip
 _PUBLISHED_STAMP = {"data": "as published"}
 
 
@@ -91,7 +88,7 @@ def table5(records: Records, config: Config, variant: str | None = None) -> Tabl
     """Table V: the operators that fuse the 2D and the 3D map, means over MVTec 3D-AD; arguments as `table3`."""
     variant = variant or config.variant
     runs = plan.TableMethod(MAFR, variant).runs("mvtec3d", config)
-    cases = {_FUSION_LABELS[fusion]: (printed, runs, fusion) for fusion, printed in paper.TABLE_5.items()}
+    cases = {paper.FUSION_TITLES[fusion]: (printed, runs, fusion) for fusion, printed in paper.TABLE_5.items()}
     heading = "Ablation of the fusion of the anomaly maps"
     return _ablation(5, heading, "Anomaly map", cases, records, config, variant)
 

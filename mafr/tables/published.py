@@ -10,6 +10,9 @@ METRICS = ("i_auroc", "p_auroc", "aupro_30", "aupro_01")  # the columns of Table
 METRIC_TITLES = {
     "i_auroc": "I-AUROC", "p_auroc": "P-AUROC", "aupro_30": "AUPRO@30%", "aupro_01": "AUPRO@1%",
 }  # fmt: skip
+FUSION_TITLES = {
+    "rgb": "Ψ2D", "xyz": "Ψ3D", "sum": "Ψ2D + Ψ3D", "max": "max(Ψ2D, Ψ3D)", "product": "Ψ2D · Ψ3D",
+}  # fmt: skip
 SHOTS = (5, 10, 50, None)  # None: all training samples
 
 # Column heads as printed.
