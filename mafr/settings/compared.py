@@ -1,4 +1,8 @@
-"""Settings of the compared methods: the published values in the full profile, scaled ones in the small profiles."""
+"""Settings of the compared methods: the published values in the full profile, scaled ones in the small profiles.
+
+Three rules for learning rates meet in the small profiles: CFM, M3DM and RGB-D keep their published rate; AST's is the
+published one times the ratio of the steps; the six depth and voxel methods take MAFR's 1e-3.
+"""
 
 from mafr.settings.field import ANY, AT_LEAST_3, POSITIVE, section, setting
 
