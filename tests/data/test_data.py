@@ -41,7 +41,8 @@ def test_samples_know_their_own_pixels(processed):
     folder = processed / "bracket" / "test" / "crack"
     sample = pickle.loads(pickle.dumps(open_dataset("mvtec3d", processed, "bracket", "test", rawdata.config())[0]))
     scan = sample.scan()
-    assert np.array_equal(scan.rgb, np.asarray(Image.open(folder / "rgb" / "009.png")))
+    with Image.open(folder / "rgb" / "009.png") as image:
+        assert np.array_equal(scan.rgb, np.asarray(image))
     stored = rawdata.read_tiff(folder / "xyz" / "009.tiff")
     assert (stored.shape, scan.xyz.shape, scan.side) == ((100, 100, 3), (*rawdata.SIZE, 3), 100)
     assert np.array_equal(pad_square(scan.xyz, 100), stored)
