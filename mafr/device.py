@@ -51,7 +51,7 @@ class Place:
             raise ConfigError(
                 'precision is "tf32", which only GPUs from compute capability 8.0 on have; use --set precision=auto'
             )
-        half = config.precision == "bfloat16" or (config.precision == "auto" and native)
+        half = config.precision == "bfloat16" or (config.precision == "auto" and fast_bfloat16(device.type))
         return cls(device, torch.bfloat16 if half else torch.float32, tf32)
 
     @property
@@ -183,16 +183,71 @@ def release_freed_memory() -> None:
         return
 
 
+# Of x86 processors, from old to new -> how torch asks for them.
+_INSTRUCTION_SETS = {
+    "AVX2": "_is_avx2_supported", "AVX512": "_is_avx512_supported", "AVX512_BF16": "_is_avx512_bf16_supported",
+    "AMX": "_is_amx_tile_supported",
+}  # fmt: skip
+# Words in the names of oneDNN's levels that include bfloat16 products, and those of AMX.
+_ALLOWING = {"AVX512_BF16": ("BF16", "FP16", "AVX10", "AMX"), "AMX": ("AMX",)}
+
+
+def instruction_sets() -> tuple[str, ...]:
+    """The processor's instruction sets that matter to matrix products: of AVX2, AVX512, AVX512_BF16 and AMX."""
+    return tuple(name for name, question in _INSTRUCTION_SETS.items() if getattr(torch.cpu, question, bool)())
+
+
 @cache
 def native_bfloat16(kind: str, number: int | None = None) -> bool:
     """Whether "cpu" or "cuda" (GPU `number`, None: the current one) natively multiplies bfloat16 with float32 sums."""
     if kind == "cuda":
         return torch.cuda.get_device_capability(number) >= (8, 0)
-    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()  # a limit set by the user
-    if limit not in ("", "ALL", "DEFAULT") and "BF16" not in limit and "AMX" not in limit:
-        return False
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name)() for name in checks if hasattr(torch.cpu, name))
+    return _usable("AVX512_BF16") or _usable("AMX")
+
+
+@cache
+def fast_bfloat16(kind: str, number: int | None = None) -> bool:
+    """Whether products of bfloat16 are faster there than those of float32, so that `precision` "auto" takes them.
+
+    On GPUs wherever they are native. On processors with AMX only: with AVX512_BF16 alone they are slower (measured
+    there: 180 GFLOP/s against 250 to 316 in float32).
+    """
+    return native_bfloat16(kind, number) if kind == "cuda" else _usable("AMX")
+
+
+def why_precision(config: Config) -> str:
+    """One sentence on the products' type that `Place.of` takes, and why."""
+    place = Place.of(config)
+    taken = place.describe()["precision"]
+    if config.precision != "auto":
+        return f"{taken}, as set"
+    if place.device.type == "cuda":
+        rule = "compute capability 8.0 or later" if place.half else "compute capability below 8.0"
+        return f"auto took {taken}: a GPU of {rule}"
+    if place.half:
+        return f"auto took {taken}: the processor multiplies bfloat16 by AMX"
+    if _has_amx():
+        return f"auto took {taken}: the processor has AMX, but ONEDNN_MAX_CPU_ISA={_isa_limit()} forbids it"
+    if "AVX512_BF16" in instruction_sets():
+        return f"auto took {taken}: without AMX, by AVX512_BF16 alone, bfloat16 products are slower"
+    return f"auto took {taken}: the processor has no bfloat16 products"
+
+
+def _usable(name: str) -> bool:
+    """Whether the processor has AVX512_BF16 or AMX and no limit set by the user forbids it."""
+    limit = _isa_limit()
+    allowed = limit in ("", "ALL", "DEFAULT") or any(word in limit for word in _ALLOWING[name])
+    return allowed and (_has_amx() if name == "AMX" else name in instruction_sets())
+
+
+def _has_amx() -> bool:
+    # The system must grant it too: an emulating or older kernel may refuse what the processor has.
+    return "AMX" in instruction_sets() and getattr(torch.cpu, "_init_amx", lambda: True)()
+
+
+def _isa_limit() -> str:
+    """The newest instruction set that the user lets oneDNN use; "" without a limit."""
+    return os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", "")).upper()
 
 
 # Pointwise chains are not compiled unless asked for: that needs a C++ compiler (on a GPU also Triton) and minutes of

@@ -24,7 +24,7 @@ from support.samples import has_warning_colour
 
 from mafr.bench.work import make_sample
 from mafr.config import FUSIONS, UNTRAINED, VARIANTS, Config
-from mafr.device import native_bfloat16
+from mafr.device import fast_bfloat16
 from mafr.experiments.results import stamp
 from mafr.features.extract import FeatureExtractor
 from mafr.features.sources.store import build_store
@@ -40,7 +40,7 @@ CATEGORIES = {"mvtec3d": miniature.MVTEC3D, "eyecandies": miniature.EYECANDIES}
 TRAIN, VALIDATION, GOOD, DEFECTIVE = 3, 1, 2, 2  # samples a category
 SETTINGS = {"epochs": 1, "shots": SHOTS, **{f"{name}_categories": chosen for name, chosen in CATEGORIES.items()}}
 # Of a process, MB, its libraries (some 0.9 GB) included. In float32 activations are twice as large.
-MOST_MB = {"paper": 2800, "released": 5000} if native_bfloat16("cpu") else {"paper": 4500, "released": 8500}
+MOST_MB = {"paper": 2800, "released": 5000} if fast_bfloat16("cpu") else {"paper": 4500, "released": 8500}
 # As a terminal's Ctrl-C finds it, also where the tests were started in the background, with SIGINT ignored.
 LISTENING = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from mafr.cli import main; \
 sys.exit(main(sys.argv[1:]))"

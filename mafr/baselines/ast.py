@@ -20,11 +20,19 @@ Small profiles, one rule per size, chosen by the seconds that a run may take and
 - steps: `min_steps` for each of the two networks, which is 4 epochs of 80 samples and more of fewer; the learning rate
   times the steps is as published, 2e-4 · 72 · 266 / 8 -> 3e-3 · 160.
 
+As there, the full profile takes each sample in its image's own pixels (`Sample.scan`): the image is brought to 768 x
+768 directly and the depth map to 192 x 192, both without padding, so that an image that is not square is stretched; the
+anomaly map goes back to where the image lies in the sample's padded square. A sample that was made in memory knows
+`image_size` (224) pixels only, which are then enlarged, padding included.
+
+Its README says that, after a bug was found, the published code is about 2 % above the paper's RGB + 3D numbers, which
+are those of Table I.
+
 Departures, beside those:
-- samples come at `image_size` (224) with the table plane removed: the image is enlarged to 768 pixels from there, and
-  the foreground is where there is a point; the authors take the raw scans and find the foreground by a background
-  interpolated from the corners. As theirs, it is dilated by one cell, missing points within it are filled from their
-  neighbours in three passes, the mean depth is subtracted and stands for the background, in centimetres;
+- the table plane is removed, and the foreground is where there is a point; the authors take the raw scans and find the
+  foreground by a background interpolated from the corners. As theirs, it is dilated by one cell, missing points within
+  it are filled from their neighbours in three passes, the mean depth is subtracted and stands for the background, in
+  centimetres. Small profiles take the depth of the `image_size` pixels;
 - EfficientNet-B5 is timm's (same weights), which pads for 768 pixels; the authors' library pads as for 456;
 - the authors score the bicubically upsampled map. Here negative overshoot is cut off, then the map is masked by the
   points and blurred as MAFR's; the image score is the maximum before all that, of the cells, as in their training
@@ -47,6 +55,7 @@ from mafr.baselines.parts.flow import Flow, likelihood_loss, positional_encoding
 from mafr.config import Config
 from mafr.data.depth_axis import DepthAxis
 from mafr.data.samples import Sample
+from mafr.data.scan import Scan
 from mafr.device import computing, send
 from mafr.errors import ConfigError, DataError, MafrError
 from mafr.features.extract import FeatureExtractor, Tokens
@@ -93,16 +102,20 @@ def distance(target: Tensor, output: Tensor, weight: Tensor) -> Tensor:
     return weight * (target - output).square().mean(dim=1, keepdim=True)
 
 
-def depth_map(sample: Sample, side: int, reach: int, view: DepthAxis = CAMERA) -> tuple[Tensor, Tensor]:
+def depth_map(
+    sample: Sample, side: int, reach: int, view: DepthAxis = CAMERA, scan: Scan | None = None
+) -> tuple[Tensor, Tensor]:
     """A sample's depth and dilated foreground, both (1, 1, side, side) float32 (preprocessing.py and utils.py there).
 
     Depth is in centimetres from the foreground's mean, zero on the background; foreground is 0 or 1. reach: side of
-    the square that dilates it. Raises DataError for a sample without points.
+    the square that dilates it. scan: the sample's own, whose pixels are then taken; an image that is not square is
+    stretched. Raises DataError for a sample without points.
     """
-    known = sample.valid[0].copy()
+    xyz = sample.xyz if scan is None else scan.xyz.transpose(2, 0, 1)
+    known = (xyz != 0).any(axis=0)
     if not known.any():
         raise DataError(f"{sample.category} {sample.id} has no 3D point; leave the sample out")
-    depth = np.where(known, view.direction * sample.xyz[view.axis], 0).astype(np.float64)
+    depth = np.where(known, view.direction * xyz[view.axis], 0).astype(np.float64)
     missing = ndimage.binary_fill_holes(known) & ~known
     if missing.any():
         for _ in range(FILLS):
@@ -115,6 +128,22 @@ def depth_map(sample: Sample, side: int, reach: int, view: DepthAxis = CAMERA) -
     both = F.interpolate(both, (side, side), mode="bilinear", align_corners=False)
     foreground = ndimage.binary_dilation(both[0, 1].numpy() > 0, np.ones((reach, reach)))
     return both[:, :1], torch.from_numpy(foreground.astype(np.float32))[None, None]
+
+
+def in_square(maps: Tensor, scan: Scan, size: int) -> Tensor:
+    """Maps (B, C, n, m) of a scan's whole image -> (B, C, size, size) of its sample's padded square, bicubic.
+
+    Beside the image the border's values go on; there is no point there.
+    """
+    height, width = scan.rgb.shape[:2]
+    if height == width == scan.side:
+        return F.interpolate(maps, (size, size), mode="bicubic", align_corners=False)
+    centre = (np.arange(size) + 0.5) * scan.side / size  # of the square's new pixels, in the image's
+    # From -1 to 1 over the image; `pad_square` rounds down at the top and on the left.
+    rows, columns = (2 * (centre - (scan.side - length) // 2) / length - 1 for length in (height, width))
+    places = np.stack(np.meshgrid(columns, rows), axis=-1).astype(np.float32)
+    grid = torch.from_numpy(places).to(maps.device).expand(len(maps), -1, -1, -1)
+    return F.grid_sample(maps, grid, mode="bicubic", padding_mode="border", align_corners=False)
 
 
 class AST(Method):
@@ -130,13 +159,13 @@ class AST(Method):
         super().__init__(config, extractor)
         self.uses_image = config.ast_mode != "depth"
         self.uses_depth = config.ast_mode != "rgb"
-        is_own = config.ast_backbone == "efficientnet_b5"
-        self.reads = ("rgb",) if self.uses_image and not is_own else ()
-        stride, pixels = (B5_STRIDE, config.ast_image_side) if is_own else (config.ast_stride, config.image_size)
+        self.has_own_backbone = own = config.ast_backbone == "efficientnet_b5"
+        self.reads = ("rgb",) if self.uses_image and not own else ()
+        stride, pixels = (B5_STRIDE, config.ast_image_side) if own else (config.ast_stride, config.image_size)
         if pixels % stride:
             raise ConfigError(f"ast_image_side or image_size, {pixels}, must be a multiple of the stride {stride}")
         self.side = pixels // stride  # cells along an edge of the map
-        image = B5_DIM if is_own else config.rgb_dim
+        image = B5_DIM if own else config.rgb_dim
         self.channels = self.uses_image * image + self.uses_depth * config.ast_depth_pixels**2
         self.positions = positional_encoding(config.ast_positions, self.side, self.side).to(self.place.device)
         self.view = CAMERA  # of the depth map
@@ -157,7 +186,8 @@ class AST(Method):
             shape = (len(indices), self.channels, self.side, self.side)
             maps, weights = torch.empty(shape), torch.empty(len(indices), 1, *shape[2:])
             for row, k in enumerate(indices):
-                maps[row : row + 1], weights[row : row + 1] = self.inputs(split.sample(k), self._tokens(split, k))
+                sample, at = split.sample(k), slice(row, row + 1)
+                maps[at], weights[at] = self.inputs(sample, self._tokens(split, k), self.scan(sample))
 
             def teach(chosen: Tensor) -> Tensor:
                 z, logdet = self.teacher(send(maps[chosen], device), self.positions)
@@ -179,28 +209,38 @@ class AST(Method):
         config = self.config
         with computing(config):
             sample = split.sample(k)
-            x, weight = (part.to(self.place.device) for part in self.inputs(sample, self._tokens(split, k)))
+            scan = self.scan(sample)
+            x, weight = (part.to(self.place.device) for part in self.inputs(sample, self._tokens(split, k), scan))
             # As published the foreground's share of a cell counts twice: in the distance, and when the map is masked.
             cells = (distance(self._taught(x), self._learned(x), weight) * weight).cpu()
-            size = (config.image_size, config.image_size)
-            psi = F.interpolate(cells, size, mode="bicubic", align_corners=False).clamp_min(0)
-            psi = smooth(psi * torch.from_numpy(sample.valid), config.blur, config.sigma)
+            size = config.image_size
+            if scan is None:
+                psi = F.interpolate(cells, (size, size), mode="bicubic", align_corners=False)
+            else:
+                psi = in_square(cells, scan, size)
+            psi = smooth(psi.clamp_min(0) * torch.from_numpy(sample.valid), config.blur, config.sigma)
         return Prediction.of(None, None, psi, (cells.amax() if self.uses_depth else cells.mean()).item())
 
-    def inputs(self, sample: Sample, tokens: Tokens | None) -> tuple[Tensor, Tensor]:
+    def scan(self, sample: Sample) -> Scan | None:
+        """The sample in its image's own pixels: where the method has its own backbone and the sample knows them."""
+        return sample.scan() if self.has_own_backbone and sample.scan is not None else None
+
+    def inputs(self, sample: Sample, tokens: Tokens | None, scan: Scan | None = None) -> tuple[Tensor, Tensor]:
         """The networks' input map, (1, C, side, side), and its foreground, (1, 1, side, side) in [0, 1].
 
-        tokens: the sample's stored ones, where the method `reads` any.
+        tokens: the sample's stored ones, where the method `reads` any. scan: from `scan`; the map is then that of the
+        image without padding, stretched to a square.
         """
         parts, weight = [], torch.ones(1, 1, self.side, self.side)
         if self.uses_image:
             if tokens is not None:
                 parts.append(F.adaptive_avg_pool2d(tokens.rgb.float(), self.side))
             else:
-                parts.append(self.backbone(torch.from_numpy(sample.rgb)[None].to(self.place.device)).cpu())
+                image = sample.rgb if scan is None else scan.stretched(self.config.ast_image_side)
+                parts.append(self.backbone(torch.from_numpy(image)[None].to(self.place.device)).cpu())
         if self.uses_depth:
             pixels = self.config.ast_depth_pixels
-            depth, foreground = depth_map(sample, self.side * pixels, pixels, self.view)
+            depth, foreground = depth_map(sample, self.side * pixels, pixels, self.view, scan)
             parts.append(F.pixel_unshuffle(depth, pixels))
             weight = F.interpolate(foreground, (self.side, self.side), mode="bilinear", align_corners=False)
         return torch.cat(parts, dim=1), weight

@@ -21,7 +21,9 @@ not made smaller, except for the copies: its grid has 64³ voxels in every profi
 Departures, or what the paper leaves to an appendix that we did not have:
 - the latent size 512, 50 epochs, batches of 8, the autoencoder's layers and the widths for voxels (32, half of
   f-AnoGAN's in two dimensions) are our reading, not the published table;
-- clouds are preprocessed as for MAFR: no table around the part, and 224 x 224 pixels instead of the raw size;
+- clouds are preprocessed as for MAFR: no table around the part, and 224 x 224 pixels instead of the raw size. The
+  benchmark's own protocol also scores at the raw size, as its evaluation script asks for maps of the masks' size;
+  BTF, M3DM and CFM score at 224 x 224 pixels, and so is everything here;
 - the camera's centre is the clouds' origin, as in MVTec 3D-AD; preprocessed clouds of Eyecandies have another origin;
 - depths are scaled to [-1, 1] by the training samples' range, invalid pixels to its near end; colours to [-1, 1];
 - images turn around their middle (nearest pixel), clouds around the line through the cube's centre along the viewing

@@ -15,6 +15,8 @@ Departures, or what is not known:
   leaderboard calls the paper's model of colour alone an SSIM autoencoder: the paper's own loss may differ;
 - that "c" means clamped, and to which range, is our reading: to the nearest and farthest point of the training samples;
   "D" is divided by the farthest depth;
+- their recipe reads the colours of `image_0`, one of the data set's six lightings; here they are those of `image_4`, as
+  for MAFR, CFM and M3DM, so that all methods see the same image;
 - depth is computed from the preprocessed cloud, in which the belt is removed; there both depth and normals are 0;
 - normals come from the cloud, not from the data set's rendered normal maps: `Sample` has none. Defects that only
   change the rendered normals are thus invisible to RGB-cD-n;

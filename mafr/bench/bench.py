@@ -55,7 +55,7 @@ def bench(
     valid: Sequence[float],
     stages: Sequence[str] = tuple(STAGES),
     repeats: int = 2,
-) -> tuple[dict[str, float | str], list[Row]]:
+) -> tuple[dict[str, float | str | list[str]], list[Row]]:
     """Measure: (the machine: names and GFLOP/s, rows). valid: shares of the image's pixels with a 3D point."""
     config = replace(config, random_weights=True)
     rows = []
@@ -147,6 +147,7 @@ def report(machine: dict, rows: Sequence[Row]) -> str:
     lines = [
         f"{machine['device']}, {machine['threads']} threads, product path in {machine['precision']}: "
         f"{machine['gflops']:,.0f} GFLOP/s measured there, {machine['gflops_float32']:,.0f} in float32",
+        f"{machine['why']}; the processor has {', '.join(machine['instruction_sets']) or 'none of AVX2 and later'}",
         "random weights; seconds: best of the repetitions; memory: peak above the loaded libraries",
         "",
         f"{'variant':9} {'valid':>5}  {'stage':22} {'plain s':>8} {'product s':>9} {'ratio':>7} {'plain MB':>9} "

@@ -18,7 +18,7 @@ from mafr.bench.plain_features import plain_features
 from mafr.config import Config
 from mafr.data.samples import Sample
 from mafr.detector import Detector
-from mafr.device import Place, compiling, computing, gpu_products
+from mafr.device import Place, compiling, computing, gpu_products, instruction_sets, why_precision
 from mafr.errors import MafrError
 from mafr.experiments.provenance import peak_megabytes, reset_peak, resident_megabytes
 from mafr.fast.layers import Dropout
@@ -222,10 +222,10 @@ def difference(a: np.ndarray | None, b: np.ndarray | None) -> float:
     return float("nan") if a is None or b is None else float(np.linalg.norm(a - b) / np.linalg.norm(b))
 
 
-def describe_machine(config: Config) -> dict[str, float | str]:
-    """Name, precision, and the rate of matrix products there, in 10⁹ operations a second."""
+def describe_machine(config: Config) -> dict[str, float | str | list[str]]:
+    """Name, precision and its reason, instruction sets, and rates of matrix products, in 10⁹ operations a second."""
     place = Place.of(config)
-    names = place.describe()
+    names = {**place.describe(), "why": why_precision(config), "instruction_sets": list(instruction_sets())}
     if place.device.type == "cpu":
         names["device"] = _processor()
     with computing(config):

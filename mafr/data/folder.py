@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from mafr.data.layout import SPLITS, Entry, scan_split
 from mafr.data.manifest import check_category, data_command, digest, load_manifest
 from mafr.data.mvtec3d import clean_cloud, shows_table
 from mafr.data.samples import Sample
+from mafr.data.scan import Scan
 from mafr.data.transforms import common_side, mask_tensor, rgb_tensor, xyz_tensor
 from mafr.errors import DataError
 
@@ -65,7 +67,8 @@ class FolderDataset(Sequence):
             check_same_size(rgb.shape[:2], entry.rgb, mask.shape, entry.gt)
             check_mask_label(mask, entry.defect, entry.gt)
         arrays = _arrays(rgb, entry.rgb, xyz, entry.xyz, mask, self.size)
-        return Sample(*arrays, entry.label, entry.defect, self.category, entry.id)
+        scan = partial(Scan.read, entry.rgb, entry.xyz)
+        return Sample(*arrays, entry.label, entry.defect, self.category, entry.id, scan)
 
     def subset(self, indices: Sequence[int]) -> FolderDataset:
         """The samples at `indices`, in that order; with a fingerprint of its own."""
@@ -132,7 +135,8 @@ def load_pair(
             '(`mafr predict` without --processed), or plane="none" if that is the part'
         )
     arrays = _arrays(rgb, rgb_path, xyz, xyz_path, None, config.image_size)
-    return Sample(*arrays, label=0, defect="unknown", category="", id=rgb_path.stem)
+    scan = partial(Scan.of, rgb, xyz)
+    return Sample(*arrays, label=0, defect="unknown", category="", id=rgb_path.stem, scan=scan)
 
 
 def _arrays(

@@ -1,10 +1,11 @@
 """Samples, the common currency of all data sets; and the choice of few-shot training samples."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from mafr.data.scan import Scan
 from mafr.errors import DataError
 
 
@@ -19,6 +20,9 @@ class Sample:
     defect: str  # name of the defect folder; "good" for normal samples
     category: str  # e.g. "bagel"
     id: str  # "<split>/<defect>/<number>", e.g. "test/crack/003"
+    # The same before resizing, for methods that see more pixels than S; None where there is none. A copy with another
+    # image or cloud must not keep it.
+    scan: Callable[[], Scan] | None = field(default=None, repr=False, compare=False)
 
     @property
     def valid(self) -> np.ndarray:

@@ -1,4 +1,8 @@
-"""Settings of the compared methods: the published values in the full profile, scaled ones in the small profiles."""
+"""Settings of the compared methods: the published values in the full profile, scaled ones in the small profiles.
+
+Three rules for learning rates meet in the small profiles: CFM, M3DM and RGB-D keep their published rate; AST's is the
+published one times the ratio of the steps; the six depth and voxel methods take MAFR's 1e-3.
+"""
 
 from mafr.settings.field import ANY, AT_LEAST_3, POSITIVE, section, setting
 
@@ -36,7 +40,7 @@ class M3DMSettings:
 
     m3dm_steps: int = setting(160, smoke=20, full=750)  # of the feature fusion's training; published: 750
     m3dm_batch: int = 16  # samples per step (published)
-    m3dm_patches: int = setting(16, full=56 * 56)  # patches per sample and step; published: all 56 x 56
+    m3dm_patches: int = setting(16, full=56 * 56)  # patches per sample and step, chosen by time; published: all 56 x 56
     m3dm_rate: float = 0.003  # highest learning rate (published)
     m3dm_temperature: float = 1.0  # of the contrastive loss (published code)
     # Which cells banks and maps hold: those with a 3D point, or "all" (published code).
@@ -44,7 +48,7 @@ class M3DMSettings:
     m3dm_weight_rgb: float = setting(0.1, ANY)  # of scores and maps before they are joined (published code)
     m3dm_weight_xyz: float = setting(1.0, ANY)
     m3dm_weight_fused: float = setting(1.0, ANY)
-    m3dm_most: int = setting(400, absent_is=400)  # training samples that are used at most (published code)
+    m3dm_most: int = setting(400, absent_is=400)  # training samples at most, the first ones (published code: one more)
     m3dm_nu: float = 0.5  # of both one-class SVMs (published code)
     m3dm_iterations: int = 1000  # their passes over the data at most (published code)
     m3dm_sigma: float = 4.0  # of the blur, pixels (published code)

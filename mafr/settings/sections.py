@@ -143,7 +143,8 @@ class ComputingSettings:
 
     # torch threads of a run; 0: torch's own choice. One, so that results repeat exactly.
     threads: int = setting(1, NONNEGATIVE, full=0, decides="report")
-    # Of matrix products. "auto": bfloat16 where the hardware multiplies it natively; "tf32": a GPU's, in training and
+    # Of matrix products. "auto": bfloat16 where that is faster, which is on GPUs from compute capability 8.0 on and on
+    # processors with AMX; "bfloat16": wherever the hardware multiplies it natively; "tf32": a GPU's, in training and
     # scoring of MAFR, CFM and AST, with all else in float32.
     precision: str = setting(
         "float32", choices=("auto", "float32", "tf32", "bfloat16"), full="auto", decides="features"

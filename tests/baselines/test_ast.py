@@ -9,10 +9,13 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from PIL import Image
 
-from mafr.baselines.ast import AST, depth_map, distance, student_network
+from mafr.baselines.ast import AST, depth_map, distance, in_square, student_network
 from mafr.config import Config
 from mafr.data.samples import Sample
+from mafr.data.scan import Scan
+from mafr.data.transforms import mask_tensor, pad_square, rgb_tensor, xyz_tensor
 from mafr.errors import ConfigError, DataError, MafrError, WeightsError
 from mafr.features.extract import FeatureExtractor
 from mafr.features.sources.splits import Split, split_of
@@ -257,6 +260,79 @@ def test_the_published_networks_have_the_published_sizes():
 def test_a_map_that_does_not_fit_is_refused():
     with pytest.raises(ConfigError, match="multiple of the stride"):
         AST(Config.preset("full", overrides={"ast_image_side": 100}))
+
+
+# ------------------------------------------------------- images in their own pixels
+
+
+PADDED = 200  # side of the square that preprocessing pads 80 x 180 pixels to: 60 rows above, 10 columns to the left
+
+
+def strip(number: int, defect: bool = False, height: int = 80, width: int = 180) -> Sample:
+    """A long plate as data on disk: 2 mm thick, with missing points; a defect is a bump of 4 mm far to the right."""
+    g = np.random.default_rng(number)
+    rows, columns = np.mgrid[:height, :width]
+    depth = 0.4 + g.uniform(-0.01, 0.01) + g.normal(0, 1e-4, (height, width))
+    away = np.hypot(rows - 30, columns - 150)
+    if defect:
+        depth -= 4e-3 * np.clip(1 - (away / 8) ** 2, 0, None)
+    xyz = np.stack([columns * 1e-3, rows * 1e-3, depth], axis=2).astype(np.float32)
+    inside = (abs(rows - (height - 1) / 2) < 0.4 * height) & (abs(columns - (width - 1) / 2) < 0.45 * width)
+    xyz[~inside | (g.random((height, width)) < 0.01)] = 0
+    rgb = np.where(inside[..., None], 120, 30) + g.integers(0, 20, (height, width, 3))
+    scan = Scan.of(rgb.astype(np.uint8), pad_square(xyz, PADDED))
+    arrays = rgb_tensor(scan.rgb, PADDED, SIDE), xyz_tensor(scan.xyz, PADDED, SIDE)
+    gt = mask_tensor((away < 8) & defect, PADDED, SIDE)
+    return Sample(*arrays, gt, int(defect), "bump" if defect else "good", "strip", f"{number}", lambda: scan)
+
+
+def test_a_defect_of_a_long_image_lands_where_it_is(published):
+    config = replace(published, ast_image_side=256, ast_mode="depth", ast_epochs=12, ast_teacher_hidden=8)
+    detector = AST(replace(config, ast_student_hidden=32)).fit([strip(k) for k in range(12)], show=False)
+    found, good = detector.predict(strip(100, defect=True)), [detector.predict(strip(k)) for k in (101, 102)]
+    assert found.score > max(one.score for one in good)
+    row, column = np.unravel_index(found.psi.argmax(), found.psi.shape)
+    # A cell is 6 rows and 13 columns of the map's pixels.
+    assert abs(row - (60 + 30) * SIDE / PADDED) < 6 and abs(column - (10 + 150) * SIDE / PADDED) < 13
+    assert found.psi[: 40 * SIDE // PADDED].max() < 1e-3 * found.psi.max(), "nothing is scored in the padding"
+
+
+def test_maps_of_the_image_lie_in_the_padded_square():
+    scan = Scan.of(np.zeros((40, 90, 3), np.uint8), np.zeros((100, 100, 3), np.float32))
+    n = 200  # of the square; two map pixels per image pixel
+    ramp = torch.linspace(0, 1, 11)  # the centres of 11 cells from the image's one edge to the other
+    placed = in_square(torch.stack([ramp.expand(11, 11), ramp.expand(11, 11).T])[None], scan, n)[0]
+    at = (np.arange(n) + 0.5) / 2
+    for found, start, length in ((placed[0, 100], 5, 90), (placed[1, :, 100], 30, 40)):
+        inner = (at > start + length * 2 / 11) & (at < start + length * 9 / 11)
+        cells = 11 * (at - start) / length - 0.5
+        # Torch's bicubic interpolation bends straight lines by up to a twentieth of a cell.
+        np.testing.assert_allclose(found.numpy()[inner], cells[inner] / 10, atol=5e-3)
+    whole = Scan.of(np.zeros((60, 60, 3), np.uint8), np.zeros((60, 60, 3), np.float32))
+    maps = torch.rand(1, 1, 7, 7, generator=torch.Generator().manual_seed(4))
+    expected = torch.nn.functional.interpolate(maps, (112, 112), mode="bicubic")
+    assert torch.equal(in_square(maps, whole, 112), expected)
+    padded = in_square(maps, Scan.of(np.zeros((58, 58, 3), np.uint8), np.zeros((100, 100, 3), np.float32)), 100)
+    torch.testing.assert_close(padded[..., 21:79, 21:79], torch.nn.functional.interpolate(maps, 58, mode="bicubic"))
+
+
+def test_the_full_profile_sees_the_images_own_pixels(published):
+    """The backbone gets the stored image, the depth map the stored cloud, both stretched to squares."""
+    sample, detector = strip(7), AST(replace(published, ast_image_side=256))
+    seen = []
+    detector.backbone.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    x, weight = detector.inputs(sample, None, detector.scan(sample))
+    image = Image.fromarray(sample.scan().rgb).resize((256, 256), Image.Resampling.BILINEAR)
+    assert np.array_equal(seen[0][0].numpy(), np.asarray(image).transpose(2, 0, 1) / np.float32(255))
+    depth = torch.nn.functional.pixel_shuffle(x[:, 304:], 8)[0, 0]
+    inside = slice(int(0.15 * 64), int(0.85 * 64))
+    assert weight[0, 0].min() > 0, "the part fills the frame"
+    assert (depth[inside, inside] != 0).all() and depth[0].abs().max() == 0
+    # In memory, without files, it is the sample's own pixels.
+    alone = replace(sample, scan=None)
+    assert detector.scan(alone) is None
+    assert torch.equal(detector.inputs(alone, None)[0][:, :304], detector.backbone(torch.from_numpy(sample.rgb)[None]))
+    assert AST(replace(published, ast_backbone="tokens")).scan(sample) is None
 
 
 # ---------------------------------------------------------------- its backbone

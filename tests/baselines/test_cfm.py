@@ -19,10 +19,11 @@ from torch import nn
 from mafr import training
 from mafr.baselines import cfm
 from mafr.baselines.cfm import CFM, CFMMedium, epochs_for
-from mafr.baselines.registry import method_class
+from mafr.baselines.registry import method_class, method_settings
 from mafr.config import FEATURE_SETTINGS, Config
 from mafr.data.samples import Sample
 from mafr.errors import ConfigError, MafrError, WeightsError
+from mafr.experiments.plan import category_runs
 from mafr.features.encoders import point_encoder, point_shape
 from mafr.features.extract import FeatureExtractor, Tokens
 from mafr.features.interpolation import densify
@@ -73,11 +74,13 @@ def plain_rows(tokens: Tokens, config: Config) -> tuple[torch.Tensor, torch.Tens
 
 
 @pytest.mark.parametrize(("grid", "side", "pool"), [(28, 14, 1), (28, 14, 3), (28, 28, 1), (14, 14, 1)])
-@pytest.mark.parametrize("rows", [2**13, 50])
-def test_a_step_leaves_the_plain_gradients(monkeypatch: pytest.MonkeyPatch, grid: int, side: int, pool: int, rows: int):
+@pytest.mark.parametrize(("rows", "layers"), [(2**13, 3), (50, 3), (50, 7)])
+def test_a_step_leaves_the_plain_gradients(
+    monkeypatch: pytest.MonkeyPatch, grid: int, side: int, pool: int, rows: int, layers: int
+):
     """With fewer tokens than pixels and with more, in one part and in several, over a batch of unequal samples."""
     monkeypatch.setattr(cfm, "ROWS", {"cpu": rows})
-    config = dataclasses.replace(SMOKE, **TOKENS | {"grid": grid}, xyz_pool=pool)
+    config = dataclasses.replace(SMOKE, **TOKENS | {"grid": grid}, xyz_pool=pool, cfm_layers=layers)
     batch = [tokens_of(config, seed, side) for seed in (0, 1)]
     batch[1].weight[0, : grid * grid // 2] = 0  # half of its points are missing
     method = method_of(config)
@@ -91,16 +94,20 @@ def test_a_step_leaves_the_plain_gradients(monkeypatch: pytest.MonkeyPatch, grid
     (loss_rgb + loss_xyz).backward()
     torch.testing.assert_close(losses, torch.stack([loss_rgb, loss_xyz]).detach(), rtol=1e-5, atol=1e-6)
     wanted, found = list(method.plain.parameters()), list(method.maps.parameters())
-    assert len(wanted) == len(found) == 12
+    assert len(wanted) == len(found) == 4 * layers
     for plain, ours in zip(wanted, found, strict=True):
         assert plain.grad.abs().max() > 0
         torch.testing.assert_close(ours.grad, plain.grad, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize(("grid", "pool", "rows"), [(112, 3, 2**13), (112, 1, 500), (28, 1, 2**13)])
-def test_maps_and_score_are_the_published_ones(monkeypatch: pytest.MonkeyPatch, grid: int, pool: int, rows: int):
+@pytest.mark.parametrize(
+    ("grid", "pool", "rows", "layers"), [(112, 3, 2**13, 3), (112, 1, 500, 3), (28, 1, 2**13, 3), (28, 1, 500, 7)]
+)
+def test_maps_and_score_are_the_published_ones(
+    monkeypatch: pytest.MonkeyPatch, grid: int, pool: int, rows: int, layers: int
+):
     monkeypatch.setattr(cfm, "ROWS", {"cpu": rows})
-    config = dataclasses.replace(SMOKE, **TOKENS | {"grid": grid}, xyz_pool=pool)
+    config = dataclasses.replace(SMOKE, **TOKENS | {"grid": grid}, xyz_pool=pool, cfm_layers=layers)
     tokens, method = tokens_of(config), method_of(config)
     e_rgb, e_xyz, valid = plain_rows(tokens, config)
     wanted = []
@@ -142,6 +149,36 @@ def test_the_published_sizes():
     demo = Config.preset("demo")
     assert epochs_for(demo, 80) == demo.cfm_epochs == 2.5 * demo.epochs
     assert epochs_for(demo, 5) == demo.min_steps / 2  # two steps an epoch
+
+
+@pytest.mark.parametrize("method", ["cfm", "cfm_m"])
+@pytest.mark.parametrize(("dataset", "layers"), [("mvtec3d", 3), ("eyecandies", 7)])
+def test_the_network_follows_the_data_set(method: str, dataset: str, layers: int):
+    runs = category_runs(dataset, SMOKE.categories(dataset)[0], SMOKE, methods=(method,), variants=())
+    (run,) = runs
+    assert run.method == method
+    maps = method_class(method)(run.config).new_maps()
+    assert all(sum(isinstance(part, nn.Linear) for part in way.modules()) == layers for way in maps.values())
+
+
+def test_three_layers_are_drawn_and_named_as_in_older_detectors():
+    torch.manual_seed(3)
+    found = cfm.Mapping(6, 10).state_dict()
+    torch.manual_seed(3)
+    layers = {"first": nn.Linear(6, 8), "second": nn.Linear(8, 8), "last": nn.Linear(8, 10)}
+    wanted = {f"{name}.{kind}": value for name, one in layers.items() for kind, value in one.state_dict().items()}
+    assert list(found) == list(wanted) and all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_the_published_settings_of_eyecandies():
+    config = Config.preset("full", overrides={"device": "cpu", "precision": "float32"})
+    chosen = method_settings("cfm", config, dataset="eyecandies")
+    assert (chosen.cfm_epochs, chosen.cfm_batch, chosen.cfm_layers) == (50, 2, 7)
+    shapes = {name: tuple(p.shape) for name, p in CFM(chosen).new_maps().named_parameters()}
+    hidden = [f"to_xyz.{name}.weight" for name in ("second", *(f"between.{k}" for k in range(4)))]
+    assert all(shapes.pop(name) == (960, 960) for name in hidden)
+    assert shapes["to_xyz.first.weight"] == (960, 768) and shapes["to_xyz.last.weight"] == (1152, 960)
+    assert method_settings("cfm", config, dataset="mvtec3d").cfm_layers == 3
 
 
 # ------------------------------------------------------------------ pruned backbones of CFM-M

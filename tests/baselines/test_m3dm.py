@@ -26,6 +26,7 @@ from mafr.data.samples import Sample
 from mafr.device import Place
 from mafr.errors import ConfigError, DataError
 from mafr.features.extract import FeatureExtractor, Tokens
+from mafr.features.sources.splits import split_of
 from mafr.scoring import upsample
 
 SIDE = 112
@@ -214,6 +215,16 @@ def test_equal_seeds_give_equal_bits(config, extractor):
     assert all(torch.equal(first[name], second[name]) for name in first)
     other = M3DM(replace(config, seed=1), extractor).fit(samples, show=False).state()
     assert not torch.equal(first["bank.fused"], other["bank.fused"])
+
+
+def test_only_the_first_samples_are_used_where_there_are_more_than_the_cap(config, extractor):
+    capped = replace(config, m3dm_most=3, m3dm_steps=5)
+    split = split_of([part(k) for k in range(5)], extractor)
+    few = M3DM(capped, extractor).fit_split(split, [0, 1, 2])
+    for indices, same in (([0, 1, 2, 3, 4], True), ([0, 1, 2], True), ([1, 2, 3, 4], False)):
+        state = M3DM(capped, extractor).fit_split(split, indices).state()
+        assert same == all(torch.equal(value, state[name]) for name, value in few.state().items())
+    assert Config.preset("full").m3dm_most == 400
 
 
 def token_sample(side: int = 16, groups: int = 9, valid: torch.Tensor | None = None) -> Tokens:

@@ -63,12 +63,14 @@ def test_the_command_measures_pairs(capsys):
     assert rows[0].product_gflop > 0
     text = report(machine, rows)
     assert "training step" in text and machine["device"] in text
+    assert machine["why"] in text and all(name in text for name in machine["instruction_sets"])
     assert as_json(CONFIG, machine, rows)["rows"][0]["ratio"] == pytest.approx(rows[0].plain_s / rows[0].product_s)
 
 
 def test_a_missing_map_shows_no_difference():
     row = Row("paper", 0.25, next(iter(STAGES)), 2.0, 1.0, 10.0, 5.0, 3.0, 0.1, float("nan"))
     machine = {"device": "d", "threads": 1, "precision": "float32", "gflops": 1.0, "gflops_float32": 1.0}
+    machine |= {"why": "float32, as set", "instruction_sets": []}
     assert report(machine, [row]).splitlines()[-1].rstrip().endswith("0.100")
     kept = as_json(CONFIG, machine, [row])
     assert kept["rows"][0]["difference"] is None and kept["kind"] == "speed" and len(kept["date"]) == 10

@@ -11,6 +11,7 @@ from support import rawdata
 from support.places import TIRE, needs_tire
 
 from mafr.data import Sample, few_shot, load_pair, open_dataset, preprocess
+from mafr.data.scan import Scan
 from mafr.data.transforms import common_side, mask_tensor, pad_square, resize_nearest, rgb_tensor, xyz_tensor
 from mafr.errors import DataError
 
@@ -33,6 +34,32 @@ def test_order_labels_and_defects(processed):
     assert len(train) == 3
     assert (train.name, train.category, train.split) == ("mvtec3d", "bracket", "train")
     assert train.fingerprint != data.fingerprint
+
+
+def test_samples_know_their_own_pixels(processed):
+    """The stored image, and the cloud without the padding of preprocessing; also after a trip to another process."""
+    folder = processed / "bracket" / "test" / "crack"
+    sample = pickle.loads(pickle.dumps(open_dataset("mvtec3d", processed, "bracket", "test", rawdata.config())[0]))
+    scan = sample.scan()
+    with Image.open(folder / "rgb" / "009.png") as image:
+        assert np.array_equal(scan.rgb, np.asarray(image))
+    stored = rawdata.read_tiff(folder / "xyz" / "009.tiff")
+    assert (stored.shape, scan.xyz.shape, scan.side) == ((100, 100, 3), (*rawdata.SIZE, 3), 100)
+    assert np.array_equal(pad_square(scan.xyz, 100), stored)
+    pair = load_pair(folder / "rgb" / "009.png", folder / "xyz" / "009.tiff", rawdata.config()).scan()
+    assert np.array_equal(pair.rgb, scan.rgb) and np.array_equal(pair.xyz, scan.xyz) and pair.side == 100
+    assert np.array_equal(xyz_tensor(scan.xyz, 100, 28), sample.xyz)
+
+
+def test_a_scan_whose_files_changed_is_an_error(tmp_path):
+    folder = rawdata.write_mvtec3d(tmp_path / "raw") / "train" / "good"
+    image, cloud = folder / "rgb" / "000.png", folder / "xyz" / "000.tiff"
+    rawdata.write_png(image, rawdata.rgb(0, 30, 30))
+    with pytest.raises(DataError, match="30"):
+        Scan.read(image, cloud)
+    image.write_bytes(b"no image")
+    with pytest.raises(DataError, match="not a complete image"):
+        Scan.read(image, cloud)
 
 
 def test_numbers_sort_by_value(tmp_path):
