@@ -48,11 +48,12 @@ def pooled_sift(depth: np.ndarray) -> Tensor:
 
 
 def dense_sift(image: Tensor) -> Tensor:
-    """SIFT descriptors (Lowe, IJCV 2004) at every pixel: (H, W) -> (128, H, W), as kornia's DenseSIFTDescriptor.
+    """SIFT descriptors (Lowe, IJCV 2004) at every pixel: (H, W) -> (128, H, W), float32.
 
-    Histograms of 8 orientations, weighted by the gradient's length, in 4 x 4 bins of 4 pixels around the pixel; bins
-    overlap by a weight that falls from their middle, and of neighbouring ones every pixel's, not every fourth pixel's,
-    are taken. Normalised, clipped at 0.2, normalised again, and RootSIFT: the root of the values that sum to 1.
+    As kornia's DenseSIFTDescriptor had them in 2022, a copy of which BTF's code uses: histograms of 8 orientations,
+    weighted by the gradient's length, in 4 x 4 bins of 4 pixels, whose weights fall from their middle. The bins lie one
+    pixel apart; later versions of kornia put them four apart, as Lowe does. Zeros beyond the image. Normalised, clipped
+    at 0.2, normalised again, and RootSIFT (Arandjelovic & Zisserman, CVPR 2012): the root of the values that sum to 1.
     Channels: orientation, then row and column of the bin.
     """
     padded = F.pad(image[None, None], (1, 1, 1, 1), mode="replicate")[0, 0]
