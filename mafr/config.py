@@ -47,6 +47,7 @@ class Config(  # fields go from the last base to the first
     compared.RGBDSettings,
     compared.ASTSettings,
     compared.M3DMSettings,
+    compared.SingleFeatureSettings,
     compared.BTFSettings,
     compared.BankSettings,
     compared.CFMSettings,

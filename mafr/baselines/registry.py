@@ -35,12 +35,19 @@ _LISTED = {
     "m3dm": ("M3DM", "mafr.baselines.m3dm", "M3DM"),
     "cfm": ("CFM", "mafr.baselines.cfm", "CFM"),
     "cfm_m": ("CFM-M", "mafr.baselines.cfm", "CFMMedium"),
+    # Single features of BTF's study, in no table of the paper.
+    "fpfh": ("FPFH", "mafr.baselines.single_features", "FPFH"),
+    "raw_depth": ("Raw depth", "mafr.baselines.single_features", "RawDepth"),
+    "hog": ("HoG", "mafr.baselines.single_features", "HoG"),
+    "sift": ("SIFT", "mafr.baselines.single_features", "SIFT"),
     MAFR: ("MAFR", "mafr.detector", "Detector"),
 }
 # Settings that follow the data set, as published: CFM's network on Eyecandies is deeper, by its author's word, and
-# trained for 50 epochs at batch 2; M3DM's images of MVTec 3D-AD are black off the part.
+# trained for 50 epochs at batch 2; M3DM's images of MVTec 3D-AD are black off the part. Eyecandies' clouds are not in
+# the camera's frame.
 _BY_DATASET: dict[tuple[str, str], dict[str, object]] = {
-    (method, "eyecandies"): {"cfm_layers": 7} for method in ("cfm", "cfm_m")
+    **{(method, "eyecandies"): {"cfm_layers": 7} for method in ("cfm", "cfm_m")},
+    **{(method, "eyecandies"): {"depth_along": "fitted"} for method in ("raw_depth", "hog", "sift")},
 }
 _BY_DATASET_AT_FULL_SIZE: dict[tuple[str, str], dict[str, object]] = {
     ("m3dm", "mvtec3d"): {"image_background": "black"},

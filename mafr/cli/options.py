@@ -10,12 +10,13 @@ from pathlib import Path
 from mafr.baselines.registry import METHODS, check_methods
 from mafr.config import PROFILES, UNTRAINED, VARIANTS, Config
 from mafr.errors import ConfigError
+from mafr.experiments.plan import TABLES, compared_methods
 from mafr.parallel.progress import Workers
 from mafr.paths import Paths
 
 Commands = argparse._SubParsersAction  # what `add_subparsers` returns; argparse has no public name for it
 HELP_AS_WRITTEN = argparse.RawDescriptionHelpFormatter
-BESIDE = f"the methods of Tables I-III, of {','.join(METHODS)} (default: all; mafr is always there)"
+BESIDE = f"the methods of Tables I-III, of {','.join(compared_methods(TABLES))} (default: all; mafr is always there)"
 
 
 def add_command(

@@ -75,7 +75,8 @@ def reproduce(
     }
     methods = check_methods((MAFR, *methods))
     compared = compared_methods(tables, methods)
-    if "notebooks" in stages and (not is_preset(config, paths) or methods != METHODS):
+    all_compared = compared_methods(TABLES, methods) == compared_methods(TABLES)
+    if "notebooks" in stages and not (is_preset(config, paths) and all_compared):
         left_out = "with --set, --methods or --random-weights they are left out"
         print(f"mafr: the notebooks show a profile as it is; {left_out}", file=sys.stderr)
         stages = [stage for stage in stages if stage != "notebooks"]

@@ -102,12 +102,13 @@ def add_tables(commands: Commands) -> None:
 def write_tables(arguments: argparse.Namespace) -> None:
     """The tables, from the stored runs."""
     from mafr.cli.reproduce import make_tables
-    from mafr.experiments.plan import TABLES
+    from mafr.experiments.plan import TABLES, compared_methods
     from mafr.tables.readme import update_readme
 
     config, paths = read_settings(arguments)
     variants, methods = chosen_variants(arguments), chosen_methods(arguments)
-    whole = (set(arguments.tables), variants, arguments.seeds, set(methods)) == (set(TABLES), VARIANTS, 1, set(METHODS))
+    all_compared = compared_methods(TABLES, methods) == compared_methods(TABLES)
+    whole = all_compared and (set(arguments.tables), variants, arguments.seeds) == (set(TABLES), VARIANTS, 1)
     if arguments.readme and not (whole and config == Config.preset() and not paths.data_root):
         raise ConfigError("README.md shows the demo profile as it is: --readme goes with no other option")
     readme = paths.root / "README.md"

@@ -17,9 +17,9 @@ class CFMSettings:
     cfm_layers: int = setting(3, AT_LEAST_3, absent_is=3)  # linear layers of a mapping; 7 on Eyecandies
 
 
-@section(POSITIVE, of=("btf", "m3dm"))
+@section(POSITIVE, of=("btf", "m3dm", "fpfh", "raw_depth", "hog", "sift"))
 class BankSettings:
-    """Memory banks of BTF and M3DM (mafr.baselines.parts.memory_bank)."""
+    """Memory banks of BTF, M3DM and single features (mafr.baselines.parts.memory_bank)."""
 
     bank_ratio: float = 0.1  # share of the training features that a bank keeps (published)
     bank_eps: float = 0.9  # of the Johnson-Lindenstrauss width of the projection that they are chosen in (published)
@@ -32,6 +32,17 @@ class BTFSettings:
     # Colour features: the stored tokens, or "wide_resnet50_2" (published).
     btf_backbone: str = setting("shared", choices=("shared", "wide_resnet50_2"), full="wide_resnet50_2")
     btf_step: int = setting(2, full=1)  # FPFH at every n-th pixel in both directions; published: 1
+
+
+@section(POSITIVE, of=("raw_depth", "hog", "sift"))
+class SingleFeatureSettings:
+    """FPFH, raw depth, HoG and SIFT alone (mafr.baselines.single_features). All profiles take the published values."""
+
+    fpfh_step: int = setting(1, of=("fpfh",), absent_is=1)  # FPFH at every n-th pixel in both directions
+    # The pixels of a patch of raw depth: 64 consecutive ones of the image's rows (published code), or 8 x 8 "blocks".
+    raw_patches: str = setting("rows", of=("raw_depth",), choices=("rows", "blocks"), absent_is="rows")
+    # Depth: the third coordinate (published, for MVTec 3D-AD), or that along the viewing axis fitted to the clouds.
+    depth_along: str = setting("z", choices=("z", "fitted"), absent_is="z")
 
 
 @section(POSITIVE, of=("m3dm",))

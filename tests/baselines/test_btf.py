@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cdist
 
-from mafr.baselines import btf
-from mafr.baselines.btf import BTF, pool
-from mafr.baselines.parts import fpfh
+from mafr.baselines.btf import BTF
+from mafr.baselines.parts import fpfh, patches
+from mafr.baselines.parts.patches import pool
 from mafr.baselines.registry import method_class, title
 from mafr.config import Config
 from mafr.data.samples import Sample
@@ -223,7 +223,7 @@ def test_histograms_are_computed_once_a_sample(extractor: FeatureExtractor, tmp_
         calls.append(arguments)
         return fpfh.organised_fpfh(*arguments)
 
-    monkeypatch.setattr(btf, "organised_fpfh", counting)
+    monkeypatch.setattr(patches, "organised_fpfh", counting)
     split = split_of([part(k) for k in range(3)], extractor)
     without = BTF(SMOKE, extractor).fit_split(split)
     assert len(calls) == 3

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from mafr.baselines.btf import BTF
-from mafr.baselines.registry import BASELINES, METHODS, method_class
+from mafr.baselines.registry import METHODS, method_class
 from mafr.config import FUSIONS, Config, concerns
 from mafr.data import few_shot, open_dataset
 from mafr.detector import Detector
@@ -25,7 +25,7 @@ from mafr.experiments import execute as execution
 from mafr.experiments import run_store
 from mafr.experiments.evaluation import all_metrics, map_metrics
 from mafr.experiments.execute import execute, fit_and_score, run_all
-from mafr.experiments.plan import Run, all_runs, category_runs, table_runs
+from mafr.experiments.plan import TABLES, Run, all_runs, category_runs, compared_methods, table_runs
 from mafr.experiments.provenance import peak_megabytes
 from mafr.experiments.run_store import load_maps, load_residuals, read_record
 from mafr.features.sources import splits
@@ -43,7 +43,7 @@ def test_the_grid_of_the_paper():
     assert len(all_runs(config, seeds=3, methods=("mafr",))) == 300
     # The compared methods: ten of Table I, six of Table II, four of Table III with three numbers of shots.
     assert len(all_runs(config)) == 100 + 100 + 60 + 120
-    assert {run.method for run in all_runs(config)} == set(METHODS)
+    assert {run.method for run in all_runs(config)} == {"mafr", *compared_methods(TABLES)}
     assert [run.method for run in table_runs(2, config, ("paper",), ("cfm_m", "btf"))] == ["cfm_m"] * 10
     with pytest.raises(ConfigError, match="unknown table 6"):
         table_runs(6, config)
@@ -74,7 +74,7 @@ def test_a_setting_matters_to_the_methods_that_look_at_it():
     every = {"seed": 1, "grid": 56, "blur": "box"}
     assert all(changed(method, **{name: value}) for method in METHODS for name, value in every.items())
     assert [m for m in METHODS if changed(m, cfm_epochs=3)] == ["cfm", "cfm_m"]
-    assert [m for m in METHODS if changed(m, bank_ratio=0.2)] == ["btf", "m3dm"]
+    assert [m for m in METHODS if changed(m, bank_ratio=0.2)] == ["btf", "m3dm", "fpfh", "raw_depth", "hog", "sift"]
     assert [m for m in METHODS if changed(m, dropout=0.5)] == ["mafr"]
     sections = [base for base in Config.__mro__ if base.__module__ == "mafr.settings.compared"]
     names = {f.name for section in sections for f in dataclasses.fields(section)}
@@ -108,7 +108,7 @@ def test_the_record_of_a_compared_method_holds_what_the_tables_need(smoke):
         assert measured["aupro_30"] == pytest.approx(record["metrics"]["map"]["aupro_30"], abs=0.01)
 
 
-@pytest.mark.parametrize("method", sorted(BASELINES))
+@pytest.mark.parametrize("method", sorted(compared_methods(TABLES)))
 def test_compared_methods_give_the_same_results_again(smoke, tmp_path, method):
     config, paths = smoke
     dataset = "eyecandies" if method in ("cfm_m", "rgbd", "rgbcdn") else "mvtec3d"
@@ -117,6 +117,18 @@ def test_compared_methods_give_the_same_results_again(smoke, tmp_path, method):
     second = execute(run, replace(paths, root=linked(paths, tmp_path)))
     for name in ("metrics", "scores", "history", "threshold"):
         assert second[name] == first[name]
+
+
+def test_a_method_of_no_table_runs_when_it_is_asked_for(smoke, tmp_path):
+    config, paths = smoke
+    paths = replace(paths, root=linked(paths, tmp_path))
+    runs = category_runs("mvtec3d", "bagel", config, ("paper",), methods=("fpfh", "raw_depth", "hog", "sift"))
+    assert not any(run.folder(paths).exists() for run in runs)
+    for run, record in run_all(runs, paths).items():
+        assert set(record["metrics"]) == {"map"} and record["method"] == run.method
+        assert record["timings"]["extract_rgb_s"] == record["timings"]["extract_xyz_s"] == 0
+        assert 0 < record["timings"]["query_s"] < record["timings"]["inference_s"]
+        assert load_maps(run, paths).shape[1:] == (config.image_size,) * 2
 
 
 def test_features_drawn_again_in_training_repeat_from_end_to_end(smoke, tmp_path):

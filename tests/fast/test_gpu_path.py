@@ -258,7 +258,9 @@ def test_a_training_on_a_gpu_repeats_and_keeps_its_samples_there(monkeypatch):
 
 
 @gpu
-@pytest.mark.parametrize("method", ["mafr", "cfm", "btf", "m3dm", "ast", "rgbd", "depthgan", "depthae", "voxelvm"])
+@pytest.mark.parametrize(
+    "method", ["mafr", "cfm", "btf", "m3dm", "ast", "rgbd", "depthgan", "depthae", "voxelvm", "fpfh", "sift"]
+)
 def test_every_kind_of_method_runs_on_a_gpu(method):
     config = replace(Config.preset("smoke"), device="cuda", epochs=1, min_steps=2)
     samples = [replace(make_sample(seed), label=0) for seed in range(3)]

@@ -1,4 +1,4 @@
-"""Memory banks of normal features (PatchCore, CVPR 2022, Sec. 3), shared by BTF and M3DM.
+"""Memory banks of normal features (PatchCore, CVPR 2022, Sec. 3), shared by BTF, its single features and M3DM.
 
 A bank is a greedy coreset of the training features: beginning with the first feature, the one farthest from all chosen
 so far is added until `bank_ratio` of them are kept (10 %, as both methods publish). Distances for the choice are taken
