@@ -86,8 +86,8 @@ def build_store(
     """
     if config.extractor_mode == "train":
         raise ConfigError(
-            "extractor_mode 'train' gives other features at every call; they cannot be stored. "
-            "Use mafr.features.sources.on_demand.OnDemandFeatures"
+            "extractor_mode 'train' gives other features at every call; they cannot be stored. Use "
+            "extractor_mode 'batch-statistics', or mafr.features.sources.on_demand.OnDemandFeatures"
         )
     if extractor.config.feature_digest() != config.feature_digest():
         raise ConfigError("the extractor was built for other feature settings than the store's")
