@@ -27,8 +27,8 @@ from mafr.paths import Paths, write_atomically, write_json
 from mafr.scoring import Answer, FinalMaps
 
 NEED_STORED = (
-    "the compared methods need features that can be stored: choose extractor_mode 'eval' or 'batch-statistics', or leave "
-    "the methods out with --methods mafr"
+    "the compared methods need features that can be stored: choose extractor_mode 'eval' or 'batch-statistics', or "
+    "leave the methods out with --methods mafr"
 )
 FORMAT = 1  # of what `Method.save` writes
 WEIGHTS, RECORD = "model.safetensors", "detector.json"

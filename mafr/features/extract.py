@@ -143,8 +143,8 @@ class FeatureExtractor:
         )
 
     @torch.no_grad()
-    def image_tokens(self, batch: Sequence[Prepared]) -> Tensor:
-        """(B, C, S/8, S/8) float32, where the backbones compute."""
+    def image_tokens(self, batch: Sequence[Prepared | Sample]) -> Tensor:
+        """(B, C, S/8, S/8) float32, where the backbones compute; of samples the image alone is read."""
         with gpu_products("float32"):
             return self.rgb(self._stack(batch, "rgb"))
 
@@ -167,7 +167,7 @@ class FeatureExtractor:
         with gpu_products("float32"):  # 10 bits of a coordinate are half a millimetre
             return self.points(*self.points.scale(*clouds), drop_path, generator)
 
-    def _stack(self, batch: Sequence[Prepared], name: str) -> Tensor:
+    def _stack(self, batch: Sequence[Prepared | Sample], name: str) -> Tensor:
         array = np.stack([getattr(one, name) for one in batch]).astype(np.float32, copy=False)
         return send(torch.from_numpy(array), self.place.device)
 

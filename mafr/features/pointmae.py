@@ -103,14 +103,12 @@ class MiniPointNet(nn.Module):
 
     def _layers(self) -> list[tuple[Tensor, Tensor]]:
         """Weight and bias of the four layers, BatchNorm taken into the first of each pair in eval mode."""
-        pairs = []
-        for conv, norm, *_ in (self.first_conv, self.second_conv):
-            pairs.append(_as_linear(conv) if self.training else _folded(conv, norm, norm.running_mean, norm.running_var))
-        return self._in_products(*pairs)
+        pairs = [(conv, norm) for conv, norm, *_ in (self.first_conv, self.second_conv)]
+        if self.training:
+            return self._in_products(*(_as_linear(conv) for conv, _ in pairs))
+        return self._in_products(*(_folded(conv, n, n.running_mean, n.running_var) for conv, n in pairs))
 
-    def _in_products(
-        self, first: tuple[Tensor, Tensor], third: tuple[Tensor, Tensor]
-    ) -> list[tuple[Tensor, Tensor]]:
+    def _in_products(self, first: tuple[Tensor, Tensor], third: tuple[Tensor, Tensor]) -> list[tuple[Tensor, Tensor]]:
         """The four layers, of which two are given, in the type of the products."""
         layers = [_as_linear(self.first_conv[3]), third, _as_linear(self.second_conv[3])]
         # The first layer takes coordinates, to which bfloat16 would be too coarse.
