@@ -26,6 +26,10 @@ from mafr.parallel.progress import bar
 from mafr.paths import Paths, write_atomically, write_json
 from mafr.scoring import Answer, FinalMaps
 
+NEED_STORED = (
+    "the compared methods need features that can be stored: choose extractor_mode 'eval' or 'batch-statistics', or "
+    "leave the methods out with --methods mafr"
+)
 FORMAT = 1  # of what `Method.save` writes
 WEIGHTS, RECORD = "model.safetensors", "detector.json"
 
@@ -179,7 +183,7 @@ class Method(ABC):
         if not len(labels):
             raise MafrError("training needs at least one sample")
         if self.config.extractor_mode == "train" and not self.draws_features:
-            raise ConfigError("the compared methods are for extractor_mode 'eval'; leave them out with --methods mafr")
+            raise ConfigError(NEED_STORED)
         if (odd := np.flatnonzero(labels)).size:
             raise DataError(
                 f"{name(odd[0])} is an anomalous sample; train on good samples only, the others belong to the test "

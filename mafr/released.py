@@ -20,7 +20,8 @@ _ADVICE = "copy it again, or save the module's state_dict() again"
 def load_checkpoints(source: str | Path | Sequence[str | Path], config: Config) -> MAFR:
     """The head, in eval mode, with weights from `source`: a folder with the three files, or the three files themselves.
 
-    Files are named `fusion_encoder_*.pth`, `decoder_2D_*.pth` and `decoder_3D_*.pth`.
+    Files are named `fusion_encoder_*.pth`, `decoder_2D_*.pth` and `decoder_3D_*.pth`. The released code extracts by
+    batch statistics, so that these heads expect `extractor_mode` "batch-statistics", the full profile's.
     Raises ConfigError for settings other than the released variant's, WeightsError where a file is missing or there
     are several, where it holds more than tensors, and for missing, additional or misshapen tensors.
     """

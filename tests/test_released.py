@@ -188,7 +188,11 @@ def test_an_imported_detector_is_saved_and_loads(tmp_path: Path, capsys: pytest.
     assert main([*command, "--folder", str(folder), "--out", str(out)]) == 0
     assert "--threshold" in capsys.readouterr().out
     detector = Detector.load(out)
-    assert detector.config == CONFIG and detector.threshold is None
+    by_batch_statistics = dataclasses.replace(CONFIG, extractor_mode="batch-statistics")  # as the released code's
+    assert detector.config == by_batch_statistics and detector.threshold is None
+    command += ["--set", "extractor_mode=eval"]
+    assert main([*command, "--folder", str(folder), "--out", str(out)]) == 0
+    assert Detector.load(out).config == CONFIG
     given = Detector.from_released(folder, CONFIG).model.state_dict()
     for name, tensor in detector.model.state_dict().items():
         torch.testing.assert_close(tensor, given[name], rtol=0, atol=0)

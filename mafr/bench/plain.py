@@ -24,7 +24,7 @@ class PlainPipeline:
     """Training step and inference of one head, from a sample each time."""
 
     def __init__(self, model: MAFR, extractor: FeatureExtractor, config: Config) -> None:
-        """extractor: computes in float32, in `extractor_mode` "eval"."""
+        """extractor: computes in float32, and not in `extractor_mode` "train"."""
         self.model, self.extractor, self.config = model, extractor, config
         self.loss = CompositeLoss(config)
 

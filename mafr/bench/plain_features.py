@@ -20,12 +20,15 @@ from mafr.features.pointmae import MiniPointNet, PointMAE
 def plain_features(extractor: FeatureExtractor, sample: Sample) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The dense maps of Sec. III-A: e_rgb (1, C, g, g), e_xyz (1, D, g, g), float32, and valid (1, 1, g, g) bool.
 
-    On the extractor's device. The extractor must compute in float32 and in `extractor_mode` "eval"; ConfigError
-    otherwise. `densify(extractor.extract(sample), config)` gives the same but for the tokens' half precision.
+    On the extractor's device. The extractor must compute in float32 and without random drop path (any `extractor_mode`
+    but "train"); ConfigError otherwise. `densify(extractor.extract(sample), config)` gives the same but for the tokens'
+    half precision.
     """
     config = extractor.config
-    if extractor.place.half or config.extractor_mode != "eval":
-        raise ConfigError('the plain path takes an extractor with precision "float32" and extractor_mode "eval"')
+    if extractor.place.half or config.extractor_mode == "train":
+        raise ConfigError(
+            'the plain path takes an extractor with precision "float32" and extractor_mode "eval" or "batch-statistics"'
+        )
     device = extractor.place.device
     rgb = torch.from_numpy(sample.rgb)[None].to(device)
     e_rgb = F.interpolate(extractor.rgb(rgb), size=(config.grid, config.grid), mode="bilinear", align_corners=False)
@@ -33,7 +36,7 @@ def plain_features(extractor: FeatureExtractor, sample: Sample) -> tuple[torch.T
     organized = torch.from_numpy(sample.xyz).to(device)  # (3, S, S)
     points = organized.flatten(1).T  # (S², 3)
     points = points[(points != 0).any(dim=1)]
-    centres = points[plain_farthest_points(points, config.groups)]
+    centres = points[plain_farthest_points(points, config.groups, config.skip_origin)]
     distances = plain_distances(centres, points)  # (G, N)
     nearest = distances.topk(config.group_size, largest=False).indices
     patches = points[nearest] - centres[:, None]  # (G, M, 3)
@@ -53,8 +56,12 @@ def plain_features(extractor: FeatureExtractor, sample: Sample) -> tuple[torch.T
     return e_rgb, e_xyz, valid
 
 
-def plain_farthest_points(points: torch.Tensor, count: int) -> torch.Tensor:
-    """points (N, 3) -> (count,) indices of points, each the farthest from those before it, from index 0 on."""
+def plain_farthest_points(points: torch.Tensor, count: int, skip_origin: bool = False) -> torch.Tensor:
+    """points (N, 3) -> (count,) indices of points, each the farthest from those before it, from index 0 on.
+
+    skip_origin: with squared lengths up to 0.001 left out, the first point aside.
+    """
+    skipped = (points.square().sum(dim=1).double() <= 1e-3) & skip_origin
     chosen = torch.zeros(count, dtype=torch.long, device=points.device)
     nearest = torch.full((len(points),), torch.inf, device=points.device)
     last = torch.zeros((), dtype=torch.long, device=points.device)
@@ -63,7 +70,7 @@ def plain_farthest_points(points: torch.Tensor, count: int) -> torch.Tensor:
         difference = points - points[last]
         squared = difference[:, 0] ** 2 + difference[:, 1] ** 2 + difference[:, 2] ** 2
         nearest = torch.minimum(nearest, squared)
-        last = nearest.argmax()
+        last = nearest.masked_fill(skipped, -1).argmax()
     return chosen
 
 
@@ -101,10 +108,20 @@ def plain_point_tokens(
 def plain_point_net(net: MiniPointNet, patches: torch.Tensor) -> torch.Tensor:
     """patches (G, M, 3) -> (G, width): convolutions over all points, BatchNorm, maxima, concatenation."""
     size = patches.shape[1]
-    local = net.first_conv(patches.transpose(1, 2))  # (G, 256, M)
+    local = _convolve(net.first_conv, patches.transpose(1, 2), net.own_statistics)  # (G, 256, M)
     whole = local.max(dim=2, keepdim=True).values
     both = torch.cat([whole.expand(-1, -1, size), local], dim=1)  # (G, 512, M)
-    return net.second_conv(both).max(dim=2).values
+    return _convolve(net.second_conv, both, net.own_statistics).max(dim=2).values
+
+
+def _convolve(layers: nn.Sequential, x: torch.Tensor, own_statistics: bool) -> torch.Tensor:
+    """One layer after the other; BatchNorm by running statistics, or by those of x as torch's train mode has them."""
+    for layer in layers:
+        if own_statistics and isinstance(layer, nn.BatchNorm1d):
+            x = F.batch_norm(x, None, None, layer.weight, layer.bias, training=True, eps=layer.eps)
+        else:
+            x = layer(x)
+    return x
 
 
 def _attention(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:

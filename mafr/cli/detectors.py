@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from mafr.baselines.registry import BASELINES, MAFR, METHODS
@@ -89,7 +90,8 @@ def predict_pair(arguments: argparse.Namespace) -> None:
 
 
 def add_import_released(commands: Commands) -> None:
-    text, run = "make a detector from the released code's checkpoints", import_released
+    text = "make a detector from the released code's checkpoints; its features are by batch statistics, as that code's"
+    run = import_released
     sub = add_command(commands, "import-released", run, text, parallel=False, variant="released", profile="full")
     place = sub.add_mutually_exclusive_group(required=True)
     place.add_argument("--folder", metavar="DIR", help="with fusion_encoder_*.pth, decoder_2D_*.pth, decoder_3D_*.pth")
@@ -101,6 +103,8 @@ def import_released(arguments: argparse.Namespace) -> None:
     from mafr.detector import Detector
 
     config, _ = read_settings(arguments)
+    if not any(item.startswith("extractor_mode=") for item in arguments.settings):
+        config = replace(config, extractor_mode="batch-statistics")  # in every profile: their heads saw no others
     detector = Detector.from_released(arguments.folder or arguments.files, config)
     detector.save(arguments.out)
     print(f"detector in {arguments.out}; it has no threshold of its own: give `mafr predict` one with --threshold")

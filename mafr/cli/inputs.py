@@ -3,7 +3,15 @@
 import argparse
 from pathlib import Path
 
-from mafr.cli.options import BESIDE, Commands, add_command, chosen_methods, chosen_workers, read_settings
+from mafr.cli.options import (
+    BESIDE,
+    Commands,
+    add_command,
+    chosen_methods,
+    chosen_variants,
+    chosen_workers,
+    read_settings,
+)
 from mafr.config import DATASETS
 from mafr.errors import ConfigError
 
@@ -67,15 +75,16 @@ def provide_data(arguments: argparse.Namespace) -> None:
 
 def add_features(commands: Commands) -> None:
     text = "extract and store the features of the prepared data"
-    add_command(commands, "features", store_features, text, cluster=True, methods=BESIDE)
+    add_command(commands, "features", store_features, text, cluster=True, variant="both", methods=BESIDE)
 
 
 def store_features(arguments: argparse.Namespace) -> None:
     from mafr.experiments.prepare import extract_all
 
     config, paths = read_settings(arguments)
+    methods, variants = chosen_methods(arguments), chosen_variants(arguments)
     with chosen_workers(arguments, config, paths) as workers:
-        extract_all(config, paths, workers, methods=chosen_methods(arguments))
+        extract_all(config, paths, workers, methods=methods, variants=variants)
 
 
 def add_weights(commands: Commands) -> None:

@@ -67,7 +67,7 @@ def reproduce(
     crew: Workers = cluster or workers
     work: dict[str, Callable[[], object]] = {
         "data": lambda: prepare_data(config, paths, crew, datasets),
-        "features": lambda: extract_all(config, paths, crew, datasets, compared),
+        "features": lambda: extract_all(config, paths, crew, datasets, compared, variants),
         "runs": lambda: run_all(all_runs(config, tables, variants, seeds, methods), paths, crew),
         "tables": lambda: make_tables(config, paths, variants, seeds, tables, methods),
         "figures": lambda: make_figures(config, paths, variants, workers),

@@ -17,7 +17,7 @@ from mafr.data.manifest import check_category, data_command, digest, load_manife
 from mafr.data.mvtec3d import clean_cloud, shows_table
 from mafr.data.samples import Sample
 from mafr.data.scan import Scan
-from mafr.data.transforms import common_side, mask_tensor, rgb_tensor, xyz_tensor
+from mafr.data.transforms import InputRules, common_side
 from mafr.errors import DataError
 
 
@@ -33,7 +33,7 @@ class FolderDataset(Sequence):
     split: str
     entries: tuple[Entry, ...]  # the files of each sample
     fingerprint: str  # SHA-256 of the split's raw files and how they were preprocessed
-    size: int  # side of the samples in pixels, `Config.image_size`
+    rules: InputRules  # how the files become arrays
 
     @property
     def ids(self) -> list[str]:
@@ -66,7 +66,7 @@ class FolderDataset(Sequence):
             mask = decode_mask(read_bytes(entry.gt), entry.gt)
             check_same_size(rgb.shape[:2], entry.rgb, mask.shape, entry.gt)
             check_mask_label(mask, entry.defect, entry.gt)
-        arrays = _arrays(rgb, entry.rgb, xyz, entry.xyz, mask, self.size)
+        arrays = _arrays(rgb, entry.rgb, xyz, entry.xyz, mask, self.rules)
         scan = partial(Scan.read, entry.rgb, entry.xyz)
         return Sample(*arrays, entry.label, entry.defect, self.category, entry.id, scan)
 
@@ -83,7 +83,8 @@ def open_dataset(name: str, root: str | Path, category: str, split: str, config:
     """Open a split ("train", "validation", "test") of a preprocessed category in `root`.
 
     Raises DataError where the data is missing, not preprocessed, preprocessed otherwise than the
-    settings say, or changed since. Each file's content is checked when its sample is read.
+    settings say, or changed since. Each file's content is checked when its sample is read, and becomes arrays as the
+    settings `image_size`, `cloud_sampling`, `point_rule`, `mask_padding` and `image_background` say.
     """
     root = Path(root)
     if name not in DATASETS:
@@ -101,7 +102,8 @@ def open_dataset(name: str, root: str | Path, category: str, split: str, config:
             f"{folder}: {len(odd)} samples differ from what was preprocessed (the first is {odd[0]}); add or remove "
             f"samples in the raw folder, then use `{data_command(name, config)}`"
         )
-    return FolderDataset(name, category, split, tuple(entries), manifest["fingerprints"][split], config.image_size)
+    fingerprint = manifest["fingerprints"][split]
+    return FolderDataset(name, category, split, tuple(entries), fingerprint, InputRules.of(config))
 
 
 def load_pair(
@@ -134,20 +136,20 @@ def load_pair(
             f'{xyz_path}: the cloud still shows the table it lies on; use plane="remove" to preprocess it '
             '(`mafr predict` without --processed), or plane="none" if that is the part'
         )
-    arrays = _arrays(rgb, rgb_path, xyz, xyz_path, None, config.image_size)
+    arrays = _arrays(rgb, rgb_path, xyz, xyz_path, None, InputRules.of(config))
     scan = partial(Scan.of, rgb, xyz)
     return Sample(*arrays, label=0, defect="unknown", category="", id=rgb_path.stem, scan=scan)
 
 
 def _arrays(
-    rgb: np.ndarray, rgb_path: Path, xyz: np.ndarray, xyz_path: Path, mask: np.ndarray | None, size: int
+    rgb: np.ndarray, rgb_path: Path, xyz: np.ndarray, xyz_path: Path, mask: np.ndarray | None, rules: InputRules
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """`rgb`, `xyz` and `gt` of a sample."""
     side = common_side(rgb.shape[:2], xyz.shape[:2])
     if side is None:
         check_same_size(rgb.shape[:2], rgb_path, xyz.shape[:2], xyz_path)
-    cloud = xyz_tensor(xyz, side, size)
-    if not cloud.any():
+    arrays = rules.arrays(rgb, xyz, mask, side)
+    if not arrays[1].any():
+        size = rules.size
         raise DataError(f"{xyz_path}: no valid point is left at {size}x{size} pixels; the part is too small or thin")
-    gt = np.zeros((1, size, size), dtype=bool) if mask is None else mask_tensor(mask, side, size)
-    return rgb_tensor(rgb, side, size), cloud, gt
+    return arrays

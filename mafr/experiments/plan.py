@@ -16,6 +16,7 @@ from pathlib import Path
 from mafr.baselines.registry import MAFR, METHODS, check_methods, has_variants, method_settings, title
 from mafr.config import DATASETS, VARIANTS, Config, deciding_settings
 from mafr.errors import ConfigError
+from mafr.method import NEED_STORED
 from mafr.paths import Paths
 
 RESULTS_VERSION = 3  # raised whenever a change of the code changes numbers; finished runs are then repeated
@@ -180,7 +181,7 @@ def category_runs(
 
 def _check_mode(config: Config, compared: Sequence[TableMethod]) -> None:
     if compared and config.extractor_mode == "train":
-        raise ConfigError("the compared methods are for extractor_mode 'eval'; leave them out with --methods mafr")
+        raise ConfigError(NEED_STORED)
 
 
 def table_datasets(tables: Iterable[int]) -> list[str]:

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
-from mafr.baselines.registry import METHODS, feature_config, method_settings, weight_files
-from mafr.config import DATASET_TITLES, DATASETS, Config
+from mafr.baselines.registry import MAFR, METHODS, feature_config, method_settings, weight_files
+from mafr.config import DATASET_TITLES, DATASETS, VARIANTS, Config
 from mafr.errors import MafrError
 from mafr.experiments.plan import compared_methods, table_of
 from mafr.parallel.progress import Workers
@@ -35,8 +35,12 @@ def extract_all(
     workers: Workers = 1,
     datasets: Sequence[str] = DATASETS,
     methods: Iterable[str] = METHODS,
+    variants: Sequence[str] = VARIANTS,
 ) -> None:
-    """Extract and store the features of every category, for MAFR and for the compared `methods`."""
+    """Extract and store the features of every category, for MAFR in `variants` and for the compared `methods`.
+
+    Those of the small profiles serve both variants and most methods.
+    """
     from mafr.features.sources.splits import extract_features
     from mafr.features.weights.files import needed_files, provide_files
 
@@ -44,6 +48,7 @@ def extract_all(
     provide_files(config, paths.weights, (*needed_files(config), *weight_files(config, methods)))
     for dataset in datasets:
         compared = compared_methods([table_of(dataset)], methods)
-        wanted = [config, *(feature_config(m, method_settings(m, config, dataset=dataset)) for m in compared)]
+        wanted = [method_settings(MAFR, config, variant, dataset) for variant in variants]
+        wanted += [feature_config(m, method_settings(m, config, dataset=dataset)) for m in compared]
         for settings in {c.feature_digest(): c for c in wanted}.values():
             extract_features(paths, settings, dataset, config.categories(dataset), workers)

@@ -162,7 +162,7 @@ def compared_maps(
         record = read_record(run, paths)
         if record is None or record["samples"]["ids"] != list(ids):
             continue
-        same = feature_config(method, config).feature_digest() == config.feature_digest()
+        same = feature_config(method, run.config).feature_digest() == config.feature_digest()
         if own is None or not same or record["data_fingerprint"] == own["data_fingerprint"]:
             found[method] = load_maps(run, paths).astype(np.float32)
     return found

@@ -30,14 +30,14 @@ SINGLE_FEATURES = ("raw_depth", "hog", "sift", "fpfh")
 BENCHMARK = ("depthgan", "depthae", "depthvm", "voxelgan", "voxelae", "voxelvm")
 
 # What two cores cannot train at its published length in about an hour: sides, widths and codes divided by two (GANs:
-# by four), and as many epochs of the 20 turned copies as fit; batches and rates stay. AST's student is a quarter as
+# by four), and as many epochs of the 20 turned copies as fit; batches and rates stay. AST's student is an eighth as
 # wide. The variation models are as published.
 SHORTENED: dict[str, dict[str, object]] = {
-    "ast": {"ast_student_hidden": 256, "ast_epochs": 72},
+    "ast": {"ast_student_hidden": 128, "ast_epochs": 72},
     "depthae": {"depth_side": 128, "depth_width": 32, "depth_latent": 256, "depth_epochs": 10},
-    "depthgan": {"depth_gan_side": 64, "depth_gan_width": 16, "depth_gan_latent": 128, "depth_epochs": 4},
+    "depthgan": {"depth_gan_side": 64, "depth_gan_width": 16, "depth_gan_latent": 128, "depth_epochs": 2},
     "voxelae": {"voxel_side": 32, "voxel_width": 16, "voxel_latent": 256, "voxel_epochs": 10},
-    "voxelgan": {"voxel_gan_side": 16, "voxel_gan_width": 8, "voxel_gan_latent": 128, "voxel_epochs": 10},
+    "voxelgan": {"voxel_gan_side": 16, "voxel_gan_width": 8, "voxel_gan_latent": 128, "voxel_epochs": 5},
 }
 # The settings of a training's length and steps, which "as long as published" takes from the full profile.
 _LENGTHS = {

@@ -15,7 +15,7 @@ from mafr.features.weights.files import POINTMAE, check_file, provide_files
 from mafr.paths import PACKAGE
 
 SMALL_WEIGHTS = PACKAGE / "weights" / "pointmae_small.safetensors"
-DROP_PATH = 0.1  # of the released code, in effect only where the extractor is in train mode
+DROP_PATH = 0.1  # of the released code, in effect only in `extractor_mode` "train"
 
 
 def point_encoder(
@@ -41,7 +41,7 @@ def point_encoder(
     model.prune(config.point_blocks)
     if config.xyz_dim != model.shape.dim:
         raise ConfigError(f"xyz_dim must be {model.shape.dim} for {config.point_backbone}, not {config.xyz_dim}")
-    if config.extractor_mode == "train":
+    if config.extractor_mode != "eval":
         batch_statistics(model)
     return model.requires_grad_(False), digest
 

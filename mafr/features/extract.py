@@ -68,9 +68,10 @@ class Prepared:
 class FeatureExtractor:
     """The two frozen backbones at `place`. `weights` holds the SHA-256 of each one's weights, or "random".
 
-    With `extractor_mode` "train" Point-MAE uses batch statistics and drops branches, as in the released code, which
-    never calls `eval`; the draws are seeded by (seed, sample id, draw). Train mode changes nothing in DINO, and
-    EfficientNet, which the released code does not use, stays in eval mode.
+    `extractor_mode` is about Point-MAE. With "batch-statistics" its BatchNorm takes the statistics of the sample's own
+    groups. "train" drops branches as well, as in the released code, which never calls `eval`; the draws are seeded by
+    (seed, sample id, draw). Train mode would change nothing in DINO, and EfficientNet, which the released code does not
+    use, stays in eval mode.
     """
 
     def __init__(self, config: Config, rgb: nn.Module, points: PointMAE, weights: dict[str, str]) -> None:
@@ -123,7 +124,11 @@ class FeatureExtractor:
             )
         # With a GPU the threads are busy with other samples.
         workers = torch.get_num_threads() if self.place.device.type == "cpu" else 1
-        patches, centres = group_points(points, config.groups, config.group_size, workers)
+        try:
+            groups = group_points(points, config.groups, config.group_size, workers, config.skip_origin)
+        except DataError as error:
+            raise DataError(f"{sample.category} {sample.id}: {error}") from error
+        patches, centres = groups
         index, weight = cell_weights(sample.xyz, centres, config.grid, workers)
         return Prepared(sample.id, sample.rgb, patches, centres, points.mean(axis=0), index, weight)
 
@@ -138,17 +143,16 @@ class FeatureExtractor:
         )
 
     @torch.no_grad()
-    def image_tokens(self, batch: Sequence[Prepared]) -> Tensor:
-        """(B, C, S/8, S/8) float32, where the backbones compute."""
+    def image_tokens(self, batch: Sequence[Prepared | Sample]) -> Tensor:
+        """(B, C, S/8, S/8) float32, where the backbones compute; of samples the image alone is read."""
         with gpu_products("float32"):
             return self.rgb(self._stack(batch, "rgb"))
 
     def cloud_tokens(self, batch: Sequence[Prepared], draw: int = 0) -> Tensor:
         """(B, G, D) float32, where the backbones compute."""
-        if self.config.extractor_mode == "eval":
+        if self.config.extractor_mode != "train":
             return self._cloud_tokens(batch)
-        # One by one: statistics belong to a cloud, draws to a sample.
-        parts = []
+        parts = []  # one by one: draws belong to a sample
         for one in batch:
             digest = hashlib.sha256(f"{self.config.seed} {one.name} {draw}".encode()).digest()
             generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
@@ -163,7 +167,7 @@ class FeatureExtractor:
         with gpu_products("float32"):  # 10 bits of a coordinate are half a millimetre
             return self.points(*self.points.scale(*clouds), drop_path, generator)
 
-    def _stack(self, batch: Sequence[Prepared], name: str) -> Tensor:
+    def _stack(self, batch: Sequence[Prepared | Sample], name: str) -> Tensor:
         array = np.stack([getattr(one, name) for one in batch]).astype(np.float32, copy=False)
         return send(torch.from_numpy(array), self.place.device)
 

@@ -6,13 +6,19 @@ from scipy.spatial import cKDTree
 from mafr.errors import DataError
 
 DISTANCE_EPS = 1e-8  # added to the squared distance before it is inverted (released code)
+ORIGIN = 1e-3  # squared length, in the points' unit, up to which the common CUDA operation passes points over
 
 
-def farthest_point_sample(points: np.ndarray, count: int, start: int = 0) -> np.ndarray:
+def farthest_point_sample(points: np.ndarray, count: int, start: int = 0, skip_origin: bool = False) -> np.ndarray:
     """Indices of `count` points, each the farthest from those chosen before it; of equally far ones the first.
 
     points: (N, 3); start: index of the first choice. Returns (count,) int64; distances are computed in the points' own
-    precision. Raises DataError for fewer than `count` points. Used by Point-MAE (Sec. III-A).
+    precision. Raises DataError for fewer than `count` points to choose from. Used by Point-MAE (Sec. III-A).
+
+    skip_origin: never choose points with |p|² <= 0.001, the start aside, as `furthest_point_sample` of the common CUDA
+    extension does (github.com/erikwijmans/Pointnet2_PyTorch, which starts at point 0): such points were once padding.
+    Where fewer than `count` others are left, that operation repeats points, and with none left the first one only;
+    here this is an error.
     """
     points = np.asarray(points)
     _check_points("points", points)
@@ -26,6 +32,16 @@ def farthest_point_sample(points: np.ndarray, count: int, start: int = 0) -> np.
     # One contiguous array per coordinate and no allocation in the loop: this is the hot spot on a CPU.
     x, y, z = (np.ascontiguousarray(points[:, axis]) for axis in range(3))
     nearest = np.full(total, np.inf, dtype=points.dtype)
+    if skip_origin:
+        # Summed in the points' precision and compared in double, as the operation does.
+        near = (x * x + y * y + z * z).astype(np.float64) <= ORIGIN
+        near[start] = False
+        if (left := total - np.count_nonzero(near)) < count:
+            raise DataError(
+                f"cannot sample {count} of {total} points: {total - left} lie within {ORIGIN**0.5:.4f} m of the origin "
+                "and are passed over; use skip_origin=false, or fewer groups"
+            )
+        nearest[near] = -1  # below any squared distance
     squared, term = np.empty_like(nearest), np.empty_like(nearest)
     chosen = np.empty(count, dtype=np.int64)
     chosen[0] = start
@@ -84,13 +100,16 @@ def interpolation_weights(
     return indices, weights / weights.sum(axis=1, keepdims=True)
 
 
-def group_points(points: np.ndarray, groups: int, size: int, workers: int = 1) -> tuple[np.ndarray, np.ndarray]:
+def group_points(
+    points: np.ndarray, groups: int, size: int, workers: int = 1, skip_origin: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Point-MAE's groups: farthest points as centres, each with its `size` nearest points around it.
 
-    points: (N, 3); workers: threads. Returns neighbourhoods (groups, size, 3), relative to their centre and nearest
-    first, and centres (groups, 3), in the points' unit. Raises DataError for fewer points than `groups` or `size`.
+    points: (N, 3); workers: threads; skip_origin: of the centres, see `farthest_point_sample`. Returns neighbourhoods
+    (groups, size, 3), relative to their centre and nearest first, and centres (groups, 3), in the points' unit. Raises
+    DataError for fewer points than `groups` or `size`.
     """
-    centres = points[farthest_point_sample(points, groups)]
+    centres = points[farthest_point_sample(points, groups, skip_origin=skip_origin)]
     _, indices = nearest_neighbours(points, centres, size, workers)
     return points[indices] - centres[:, None], centres
 

@@ -5,7 +5,7 @@ Pang et al., "Masked Autoencoders for Point Cloud Self-supervised Learning", ECC
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +72,7 @@ class MiniPointNet(nn.Module):
     """One token per group of points; `first_conv` and `second_conv` as in the published checkpoint."""
 
     products = torch.float32  # the type of its matrix products, see `mafr.features.extract.in_bfloat16`
+    own_statistics = False  # whether BatchNorm takes those of the groups at hand instead of the running ones
 
     def __init__(self, shape: PointMAEShape) -> None:
         super().__init__()
@@ -87,24 +88,40 @@ class MiniPointNet(nn.Module):
         )
 
     def forward(self, patches: Tensor) -> Tensor:
-        """patches (N, M, 3), relative to their centres. Returns (N, width) float32."""
-        layers = self._layers()
-        if self.training:  # batch statistics need all points at once
-            return self._tokens(patches, layers)
+        """patches (N, M, 3), relative to their centres; with `own_statistics` those of one sample.
+
+        Returns (N, width) float32.
+        """
+        if self.training:  # in pretraining, where BatchNorm also keeps running statistics: all points at once
+            return self._tokens(patches, self._layers())
         points = _POINTS_A_CHUNK if patches.device.type == "cpu" else _POINTS_A_CHUNK_CUDA
-        step = max(1, points // patches.shape[1])
-        return torch.cat([self._tokens(part, layers) for part in patches.split(step)])
+        parts = patches.split(max(1, points // patches.shape[1]))
+        if self.own_statistics:
+            return self._tokens_by_own_statistics(patches, parts)
+        layers = self._layers()
+        return torch.cat([self._tokens(part, layers) for part in parts])
 
     def _layers(self) -> list[tuple[Tensor, Tensor]]:
         """Weight and bias of the four layers, BatchNorm taken into the first of each pair in eval mode."""
-        layers = []
-        for conv, norm, _, last in (self.first_conv, self.second_conv):
-            first = (conv.weight.squeeze(-1), conv.bias) if self.training else _folded(conv, norm)
-            layers += [first, (last.weight.squeeze(-1), last.bias)]
+        pairs = [(conv, norm) for conv, norm, *_ in (self.first_conv, self.second_conv)]
+        if self.training:
+            return self._in_products(*(_as_linear(conv) for conv, _ in pairs))
+        return self._in_products(*(_folded(conv, n, n.running_mean, n.running_var) for conv, n in pairs))
+
+    def _in_products(self, first: tuple[Tensor, Tensor], third: tuple[Tensor, Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """The four layers, of which two are given, in the type of the products."""
+        layers = [_as_linear(self.first_conv[3]), third, _as_linear(self.second_conv[3])]
         # The first layer takes coordinates, to which bfloat16 would be too coarse.
-        return layers[:1] + [tuple(tensor.to(self.products) for tensor in layer) for layer in layers[1:]]
+        return [first] + [tuple(tensor.to(self.products) for tensor in layer) for layer in layers]
 
     def _tokens(self, patches: Tensor, layers: list[tuple[Tensor, Tensor]]) -> Tensor:
+        hidden = self._hidden(patches, layers)
+        if self.training:
+            hidden = self.second_conv[1](hidden.flatten(0, 1).float()).view(hidden.shape)
+        return F.linear(F.relu_(hidden).to(self.products), *layers[3]).amax(dim=1).float()
+
+    def _hidden(self, patches: Tensor, layers: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """The third layer's output, (N, M, second)."""
         groups, size, _ = patches.shape
         hidden = F.linear(patches.reshape(-1, 3), *layers[0])
         if self.training:
@@ -115,10 +132,24 @@ class MiniPointNet(nn.Module):
         # two: the maximum's half is computed once per group instead of once per point.
         half = whole.shape[1]
         weight, bias = layers[2]
-        hidden = F.linear(local, weight[:, half:]).add_(F.linear(whole, weight[:, :half], bias)[:, None])
-        if self.training:
-            hidden = self.second_conv[1](hidden.view(groups * size, -1).float()).view(groups, size, -1)
-        return F.linear(F.relu_(hidden).to(self.products), *layers[3]).amax(dim=1).float()
+        return F.linear(local, weight[:, half:]).add_(F.linear(whole, weight[:, :half], bias)[:, None])
+
+    def _tokens_by_own_statistics(self, patches: Tensor, parts: Sequence[Tensor]) -> Tensor:
+        """As in eval mode, but BatchNorm by mean and biased variance over all points of `patches`; parts: of them.
+
+        The first one's follow from those of the coordinates and fold into the layer before it, as in eval mode. The
+        second one's need all points: the values before it are kept from a first pass and used up in a second.
+        """
+        conv, norm = self.first_conv[:2]
+        first = _folded(conv, norm, *_statistics_of_linear(conv, patches.reshape(-1, 3)))
+        layers = self._in_products(first, _as_linear(self.second_conv[0]))
+        kept = [self._hidden(part, layers).flatten(0, 1) for part in parts]
+        norm, (mean, variance) = self.second_conv[1], _statistics(kept)
+        tokens = []
+        for part in parts:
+            hidden = F.batch_norm(kept.pop(0), mean, variance, norm.weight, norm.bias, eps=norm.eps)
+            tokens.append(F.linear(F.relu_(hidden), *layers[3]).view(*part.shape[:2], -1).amax(dim=1).float())
+        return torch.cat(tokens)
 
 
 class Block(nn.Module):
@@ -168,6 +199,8 @@ class PointMAE(nn.Module):
 
     def embed(self, patches: Tensor) -> Tensor:
         """(B, G, M, 3) -> tokens (B, G, width)."""
+        if self.encoder.own_statistics:
+            return torch.stack([self.encoder(sample) for sample in patches])
         B, G = patches.shape[:2]
         return self.encoder(patches.flatten(0, 1)).view(B, G, -1)
 
@@ -195,11 +228,11 @@ class PointMAE(nn.Module):
 
 
 def batch_statistics(model: PointMAE) -> None:
-    """Put BatchNorm on the current cloud's statistics, as in the released code, which never calls `eval`."""
-    model.encoder.train()
-    for module in model.encoder.modules():
-        if isinstance(module, nn.BatchNorm1d):
-            module.momentum = 0.0  # the running statistics stay
+    """Put BatchNorm on the statistics of each sample's own groups: mean and biased variance over all their points.
+
+    So does the released code, which never calls `eval`; the running statistics stay as they are.
+    """
+    model.encoder.own_statistics = True
 
 
 def load_checkpoint(path: Path) -> PointMAE:
@@ -257,10 +290,39 @@ def _read_published(path: Path) -> dict[str, Tensor]:
     return {k.removeprefix("MAE_encoder."): v for k, v in plain.items() if k.startswith("MAE_encoder.")}
 
 
-def _folded(conv: nn.Conv1d, norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
-    # BatchNorm with fixed statistics is a linear map, taken into the layer before it.
-    factor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    return conv.weight.squeeze(-1) * factor[:, None], (conv.bias - norm.running_mean) * factor + norm.bias
+def _as_linear(conv: nn.Conv1d) -> tuple[Tensor, Tensor]:
+    return conv.weight.squeeze(-1), conv.bias
+
+
+def _folded(conv: nn.Conv1d, norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight and bias of `norm` after `conv`, a linear map for given statistics; float32."""
+    weight, bias = _as_linear(conv)
+    factor = norm.weight * torch.rsqrt(variance + norm.eps)
+    return (weight * factor[:, None]).float(), ((bias - mean) * factor + norm.bias).float()
+
+
+def _statistics_of_linear(conv: nn.Conv1d, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of each output channel over points (P, 3), from the points' own; float64."""
+    weight, bias = (tensor.double() for tensor in _as_linear(conv))
+    points = points.double()
+    mean = points.mean(dim=0)
+    centred = points - mean
+    covariance = centred.mT @ centred / len(points)
+    return weight @ mean + bias, (weight @ covariance * weight).sum(dim=1)
+
+
+def _statistics(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of each channel over the rows of all parts (n, C), float32."""
+    count, mean, squares = 0, 0.0, 0.0  # squares: of the deviations, summed
+    for part in parts:
+        rows = len(part)
+        own, variance = torch.zeros(2, part.shape[1], device=part.device)
+        # At momentum 1 the running statistics become the rows' own, in the quickest two passes that torch has.
+        F.batch_norm(part, own, variance, training=True, momentum=1.0)
+        shift, total = own.double() - mean, count + rows
+        squares = squares + variance.double() * (rows - 1) + shift**2 * (count * rows / total)
+        mean, count = mean + shift * (rows / total), total
+    return mean.float(), (squares / count).float()
 
 
 def _keep(branch: Tensor, drop: float, generator: torch.Generator | None) -> Tensor:

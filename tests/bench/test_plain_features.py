@@ -62,14 +62,23 @@ def _unrounded(extractor: FeatureExtractor, sample: Sample) -> tuple[torch.Tenso
     return densify_rgb(extractor.image_tokens([prepared]), config.grid), e_xyz
 
 
-@pytest.mark.parametrize("profile", ["full", "smoke", "dense"])
-def test_plain_and_product_extraction_agree(full: FeatureExtractor, profile: str) -> None:
-    extractor = full
-    if profile != "full":
-        config = Config.preset("smoke", overrides={"grid": 112, "xyz_pool": 3} if profile == "dense" else {})
-        extractor = FeatureExtractor.from_config(config)
+OTHERS = {
+    "smoke": {},
+    "dense": {"grid": 112, "xyz_pool": 3},
+    "smoke by batch statistics": {"extractor_mode": "batch-statistics"},
+    "without the origin": {"skip_origin": True},
+}
+
+
+@pytest.mark.parametrize("case", ["full", *OTHERS])
+def test_plain_and_product_extraction_agree(full: FeatureExtractor, case: str) -> None:
+    extractor = full if case == "full" else FeatureExtractor.from_config(Config.preset("smoke", overrides=OTHERS[case]))
     config = extractor.config
     sample = make_sample(1, size=config.image_size)
+    if config.skip_origin:  # a candy's size and place, as in Eyecandies
+        sample = dataclasses.replace(sample, xyz=sample.xyz * np.float32([1, 1, 0.05])[:, None, None])
+        points = sample.xyz[:, sample.valid[0]]
+        assert 0.2 < ((points**2).sum(axis=0) < 1e-3).mean() < 0.9
     e_rgb, e_xyz, valid = plain_features(extractor, sample)
     assert e_rgb.shape == (1, config.rgb_dim, config.grid, config.grid) and e_rgb.dtype == torch.float32
     assert e_xyz.shape == (1, config.xyz_dim, config.grid, config.grid) and e_xyz.dtype == torch.float32
@@ -100,6 +109,7 @@ def test_plain_geometry_equals_the_trees() -> None:
 
 
 def test_the_plain_path_refuses_what_it_would_not_compute_plainly(full: FeatureExtractor) -> None:
+    assert full.config.extractor_mode == "batch-statistics"
     config = dataclasses.replace(full.config, extractor_mode="train")
     train = FeatureExtractor(config, full.rgb, full.points, full.weights)
     with pytest.raises(ConfigError, match="float32"):

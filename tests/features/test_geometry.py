@@ -54,6 +54,26 @@ def test_sampling_does_not_lose_small_distances_far_from_the_origin() -> None:
     assert sorted(farthest_point_sample(points, 50)) == list(range(50))
 
 
+@pytest.mark.parametrize("start", [0, 1])
+def test_points_near_the_origin_are_passed_over_but_for_the_start(start: int) -> None:
+    points = _cloud(400, 5) * np.float32(0.03)
+    # Both ends of the border: a squared length of 0.001, of which float32's nearest is a little more, and just below.
+    points[2:4] = [[0.001**0.5, 0, 0], [0.0316, 0, 0]]
+    points[:2] = [[0.001, 0, 0.002], [0, 0.003, 0]]
+    near = (points[:, 0] ** 2 + points[:, 1] ** 2 + points[:, 2] ** 2).astype(np.float64) <= 1e-3
+    assert near[[0, 1, 3]].all() and 50 < near.sum() < 350
+    allowed = np.flatnonzero(~near | (np.arange(400) == start))
+    expected = allowed[_slow_farthest(points[allowed], 30, int(np.searchsorted(allowed, start)))]
+    assert farthest_point_sample(points, 30, start, skip_origin=True).tolist() == expected.tolist()
+    assert near[farthest_point_sample(points, 300, start)].sum() > 1
+    everything = farthest_point_sample(points, len(allowed), start, skip_origin=True)
+    assert sorted(everything) == allowed.tolist()
+    with pytest.raises(DataError, match=r"within 0\.0316 m of the origin and are passed over; use skip_origin"):
+        farthest_point_sample(points, len(allowed) + 1, start, skip_origin=True)
+    with pytest.raises(DataError, match="399 lie within"):
+        farthest_point_sample(points * np.float32(0.01), 2, start, skip_origin=True)
+
+
 def test_too_few_points_are_an_error() -> None:
     with pytest.raises(DataError, match="at least 11"):
         farthest_point_sample(_cloud(10, 0), 11)

@@ -4,14 +4,14 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from mafr.config import Config
+from mafr.config import SETTINGS, Config
 from mafr.data import FolderDataset, open_dataset
 from mafr.data.layout import SPLITS
 from mafr.data.samples import Sample, name_of
@@ -19,7 +19,7 @@ from mafr.device import computing, native_bfloat16
 from mafr.errors import ConfigError, DataError
 from mafr.features.extract import PARTS, FeatureExtractor, Tokens
 from mafr.features.sources.on_demand import OnDemandFeatures
-from mafr.features.sources.store import FeatureStore, build_store, open_store
+from mafr.features.sources.store import IMAGE_SETTINGS, FeatureStore, build_store, open_store
 from mafr.features.weights.files import provide_files
 from mafr.parallel.progress import Workers, map_parallel
 from mafr.paths import Paths, write_json
@@ -170,9 +170,22 @@ def _extract(job: tuple[Paths, Config, str, str, str]) -> None:
     samples, folder = _open(*job)
     extractor = _extractor(config, paths.weights)
     with computing(config):
-        build_store(samples, folder, config, extractor)
+        build_store(samples, folder, config, extractor, beside=_store_beside(paths, config, samples, extractor))
         if samples.split == "test":
             write_json(folder / _TIMING, _time_parts(samples, extractor))
+
+
+def _store_beside(
+    paths: Paths, config: Config, samples: FolderDataset, extractor: FeatureExtractor
+) -> FeatureStore | None:
+    """A store of the same samples whose settings differ in those of the image alone, if there is one."""
+    for name in IMAGE_SETTINGS:
+        for value in SETTINGS[name].metadata["choices"]:
+            other = replace(config, **{name: value})
+            folder = store_folder(paths, samples.name, samples, other)
+            if other != config and (found := open_store(folder, other, samples.fingerprint, extractor.weights)):
+                return found
+    return None
 
 
 def _time_parts(samples: FolderDataset, extractor: FeatureExtractor) -> dict[str, float]:

@@ -6,10 +6,11 @@ import json
 import os
 import shutil
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,11 +21,12 @@ from mafr.data import FolderDataset
 from mafr.data.samples import Sample
 from mafr.errors import ConfigError, DataError
 from mafr.features.encoders import known_weights
-from mafr.features.extract import FEATURE_VERSION, TOKEN_NAMES, FeatureExtractor, Prepared, Tokens
+from mafr.features.extract import FEATURE_VERSION, TOKEN_NAMES, FeatureExtractor, Tokens
 from mafr.features.interpolation import densify
 from mafr.parallel.progress import bar, default_workers
 from mafr.paths import leftovers, process_temporary, write_json
 
+IMAGE_SETTINGS = ("image_background",)  # in which stores may differ and hold the same of the clouds
 _META = "meta.json"
 _ARRAYS = (*TOKEN_NAMES, "gt", "mask")
 
@@ -68,6 +70,10 @@ class FeatureStore:
         """(n, S, S) bool, true where the pixel has a 3D point."""
         return self._bits("mask", indices)
 
+    def row(self, number: int) -> dict[str, np.ndarray]:
+        """One sample's part of each array as it lies on the disk, by name."""
+        return {name: array[number] for name, array in self._arrays.items()}
+
     def _bits(self, name: str, indices: Sequence[int]) -> np.ndarray:
         side = self.config.image_size
         packed = self._arrays[name][np.asarray(indices, dtype=np.int64)]
@@ -75,19 +81,25 @@ class FeatureStore:
 
 
 def build_store(
-    dataset: FolderDataset, folder: Path, config: Config, extractor: FeatureExtractor, batch: int = 0
+    dataset: FolderDataset,
+    folder: Path,
+    config: Config,
+    extractor: FeatureExtractor,
+    batch: int = 0,
+    beside: FeatureStore | None = None,
 ) -> FeatureStore:
     """Extract all samples of a split into `folder`; an equal store that exists already is returned.
 
     The folder appears whole or not at all. Samples go to mapped files as they are extracted, so that memory does not
     grow with their number. batch: samples per call of the networks, while threads prepare the next ones; 0: 8 on a
-    GPU, 1 without threads on the CPU. Raises DataError for samples without enough points and for an empty split,
-    ConfigError in `extractor_mode` "train".
+    GPU, 1 without threads on the CPU. beside: a store of the same data, weights and settings but for those of the image
+    (`IMAGE_SETTINGS`); all but the image's tokens is copied from it. Raises DataError for samples without enough points
+    and for an empty split, ConfigError in `extractor_mode` "train".
     """
     if config.extractor_mode == "train":
         raise ConfigError(
-            "extractor_mode 'train' gives other features at every call; they cannot be stored. "
-            "Use mafr.features.sources.on_demand.OnDemandFeatures"
+            "extractor_mode 'train' gives other features at every call; they cannot be stored. Use "
+            "extractor_mode 'batch-statistics', or mafr.features.sources.on_demand.OnDemandFeatures"
         )
     if extractor.config.feature_digest() != config.feature_digest():
         raise ConfigError("the extractor was built for other feature settings than the store's")
@@ -102,7 +114,8 @@ def build_store(
     temporary = process_temporary(folder)
     temporary.mkdir()
     try:
-        _write(temporary, dataset, config, extractor, batch or (8 if extractor.place.device.type == "cuda" else 1))
+        batch = batch or (8 if extractor.place.device.type == "cuda" else 1)
+        _write(temporary, dataset, config, extractor, batch, beside)
         if existing() is None:  # a store that another process has just finished is kept: it may be mapped already
             if folder.exists():  # an outdated or damaged store
                 shutil.rmtree(folder)
@@ -141,23 +154,25 @@ def open_store(
     return store if same and fits else None
 
 
-def _write(folder: Path, dataset: FolderDataset, config: Config, extractor: FeatureExtractor, batch: int) -> None:
-    count, arrays, number = len(dataset), {}, 0
+def _write(
+    folder: Path,
+    dataset: FolderDataset,
+    config: Config,
+    extractor: FeatureExtractor,
+    batch: int,
+    beside: FeatureStore | None,
+) -> None:
+    count, arrays = len(dataset), {}
     ids, defects, labels = [], [], []
-    prepared = iter(bar(_prepared(dataset, extractor, batch), count, f"features {dataset.category}/{dataset.split}"))
-    while part := list(itertools.islice(prepared, batch)):
-        tokens = extractor.encode([one for _, one in part])
-        for row, (sample, _) in enumerate(part):
-            values = {name: getattr(tokens, name)[row].numpy() for name in TOKEN_NAMES}
-            values |= {"gt": np.packbits(sample.gt[0]), "mask": np.packbits(sample.valid[0])}
-            for name, value in values.items():
-                if name not in arrays:
-                    arrays[name] = _new_array(folder / f"{name}.npy", value, count)
-                arrays[name][number] = value
-            ids.append(sample.id)
-            defects.append(sample.defect)
-            labels.append(int(sample.label))
-            number += 1
+    rows = _rows(dataset, extractor, batch) if beside is None else _rows_beside(dataset, extractor, batch, beside)
+    for number, (sample, values) in enumerate(bar(rows, count, f"features {dataset.category}/{dataset.split}")):
+        for name, value in values.items():
+            if name not in arrays:
+                arrays[name] = _new_array(folder / f"{name}.npy", value, count)
+            arrays[name][number] = value
+        ids.append(sample.id)
+        defects.append(sample.defect)
+        labels.append(int(sample.label))
     for array in arrays.values():
         array.flush()
     identity = {
@@ -193,12 +208,39 @@ def _new_array(path: Path, row: np.ndarray, count: int) -> np.ndarray:
     return array
 
 
-def _prepared(dataset: FolderDataset, extractor: FeatureExtractor, batch: int) -> Iterator[tuple[Sample, Prepared]]:
-    """All samples in order; with batches, threads are at most two batches ahead."""
+T = TypeVar("T")
+Row = tuple[Sample, dict[str, np.ndarray]]  # a sample and its part of each array
 
-    def load(number: int) -> tuple[Sample, Prepared]:
+
+def _rows(dataset: FolderDataset, extractor: FeatureExtractor, batch: int) -> Iterator[Row]:
+    """All samples in order, extracted."""
+    for part in _batches(_prepared(dataset, extractor.prepare, batch), batch):
+        tokens = extractor.encode([one for _, one in part])
+        for row, (sample, _) in enumerate(part):
+            values = {name: getattr(tokens, name)[row].numpy() for name in TOKEN_NAMES}
+            yield sample, values | {"gt": np.packbits(sample.gt[0]), "mask": np.packbits(sample.valid[0])}
+
+
+def _rows_beside(dataset: FolderDataset, extractor: FeatureExtractor, batch: int, store: FeatureStore) -> Iterator[Row]:
+    """The same, of which the image's tokens alone are extracted; the rest is that of another store."""
+    numbers = itertools.count()
+    for part in _batches(_prepared(dataset, lambda sample: sample, batch), batch):
+        rgb = extractor.image_tokens([sample for sample, _ in part]).half().cpu()
+        for row, (sample, _) in enumerate(part):
+            yield sample, store.row(next(numbers)) | {"rgb": rgb[row].numpy()}
+
+
+def _batches(items: Iterator, size: int) -> Iterator[list]:
+    while part := list(itertools.islice(items, size)):
+        yield part
+
+
+def _prepared(dataset: FolderDataset, prepare: Callable[[Sample], T], batch: int) -> Iterator[tuple[Sample, T]]:
+    """All samples in order, each with `prepare` of it; with batches, threads are at most two batches ahead."""
+
+    def load(number: int) -> tuple[Sample, T]:
         sample = dataset[number]
-        return sample, extractor.prepare(sample)
+        return sample, prepare(sample)
 
     numbers = iter(range(len(dataset)))
     if batch == 1:
