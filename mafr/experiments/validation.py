@@ -135,9 +135,11 @@ def _single_features(dataset: str, category: str, whole: bool) -> Iterator[Trial
     if dataset != "mvtec3d":
         return  # the study is on MVTec 3D-AD
     for method in SINGLE_FEATURES:
-        yield Trial("features", _run(dataset, category, method), "as published")
-    blocks = _run(dataset, category, "raw_depth", raw_patches="blocks")
+        yield Trial("features", _run(dataset, category, method, cloud_sampling="floor"), "as published")
+    blocks = _run(dataset, category, "raw_depth", cloud_sampling="floor", raw_patches="blocks")
     yield Trial("features", blocks, "blocks of 8 × 8 pixels, as meant")
+    for method in SINGLE_FEATURES:
+        yield Trial("features", _run(dataset, category, method), "clouds sampled at pixels' centres")
 
 
 def _ast(dataset: str, category: str, whole: bool) -> Iterator[Trial]:
