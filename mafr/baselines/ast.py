@@ -20,12 +20,12 @@ Small profiles, one rule per size, chosen by the seconds that a run may take and
 - steps: `min_steps` for each of the two networks, which is 4 epochs of 80 samples and more of fewer; the learning rate
   times the steps is as published, 2e-4 · 72 · 266 / 8 -> 3e-3 · 160.
 
-As there, the full profile takes each sample in its image's own pixels (`Sample.scan`): the image is brought to 768 x
-768 directly and the depth map to 192 x 192, both without padding, so that an image that is not square is stretched; the
-anomaly map goes back to where the image lies in the sample's padded square. A sample that was made in memory knows
-`image_size` (224) pixels only, which are then enlarged, padding included.
+As in the authors' code, the full profile takes each sample in its image's own pixels (`Sample.scan`): the image is
+brought to 768 x 768 directly and the depth map to 192 x 192, both without padding, so that an image that is not square
+is stretched; the anomaly map goes back to where the image lies in the sample's padded square. A sample that was made in
+memory knows `image_size` (224) pixels only, which are then enlarged, padding included.
 
-Its README says that, after a bug was found, the published code is about 2 % above the paper's RGB + 3D numbers, which
+Their README says that, after a bug was found, the published code is about 2 % above the paper's RGB + 3D numbers, which
 are those of Table I.
 
 Departures, beside those:
