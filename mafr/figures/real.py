@@ -42,7 +42,8 @@ def plot_beside_published(table: Table, metrics: Mapping[str, str], stamp: str =
     frame = table.frame
     names = [f"{row['Method']}\n{row['Settings']}" for _, row in frame.iterrows()]
     figure = new_figure(2.0 + 2.1 * len(metrics), 0.6 + 0.33 * len(frame), "Published and measured", stamp)
-    for axes, (name, heading) in zip(figure.subplots(1, len(metrics), sharey=True), metrics.items(), strict=True):
+    (grid,) = figure.subplots(1, len(metrics), sharey=True, squeeze=False)
+    for axes, (name, heading) in zip(grid, metrics.items(), strict=True):
         rows = np.arange(len(frame))[::-1]
         published, measured = frame[f"published_{name}"], frame[f"measured_{name}"]
         axes.hlines(rows, published, measured, color="0.7", zorder=0)

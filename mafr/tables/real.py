@@ -36,7 +36,6 @@ def validation_table(done: Done) -> Table:
     chosen = {t: r for t, r in done.items() if t.part in ("features", "ast", "benchmark")}
     pairs = product(_KINDS.items(), _FORMS.items())
     columns = [Column(f"{kind}_{name}", heading, group) for (kind, group), (name, heading) in pairs]
-    columns.append(Column("minutes", "Minutes", decimals=1))
     rows = []
     for trial, record in chosen.items():
         measured = {name: _metrics(trial, record)[name] for name in _FORMS}
@@ -44,7 +43,6 @@ def validation_table(done: Done) -> Table:
         values = {f"measured_{name}": value for name, value in measured.items()}
         values |= {f"published_{name}": value for name, value in printed.items()}
         values |= {f"difference_{name}": measured[name] - value for name, value in printed.items()}
-        values["minutes"] = (record["timings"]["train_s"] + record["timings"]["inference_s"]) / 60
         rows.append(Row((trial.run.category, title(trial.run.method), trial.how), "measured", values, _stamp(trial)))
     notes = [
         *_notes(chosen),
