@@ -16,8 +16,12 @@ Departures. The blur is a Gaussian with the map's edge continued; the code's, Pi
 maximum, changes the published forms by 0.002 at most (but takes 0.1 of the P-AUROC of raw depth in blocks, whose small
 values it rounds to 0). The choice of the coreset is in float32, the code's in float16; none of these features is wide
 enough to be projected for it. The pooled FPFH is rounded to half precision. Its normals face the camera; Open3D leaves
-their signs to its eigensolver. Clouds that are not in the camera's frame, as those of Eyecandies, have no published
-values: their depth is that along the fitted viewing axis (`depth_along`).
+their signs to its eigensolver, which turns about a fifth of them against the others. That shows: by floor, FPFH has
+I-AUROC 0.628, P-AUROC 0.971 and AUPRO@30% 0.896 on the real cable gland with our signs, 0.511, 0.966 and 0.880 with
+Open3D's (published: 0.534, 0.965, 0.878). Its I-AUROC is near chance and moves with every detail.
+
+Clouds that are not in the camera's frame, as those of Eyecandies, have no published values: their depth is that along
+the fitted viewing axis (`depth_along`).
 """
 
 from __future__ import annotations
