@@ -11,6 +11,7 @@ from mafr.config import VARIANTS, Config
 from mafr.errors import DataError, ResultError
 from mafr.experiments.plan import TableMethod
 from mafr.experiments.results import colour_range, load_result, stamp
+from mafr.paths import Paths
 
 DEMO = Config.preset("demo")
 
@@ -76,3 +77,24 @@ def test_stamp_cannot_be_taken_for_real_data():
     real = stamp(Config.preset("full"), ["mvtec3d"], VARIANTS)
     assert "GENERATED" not in real
     assert all(word in real for word in ("MVTec 3D-AD", "full", "paper", "released"))
+
+
+@pytest.mark.parametrize(
+    ("profile", "variant", "shown"),
+    [
+        ("demo", "paper", []),
+        ("demo", "released", []),
+        ("full", "paper", ["m3dm"]),
+        ("full", "released", ["cfm", "m3dm"]),
+    ],
+)
+def test_runs_on_other_data_are_told_where_features_are_shared(monkeypatch, tmp_path, profile, variant, shown):
+    """At full size the variants' inputs differ and M3DM's images are black off the part: features of other hashes."""
+    results = mafr.experiments.results
+    record = {"samples": {"ids": ["a"]}}
+    read = lambda run, paths: record | {"data_fingerprint": run.method}  # noqa: E731
+    monkeypatch.setattr(results, "read_record", read)
+    monkeypatch.setattr(results, "load_maps", lambda run, paths: np.zeros((1, 2, 2), np.float16))
+    paths = Paths.resolve(profile, root=tmp_path)
+    config = Config.preset(profile, variant)
+    assert sorted(results.compared_maps(config, paths, "mvtec3d", "bagel", ["a"], ["m3dm", "cfm"])) == shown
