@@ -27,10 +27,7 @@ from mafr.tables.published import FUSION_TITLES, METRIC_TITLES
 
 Done = Mapping[Trial, Mapping]
 
-SOURCE = (
-    "Real scans: MVTec 3D-AD, (c) MVTec Software GmbH, CC BY-NC-SA 4.0; Eyecandies, Bonfiglioli et al. 2022. "
-    "Numbers and pictures made from them"
-)
+SOURCE = "Real scans: MVTec 3D-AD, (c) MVTec Software GmbH, CC BY-NC-SA 4.0; Eyecandies, Bonfiglioli et al. 2022"
 _COLOURS = {"product": BLACK, "sum": ORANGE, "max": GREY, "rgb": BLUE, "xyz": GREEN}
 
 
@@ -51,6 +48,7 @@ def plot_beside_published(table: Table, metrics: Mapping[str, str], stamp: str =
         axes.plot(measured, rows, "o", color=BLUE, markersize=4, label="measured")
         small_axes(axes, heading)
         axes.set_yticks(rows, names)
+        axes.set_ylim(-0.7, len(frame) - 0.3)
         axes.grid(axis="x", color="0.92")
     axes.legend(fontsize=6.5, loc="lower left", bbox_to_anchor=(1, 0), frameon=False)
     return figure
@@ -65,6 +63,7 @@ def plot_epochs(done: Done, category: str, stamp: str = SOURCE) -> Picture:
         for how in FUSIONS:
             course = {t.run.config.epochs: r["metrics"][how][metric] for t, r in chosen if t.run.variant == "paper"}
             look = {"color": _COLOURS[how], "label": FUSION_TITLES[how], "markersize": 3}
+            look |= {"linestyle": ":", "zorder": 3} if how == "max" else {}  # it often equals the 2D map
             axes.plot(list(course), list(course.values()), "o-", **look)
             for trial, record in chosen:
                 if trial.run.variant == "released":
@@ -93,6 +92,7 @@ def plot_methods(done: Done, category: str, printed: Mapping[str, float], stamp:
     small_axes(axes, "I-AUROC with its 95 % interval; orange rings: published, large backbones")
     axes.axvline(0.5, color="0.8", linestyle=":")
     axes.set_yticks(rows, names)
+    axes.set_ylim(-0.7, len(chosen) - 0.3)
     return figure
 
 
@@ -113,6 +113,7 @@ def plot_differences(table: Table, stamp: str = SOURCE) -> Picture:
             axes.axvspan(start[metric].min() - middle, start[metric].max() - middle, color="0.88", zorder=0)
             axes.plot(part[metric].reindex(names) - middle, rows, "o", color=BLUE, markersize=4)
             axes.axvline(0, color="0.6", linewidth=0.8)
+            axes.set_ylim(-0.7, len(names) - 0.3)
             small_axes(axes, "", "", f"{category.replace('_', ' ')}: {METRIC_TITLES[metric]}")
             axes.set_yticks(rows, names)
     return figure
