@@ -296,6 +296,7 @@ import sys, threading, time
 from pathlib import Path
 from mafr.config import Config
 from mafr.detector import Detector
+from mafr.features.sources.splits import Split
 from mafr.features.sources.store import FeatureStore
 
 def anonymous():
@@ -308,10 +309,10 @@ def watch():
         time.sleep(0.002)
 
 config = Config.preset("full", overrides={"random_weights": True, "epochs": 1, "grid": 28})
-store, seen = FeatureStore(Path(sys.argv[1]), config), []
+split, seen = Split((), FeatureStore(Path(sys.argv[1]), config)), []
 threading.Thread(target=watch, daemon=True).start()
 for count in map(int, sys.argv[2:]):
-    Detector(config).fit_split(store, range(count))
+    Detector(config).fit_split(split, range(count))
     print(max(seen))
 """
 
