@@ -61,7 +61,8 @@ class FPFH(SingleFeature):
     name = "fpfh"
 
     def patches(self, split: Split, k: int) -> Tensor:
-        maps = pooled_fpfh(split, k, split.sample(k), self.config.image_size, self.config.fpfh_step)
+        config = self.config
+        maps = pooled_fpfh(split, k, split.sample(k), config.image_size, config.fpfh_step, config.fpfh_normals)
         return torch.from_numpy(maps).to(self.place.device).float().flatten(1).T.contiguous()
 
 

@@ -134,10 +134,16 @@ def _features(run: Run) -> Config:
 def _single_features(dataset: str, category: str, whole: bool) -> Iterator[Trial]:
     if dataset != "mvtec3d":
         return  # the study is on MVTec 3D-AD
+    published = {"cloud_sampling": "floor", "bank_choice": "float16"}
+    signs = {"fpfh": {"fpfh_normals": "open3d"}}
     for method in SINGLE_FEATURES:
-        yield Trial("features", _run(dataset, category, method, cloud_sampling="floor"), "as published")
-    blocks = _run(dataset, category, "raw_depth", cloud_sampling="floor", raw_patches="blocks")
+        run = _run(dataset, category, method, **published, **signs.get(method, {}))
+        yield Trial("features", run, "as published")
+    blocks = _run(dataset, category, "raw_depth", **published, raw_patches="blocks")
     yield Trial("features", blocks, "blocks of 8 × 8 pixels, as meant")
+    yield Trial("features", _run(dataset, category, "fpfh", **published), "normals towards the camera")
+    float32 = _run(dataset, category, "fpfh", cloud_sampling="floor", **signs["fpfh"])
+    yield Trial("features", float32, "bank chosen in float32")
     for method in SINGLE_FEATURES:
         yield Trial("features", _run(dataset, category, method), "clouds sampled at pixels' centres")
 

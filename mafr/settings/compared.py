@@ -23,6 +23,8 @@ class BankSettings:
 
     bank_ratio: float = 0.1  # share of the training features that a bank keeps (published)
     bank_eps: float = 0.9  # of the Johnson-Lindenstrauss width of the projection that they are chosen in (published)
+    # The precision of the distances by which they are chosen; published code: float16.
+    bank_choice: str = setting("float32", choices=("float32", "float16"), absent_is="float32")
 
 
 @section(POSITIVE, of=("btf",))
@@ -39,6 +41,8 @@ class SingleFeatureSettings:
     """FPFH, raw depth, HoG and SIFT alone (mafr.baselines.single_features). All profiles take the published values."""
 
     fpfh_step: int = setting(1, of=("fpfh",), absent_is=1)  # FPFH at every n-th pixel in both directions
+    # The sides of FPFH's normals: to the "camera", or as Open3D's solver leaves them (published code).
+    fpfh_normals: str = setting("camera", of=("fpfh",), choices=("camera", "open3d"), absent_is="camera")
     # The pixels of a patch of raw depth: 64 consecutive ones of the image's rows (published code), or 8 x 8 "blocks".
     raw_patches: str = setting("rows", of=("raw_depth",), choices=("rows", "blocks"), absent_is="rows")
     # Depth: the third coordinate (published, for MVTec 3D-AD), or that along the viewing axis fitted to the clouds.

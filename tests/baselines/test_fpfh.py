@@ -7,7 +7,15 @@ import math
 import numpy as np
 import pytest
 
-from mafr.baselines.parts.fpfh import DIM, estimate_normals, fpfh, neighbours, organised_fpfh
+from mafr.baselines.parts.fpfh import (
+    DIM,
+    closed_form_normals,
+    estimate_normals,
+    fpfh,
+    neighbours,
+    open3d_normals,
+    organised_fpfh,
+)
 from mafr.errors import DataError
 
 
@@ -137,6 +145,144 @@ def test_normals_face_the_camera_in_any_frame(seed: int):
         assert (normals @ towards > 0.3).all()
 
 
+# ------------------------------------------------------------------ the signs of Open3D's solver
+
+
+def slow_across(a: np.ndarray, first: np.ndarray, value: float) -> np.ndarray:
+    """An eigenvector orthogonal to another one, as Open3D's code decides it case by case."""
+    x, y, z = first
+    u = np.array([-z, 0, x]) if abs(x) > abs(y) else np.array([0, z, -y])
+    u = u / math.sqrt(u @ u)
+    v = np.cross(first, u)
+    m00, m01, m11 = u @ a @ u - value, u @ a @ v, v @ a @ v - value
+    if abs(m00) >= abs(m11):
+        if max(abs(m00), abs(m01)) == 0:
+            return u
+        if abs(m00) >= abs(m01):
+            m01 /= m00
+            m00 = 1 / math.sqrt(1 + m01**2)
+            m01 *= m00
+        else:
+            m00 /= m01
+            m01 = 1 / math.sqrt(1 + m00**2)
+            m00 *= m01
+        return m01 * u - m00 * v
+    if abs(m11) >= abs(m01):
+        m01 /= m11
+        m11 = 1 / math.sqrt(1 + m01**2)
+        m01 *= m11
+    else:
+        m11 /= m01
+        m01 = 1 / math.sqrt(1 + m11**2)
+        m11 *= m01
+    return m11 * u - m01 * v
+
+
+def slow_closed_form(covariance: np.ndarray) -> np.ndarray:
+    """Open3D's solver for one matrix; a vector of zeros, which it gives for zeros, becomes (0, 0, 1) there."""
+    if covariance.max() == 0:
+        return np.array([0.0, 0, 1])
+    a = covariance / covariance.max()
+    around = a[0, 1] ** 2 + a[0, 2] ** 2 + a[1, 2] ** 2
+    if around == 0:
+        if a[0, 0] < a[1, 1] and a[0, 0] < a[2, 2]:
+            return np.array([1.0, 0, 0])
+        if a[1, 1] < a[0, 0] and a[1, 1] < a[2, 2]:
+            return np.array([0.0, 1, 0])
+        return np.array([0.0, 0, 1])
+    q = (a[0, 0] + a[1, 1] + a[2, 2]) / 3
+    b = a - q * np.eye(3)
+    p = math.sqrt((b[0, 0] ** 2 + b[1, 1] ** 2 + b[2, 2] ** 2 + 2 * around) / 6)
+    half = min(max(np.linalg.det(b) / p**3 / 2, -1), 1)
+    angle = math.acos(half) / 3
+    high, low = 2 * math.cos(angle), 2 * math.cos(angle + 2 * math.pi / 3)
+    values = q + p * low, q - p * (low + high), q + p * high
+
+    def apart(value: float) -> np.ndarray:
+        rows = a - value * np.eye(3)
+        products = [np.cross(rows[0], rows[1]), np.cross(rows[0], rows[2]), np.cross(rows[1], rows[2])]
+        longest = max(products, key=lambda product: product @ product)  # the first of equals
+        return longest / math.sqrt(longest @ longest)
+
+    if half >= 0:
+        last = apart(values[2])
+        if values[2] < min(values[:2]):
+            return last
+        middle = slow_across(a, last, values[1])
+        return middle if values[1] < min(values[0], values[2]) else np.cross(middle, last)
+    first = apart(values[0])
+    if values[0] < min(values[1:]):
+        return first
+    middle = slow_across(a, first, values[1])
+    return middle if values[1] < min(values[0], values[2]) else np.cross(first, middle)
+
+
+def test_closed_form_normals_are_those_of_the_published_solver():
+    rng = np.random.default_rng(0)
+    spread = rng.lognormal(-6, 2, size=(2000, 1, 3))  # flat, long and round ones
+    parts = rng.normal(size=(2000, 5, 3)) * spread
+    parts[:500] = parts[:500] @ np.linalg.qr(rng.normal(size=(500, 3, 3)))[0]
+    matrices = np.einsum("nki,nkj->nij", parts, parts)
+    found = closed_form_normals(matrices)
+    np.testing.assert_allclose(found, [slow_closed_form(m) for m in matrices], atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-9)
+    values, vectors = np.linalg.eigh(matrices)
+    clear = values[:, 1] > 1.001 * values[:, 0] + 1e-9 * values[:, 2]
+    assert clear.mean() > 0.9 and np.abs((found * vectors[:, :, 0]).sum(axis=1))[clear].min() > 1 - 1e-6
+    np.testing.assert_array_equal(closed_form_normals(2.0**20 * matrices), found)  # no matter which unit
+    facing = found[:, 2] > 0
+    assert 0.1 < facing.mean() < 0.9
+
+
+@pytest.mark.parametrize(
+    ("matrix", "wanted"),
+    [
+        (np.zeros((3, 3)), (0, 0, 1)),
+        (np.eye(3), (0, 0, 1)),
+        (np.diag([1.0, 2, 3]), (1, 0, 0)),
+        (np.diag([2.0, 1, 3]), (0, 1, 0)),
+        (np.diag([1.0, 1, 3]), (0, 0, 1)),  # two equally small ones: there, as here, the direction of the largest
+        (np.diag([3.0, 3, 1]), (0, 0, 1)),
+        (2 * np.eye(3) - np.outer((1, 1, 1), (1, 1, 1)) / 3, None),  # round but for one direction
+        (np.array([[2.0, 1, 0], [1, 2, 0], [0, 0, 1]]), None),  # the two smaller eigenvalues are equal
+        (np.array([[2.0, 1, 0], [1, 2, 0], [0, 0, 3]]), None),  # the two larger ones
+        (np.array([[1.0, 1, 0], [1, 1, 0], [0, 0, 2]]), None),  # and coplanar points
+    ],
+)
+def test_degenerate_matrices_as_in_the_published_solver(matrix: np.ndarray, wanted: tuple[int, ...] | None):
+    (found,) = closed_form_normals(matrix[None])
+    np.testing.assert_allclose(found, slow_closed_form(matrix), atol=1e-7)
+    if wanted is not None:
+        assert found.tolist() == list(wanted)
+        return
+    assert np.linalg.norm(found) == pytest.approx(1)
+    assert found @ matrix @ found == pytest.approx(np.linalg.eigvalsh(matrix)[0], abs=1e-7)
+
+
+@pytest.mark.parametrize("line", [(1.0, 2, 3), (1.0, -1, 0), (0.0, 1, 1), (1.0, 1e-3, 0)])
+def test_collinear_points_have_a_normal_across_their_line(line: tuple[float, float, float]):
+    (found,) = closed_form_normals(np.outer(line, line)[None])  # which one is left to rounding, as in Open3D
+    assert np.linalg.norm(found) == pytest.approx(1) and found @ line == pytest.approx(0, abs=1e-6)
+
+
+def test_signs_by_the_solver_change_histograms_only_there():
+    """The same normals up to their signs; an organised cloud's histograms are those of the normals asked for."""
+    xyz = dome()
+    valid = (xyz != 0).any(axis=0)
+    points = xyz[:, valid].T.astype(np.float64)
+    close = neighbours(points, 30, 0.1)[1]
+    ours, theirs = estimate_normals(points, close, np.argwhere(valid)), open3d_normals(points, close)
+    same = (ours * theirs).sum(axis=1)
+    np.testing.assert_allclose(np.abs(same), 1, atol=1e-7)
+    assert 0.05 < (same < 0).mean() < 0.95
+    few = close.copy()
+    few[5, 2:] = -1
+    assert open3d_normals(points, few)[5].tolist() == [0, 0, 1]
+    maps = organised_fpfh(xyz, normals="open3d")
+    np.testing.assert_allclose(maps[:, valid].T, fpfh(points, theirs, *neighbours(points, 100, 0.25)), atol=1e-4)
+    assert np.abs(maps - organised_fpfh(xyz)).max() > 10
+
+
 # ------------------------------------------------------------------ organised clouds
 
 
@@ -193,7 +339,7 @@ def test_a_cloud_that_the_step_does_not_divide_is_an_error():
 
 
 def test_equals_open3d():
-    """Histograms of given normals, and normals up to their sign. Needs `pip install 'mafr[reference]'`."""
+    """Histograms of given normals, and normals with their signs. Needs `pip install 'mafr[reference]'`."""
     o3d = pytest.importorskip("open3d")
     points = rough_cloud(1500)
     cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points))
@@ -202,6 +348,8 @@ def test_equals_open3d():
     theirs = np.asarray(cloud.normals)
     ours = estimate_normals(points, neighbours(points, 30, 0.1)[1])
     assert np.abs((ours * theirs).sum(axis=1)).min() > 1 - 1e-6
+    signed = open3d_normals(points, neighbours(points, 30, 0.1)[1])
+    np.testing.assert_allclose(signed, theirs, atol=1e-6)
     for radius, count in ((0.25, 100), (0.004, 100), (0.25, 10)):
         wanted = o3d.pipelines.registration.compute_fpfh_feature(cloud, hybrid(radius=radius, max_nn=count)).data.T
         found = fpfh(points, theirs, *neighbours(points, count, radius))

@@ -12,7 +12,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.random_projection import SparseRandomProjection
 from threadpoolctl import threadpool_info
 
-from mafr.baselines.parts import memory_bank
+from mafr.baselines.parts import half_coreset, memory_bank
 from mafr.baselines.parts.memory_bank import (
     MemoryBank,
     greedy_coreset,
@@ -120,6 +120,55 @@ def test_the_same_seed_gives_the_same_bank():
     first, second = (MemoryBank.build(rows, SMOKE).vectors for _ in range(2))
     other = MemoryBank.build(rows, dataclasses.replace(SMOKE, seed=1)).vectors
     assert torch.equal(first, second) and not torch.equal(first, other)
+
+
+# ------------------------------------------------------------------ the coreset in half precision
+
+
+def slow_half_coreset(rows: torch.Tensor, count: int) -> list[int]:
+    """The published code, line by line."""
+    least = torch.linalg.norm(rows - rows[:1], dim=1).half()
+    halves, last, chosen = rows.half(), rows[:1].half(), [0]
+    for _ in range(count - 1):
+        apart = (halves - last).float()  # the difference is rounded; the norm of halves sums in float32
+        least = torch.minimum(torch.linalg.norm(apart, dim=1).half(), least)
+        best = int(least.argmax())
+        last, least[best] = halves[best : best + 1], 0
+        chosen.append(best)
+    return chosen
+
+
+@pytest.mark.parametrize("pool", [1, 7, 100, 5000])
+@pytest.mark.parametrize(("scale", "dim", "count"), [(40, 33, 200), (0.01, 8, 300), (1, 60, 90), (0, 3, 40)])
+def test_half_coreset_equals_the_published_choice(
+    monkeypatch: pytest.MonkeyPatch, pool: int, scale: float, dim: int, count: int
+):
+    monkeypatch.setattr(half_coreset, "POOL", pool)
+    monkeypatch.setattr(half_coreset, "BLOCK", {"cpu": 1000})
+    monkeypatch.setattr(half_coreset, "PAIRS", 50)
+    rows = (scale * features(900, dim, seed=dim)).float()
+    rows[::3] = rows[0]  # background: equal features
+    rows[1::9] = rows[4]
+    found = half_coreset.half_coreset(rows, count).tolist()
+    assert found == slow_half_coreset(rows, count)
+    if scale > 1:  # steps of 1/8 and more: many are equally far, and the first of them is not float32's
+        assert found != greedy_coreset(rows, count).tolist()
+
+
+def test_half_coreset_of_fewer_places_than_it_keeps():
+    """Where every feature lies on a chosen one, the published code takes the first again and again."""
+    rows = torch.tensor([[0.0, 0], [3, 4], [0, 0], [1, 0]]).repeat(10, 1)
+    assert half_coreset.half_coreset(rows, 6).tolist() == [0, 1, 3, 0, 0, 0] == slow_half_coreset(rows, 6)
+    for count in (0, 41):
+        with pytest.raises(MafrError, match=f"cannot choose {count} of 40"):
+            half_coreset.half_coreset(rows, count)
+
+
+def test_a_bank_is_chosen_as_the_settings_say():
+    rows = 40 * features(600, 33, seed=3).float()
+    for choice, chosen in (("float32", greedy_coreset(rows, 60)), ("float16", half_coreset.half_coreset(rows, 60))):
+        bank = MemoryBank.build(rows, dataclasses.replace(SMOKE, bank_choice=choice))
+        assert torch.equal(bank.vectors, rows[chosen])  # of full precision in either case
 
 
 # ------------------------------------------------------------------ distances

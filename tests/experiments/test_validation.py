@@ -1,5 +1,6 @@
 """Trials on real scans: which there are, where they look, how they resume."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,11 @@ def test_maf_r_trains_at_each_length_in_the_paper_variant_and_at_the_last_in_the
 def test_single_features_come_as_published_first():
     made = [trial for trial in trials(GLAND, ["features"]) if trial.how == "as published"]
     assert [trial.run.method for trial in made] == list(SINGLE_FEATURES)
-    assert {trial.run.config.cloud_sampling for trial in made} == {"floor"}
+    assert {(trial.run.config.cloud_sampling, trial.run.config.bank_choice) for trial in made} == {("floor", "float16")}
+    assert {trial.run.method: trial.run.config.fpfh_normals for trial in made}["fpfh"] == "open3d"
+    towards = [trial.run.config for trial in trials(GLAND, ["features"]) if trial.how == "normals towards the camera"]
+    (as_published,) = (trial.run.config for trial in made if trial.run.method == "fpfh")
+    assert towards == [replace(as_published, fpfh_normals="camera")]
 
 
 def test_shortened_trials_become_whole_on_request():

@@ -5,7 +5,8 @@ so far is added until `bank_ratio` of them are kept (10 %, as both methods publi
 after a sparse random projection, whose width follows from the Johnson-Lindenstrauss lemma at the published eps 0.9;
 where a feature is no wider than that, the published code does not project.
 
-Departures. Distances are float32 throughout (the authors' code: float16 for the choice), and the projection is seeded.
+Departures. The projection is seeded, and by default the choice, too, is made by distances in float32. The authors' code
+makes it in float16, which `bank_choice` "float16" follows (`mafr.baselines.parts.half_coreset`).
 
 Nearest neighbours are found by exact search, which for features of a hundred dimensions and more is faster than any
 tree: scikit-learn's on the CPU, blocks of matrix products on a GPU. The distances returned are then computed from the
@@ -22,6 +23,7 @@ import torch
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
+from mafr.baselines.parts.half_coreset import half_coreset
 from mafr.config import Config
 from mafr.device import gpu_products
 from mafr.errors import MafrError
@@ -46,8 +48,9 @@ class MemoryBank:
         """
         if rows.ndim != 2 or not len(rows):
             raise MafrError(f"a memory bank needs features of shape (N, D), not {tuple(rows.shape)}")
+        choose = half_coreset if config.bank_choice == "float16" else greedy_coreset
         with gpu_products("float32"):
-            kept = greedy_coreset(projected(rows, config), max(1, int(config.bank_ratio * len(rows))))
+            kept = choose(projected(rows, config), max(1, int(config.bank_ratio * len(rows))))
         return cls(rows[kept].contiguous())
 
     @classmethod

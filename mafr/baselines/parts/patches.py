@@ -68,22 +68,24 @@ class PatchMethod(Method):
         self.bank = MemoryBank.restore(state, device=self.place.device)
 
 
-def pooled_fpfh(split: Split, k: int, sample: Sample, size: int, step: int) -> np.ndarray:
+def pooled_fpfh(split: Split, k: int, sample: Sample, size: int, step: int, normals: str = "camera") -> np.ndarray:
     """The FPFH of a sample's patches, (33, side, side) float16; it is kept in the split's cache, if there is one.
 
     sample: number k of the split; size: pixels per side, `Config.image_size`; side: size // 8; step: histograms at
-    every step-th pixel in both directions. Raises DataError for a sample of another size.
+    every step-th pixel in both directions; normals: as for `organised_fpfh`. Raises DataError for a sample of another
+    size.
     """
     side, path = size // PATCH, None
     if split.cache is not None:
-        key = hashlib.sha256(f"{VERSION} {size} {side} {step}".encode()).hexdigest()
+        signs = "" if normals == "camera" else f" {normals}"  # kept ones are older than the choice
+        key = hashlib.sha256(f"{VERSION} {size} {side} {step}{signs}".encode()).hexdigest()
         path = split.cache / f"fpfh-{key[:12]}" / f"{k}.npy"
         with suppress(OSError, ValueError, EOFError):  # not there yet, or damaged: computed (again)
             kept = np.load(path)
             if kept.shape == (DIM, side, side) and kept.dtype == np.float16:
                 return kept
     check_size(sample, size)
-    maps = torch.from_numpy(organised_fpfh(sample.xyz, step, torch.get_num_threads()))
+    maps = torch.from_numpy(organised_fpfh(sample.xyz, step, torch.get_num_threads(), normals))
     made = pool(maps[None], side)[0].half().numpy()
     if path is not None:
         buffer = io.BytesIO()
