@@ -9,7 +9,9 @@ modalities are black or zero.
 
 Departures. The blur is a Gaussian with the map's edge continued (the authors': Pillow's approximation on 8 bits).
 Images are blackened off the part after they are resized, not before. The pooled FPFH is rounded to half precision, as
-all stored features are. Small profiles: the colour features are the shared backbone's tokens (`btf_backbone` "shared"),
+all stored features are. Its normals face the camera; the authors leave their signs to Open3D's eigensolver, which
+lowers what FPFH alone scores (`mafr.baselines.single_features`); what that does to BTF could not be measured without
+the pretrained network. Small profiles: the colour features are the shared backbone's tokens (`btf_backbone` "shared"),
 set to zero where a token's pixels have no 3D point, which stands for the blackening; FPFH is computed at every
 `btf_step`-th pixel, see `mafr.baselines.parts.fpfh`.
 """

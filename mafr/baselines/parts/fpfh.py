@@ -5,10 +5,11 @@ neighbour, each in 11 bins (SPFH, bins sum to 100), plus the neighbours' histogr
 again sum to 100). Published sizes, metres: normals of the 30 nearest points within 0.1, histograms of the 100 nearest
 within 0.25.
 
-A normal's sign is not given by its neighbours. Open3D, and so the published features, leaves it to a closed-form
-eigensolver: about a fifth of the normals then point away from the camera, in patches whose edges show in the
-histograms. `normals` "open3d" follows that solver (D. Eberly, "A Robust Eigensolver for 3 x 3 Symmetric Matrices";
-Open3D, cpp/open3d/geometry/EstimateNormals.cpp).
+The neighbours of a point leave its normal's sign open. Open3D, and so the published features, takes the sign that its
+closed-form eigensolver happens to give: on real scans about a fifth of the normals then point against the others.
+`normals` "open3d" follows that solver (D. Eberly, "A Robust Eigensolver for 3 x 3 Symmetric Matrices"; Open3D,
+cpp/open3d/geometry/EstimateNormals.cpp). Against Open3D 0.20, on three real scans of 7,400 points each, all signs are
+equal, normals differ by 1e-9 at most, and histograms by 0.002 on average, where rounding crosses the edge of a bin.
 
 Departures. By default normals face the camera, whose side follows from the order of the pixels in any frame. Small
 profiles compute at every `btf_step`-th pixel in both directions and take 1/step² as many neighbours, so that a
