@@ -62,9 +62,10 @@ def plot_epochs(done: Done, category: str, stamp: str = SOURCE) -> Picture:
     for axes, metric in zip(grid, ("i_auroc", "p_auroc", "aupro_01"), strict=True):
         for how in FUSIONS:
             course = {t.run.config.epochs: r["metrics"][how][metric] for t, r in chosen if t.run.variant == "paper"}
-            look = {"color": _COLOURS[how], "label": FUSION_TITLES[how], "markersize": 3}
-            look |= {"linestyle": ":", "zorder": 3} if how == "max" else {}  # it often equals the 2D map
-            axes.plot(list(course), list(course.values()), "o-", **look)
+            # The maximum often equals the 2D map.
+            line = {"linestyle": ":" if how == "max" else "-", "zorder": 3 if how == "max" else 2}
+            look = {"color": _COLOURS[how], "label": FUSION_TITLES[how], "marker": "o", "markersize": 3}
+            axes.plot(list(course), list(course.values()), **look, **line)
             for trial, record in chosen:
                 if trial.run.variant == "released":
                     axes.plot(trial.run.config.epochs, record["metrics"][how][metric], "x", color=_COLOURS[how])

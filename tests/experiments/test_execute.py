@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from mafr.baselines.btf import BTF
-from mafr.baselines.registry import METHODS, method_class
+from mafr.baselines.registry import METHODS, method_class, method_settings
 from mafr.config import FUSIONS, Config, concerns
 from mafr.data import few_shot, open_dataset
 from mafr.detector import Detector
@@ -87,7 +87,8 @@ def test_a_setting_matters_to_the_methods_that_look_at_it():
 def test_the_record_of_a_compared_method_holds_what_the_tables_need(smoke):
     config, paths = smoke
     for method, dataset in (("btf", "mvtec3d"), ("depthvm", "mvtec3d"), ("cfm_m", "eyecandies")):
-        run = Run(dataset, config.categories(dataset)[0], config, method=method)
+        settings = method_settings(method, config, dataset=dataset)
+        run = Run(dataset, config.categories(dataset)[0], settings, method=method)
         record = read_record(run, paths)
         assert set(record["metrics"]) == set(record["scores"]) == {"map"}
         assert record["memory"]["model_mb"] > 0 and record["timings"]["inference_s"] > 0
@@ -112,7 +113,8 @@ def test_the_record_of_a_compared_method_holds_what_the_tables_need(smoke):
 def test_compared_methods_give_the_same_results_again(smoke, tmp_path, method):
     config, paths = smoke
     dataset = "eyecandies" if method in ("cfm_m", "rgbd", "rgbcdn") else "mvtec3d"
-    run = Run(dataset, config.categories(dataset)[0], config, method=method)
+    settings = method_settings(method, config, dataset=dataset)
+    run = Run(dataset, config.categories(dataset)[0], settings, method=method)
     first = read_record(run, paths)
     second = execute(run, replace(paths, root=linked(paths, tmp_path)))
     for name in ("metrics", "scores", "history", "threshold"):

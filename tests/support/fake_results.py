@@ -12,6 +12,7 @@ import torch
 from matplotlib.text import Text
 
 import mafr.experiments.results
+from mafr.baselines.registry import method_settings
 from mafr.config import FUSIONS, Config
 from mafr.data.layout import SPLITS
 from mafr.data.samples import Sample
@@ -104,7 +105,8 @@ def write_runs(root: Path, datasets=("mvtec3d", "eyecandies"), skip=()) -> tuple
                     _write_run(Run(dataset, category, config.with_variant(variant)), paths)
             for method in COMPARED[dataset]:
                 if category not in skip:
-                    _write_compared(Run(dataset, category, config, method=method), paths)
+                    settings = method_settings(method, config, dataset=dataset)
+                    _write_compared(Run(dataset, category, settings, method=method), paths)
     return config, paths
 
 
