@@ -17,6 +17,10 @@ from mafr.settings.sections import FUSIONS as FUSIONS
 DATASETS = ("mvtec3d", "eyecandies")
 DATASET_TITLES = {"mvtec3d": "MVTec 3D-AD", "eyecandies": "Eyecandies"}
 UNTRAINED = "UNTRAINED random backbones: these numbers mean nothing"  # on every output made with `random_weights`
+NEED_STORED = (
+    "the compared methods need features that can be stored: choose extractor_mode 'eval' or 'batch-statistics', or "
+    "leave the methods out with --methods mafr"
+)
 
 # The settings in which the paper's text and the released code differ (notebook 10 shows what each one changes).
 _BY_VARIANT = {  # name: (paper, released)

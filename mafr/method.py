@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from mafr.config import Config, differences
+from mafr.config import NEED_STORED, Config, differences
 from mafr.data.samples import Sample, labels_of, name_of
 from mafr.device import Place, computing, loadable, own_randomness
 from mafr.errors import ConfigError, DataError, MafrError, WeightsError
@@ -26,10 +26,6 @@ from mafr.parallel.progress import bar
 from mafr.paths import Paths, write_atomically, write_json
 from mafr.scoring import Answer, FinalMaps
 
-NEED_STORED = (
-    "the compared methods need features that can be stored: choose extractor_mode 'eval' or 'batch-statistics', or "
-    "leave the methods out with --methods mafr"
-)
 FORMAT = 1  # of what `Method.save` writes
 WEIGHTS, RECORD = "model.safetensors", "detector.json"
 

@@ -7,7 +7,7 @@ from mafr.errors import ConfigError
 
 
 def add_validate(commands: Commands) -> None:
-    from mafr.experiments.validation_parts import PARTS
+    from mafr.experiments.validation import PARTS
 
     text = "check published numbers on real scans, and try all methods there"
     parts = "\n".join(f"  {name:12} {what}" for name, what in PARTS.items())
@@ -28,8 +28,7 @@ def add_validate(commands: Commands) -> None:
 
 def validate(arguments: argparse.Namespace) -> None:
     """Runs on real scans and their tables."""
-    from mafr.experiments.validation import real_categories, run_trials, stored_trials, trials
-    from mafr.experiments.validation_parts import PARTS
+    from mafr.experiments.validation import PARTS, real_categories, run_trials, stored_trials, trials
     from mafr.paths import Paths
     from mafr.tables.real import validation_table, write_real_tables
 

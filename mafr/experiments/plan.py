@@ -14,9 +14,8 @@ from functools import cached_property
 from pathlib import Path
 
 from mafr.baselines.registry import MAFR, METHODS, check_methods, has_variants, method_settings, title
-from mafr.config import DATASETS, VARIANTS, Config, deciding_settings
+from mafr.config import DATASETS, NEED_STORED, VARIANTS, Config, deciding_settings
 from mafr.errors import ConfigError
-from mafr.method import NEED_STORED
 from mafr.paths import Paths
 
 RESULTS_VERSION = 3  # raised whenever a change of the code changes numbers; finished runs are then repeated

@@ -12,10 +12,17 @@ from mafr.baselines.registry import MAFR, feature_config, method_settings
 from mafr.config import CATEGORIES, DATASETS, SETTINGS, VARIANTS, Config
 from mafr.errors import ConfigError, DataError
 from mafr.experiments.plan import TABLE_METHODS, Run, table_of
-from mafr.experiments.validation_parts import PARTS as PARTS
 from mafr.parallel.progress import Workers
 from mafr.paths import Paths
 
+PARTS = {  # name on the command line -> contents
+    "features": "single features in a memory bank (Horwitz & Hoshen), as published",
+    "ast": "AST on depth alone, at its published size",
+    "benchmark": "the six depth and voxel methods of the first benchmark",
+    "mafr": "MAFR at growing numbers of epochs, and the released variant",
+    "compared": "the compared methods, trained as in the demo and as long as published",
+    "differences": "MAFR with one difference between text and code at a time",
+}
 EPOCHS = (1, 6, 20, 100)  # of the paper variant; the demo trains 6, the paper 100
 BASE_EPOCHS = 20  # of the trials that show one difference at a time
 BASE_SEEDS = 3  # of these trials' common start, so that a difference can be held against the spread of seeds
