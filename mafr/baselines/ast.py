@@ -153,7 +153,8 @@ class AST(Method):
 
     @classmethod
     def weight_files(cls, config: Config) -> tuple[WeightFile, ...]:
-        return (EFFICIENTNET_B5,) if config.ast_backbone == "efficientnet_b5" else ()
+        seen = config.ast_backbone == "efficientnet_b5" and config.ast_mode != "depth"
+        return (EFFICIENTNET_B5,) if seen else ()
 
     def __init__(self, config: Config, extractor: FeatureExtractor | None = None) -> None:
         super().__init__(config, extractor)
