@@ -3,7 +3,7 @@
 import argparse
 
 from mafr.cli.options import HELP_AS_WRITTEN, Commands, names
-from mafr.errors import ConfigError
+from mafr.errors import ConfigError, ResultError
 
 
 def add_validate(commands: Commands) -> None:
@@ -39,6 +39,9 @@ def validate(arguments: argparse.Namespace) -> None:
     if not arguments.tables_only:
         run_trials(trials(categories, arguments.parts or tuple(PARTS), arguments.whole), paths, arguments.workers)
     done = stored_trials(trials(categories, whole=arguments.whole), paths)
-    print(validation_table(done).to_markdown())
+    if not done:
+        raise ResultError(f"no trial is finished on {paths.data}; leave out --tables-only to make them")
+    if (table := validation_table(done)).entries:
+        print(table.to_markdown())
     for path in write_real_tables(done, paths.root / "tables" / "real"):
         print(path)

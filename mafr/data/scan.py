@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from mafr.data.formats.images import check_same_size, decode_rgb, decode_xyz, read_bytes
-from mafr.data.transforms import common_side
+from mafr.data.transforms import common_side, crop_square
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,7 @@ class Scan:
         """From an image (H, W, 3) and its cloud, which has the image's size or is padded to the square."""
         height, width = rgb.shape[:2]
         side = common_side((height, width), xyz.shape[:2])
-        top, left = ((long - short) // 2 for long, short in zip(xyz.shape[:2], (height, width), strict=True))
-        return cls(rgb, xyz[top : top + height, left : left + width], side)
+        return cls(rgb, crop_square(xyz, height, width), side)
 
     @classmethod
     def read(cls, rgb: Path, xyz: Path) -> Scan:

@@ -113,8 +113,12 @@ def run_trials(made: Iterable[Trial], paths: Paths, workers: Workers = 1) -> dic
     from mafr.features.sources.splits import extract_features
 
     made = list(made)
-    for trial in made:  # what is stored already is kept
-        extract_features(paths, _features(trial.run), trial.run.dataset, [trial.run.category], workers)
+    needed = {}  # each set of features once
+    for run in (trial.run for trial in made):
+        settings = feature_config(run.method, run.config)
+        needed[run.dataset, run.category, settings.feature_digest()] = settings
+    for (dataset, category, _), settings in needed.items():
+        extract_features(paths, settings, dataset, [category], workers)
     records = run_all([trial.run for trial in made], paths, workers)
     return {trial: records[trial.run] for trial in made}
 
@@ -125,10 +129,6 @@ def stored_trials(made: Iterable[Trial], paths: Paths) -> dict[Trial, dict]:
 
     found = ((trial, read_record(trial.run, paths)) for trial in made)
     return {trial: record for trial, record in found if record is not None}
-
-
-def _features(run: Run) -> Config:
-    return feature_config(run.method, run.config)
 
 
 def _single_features(dataset: str, category: str, whole: bool) -> Iterator[Trial]:

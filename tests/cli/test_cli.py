@@ -211,3 +211,12 @@ def test_a_compared_method_is_fitted_and_predicts_as_its_run(at_smoke, tmp_path,
     result = json.loads(capsys.readouterr().out)
     assert result["score"] == pytest.approx(expected, rel=0.02)
     assert result["threshold"] == pytest.approx(record["threshold"])
+
+
+def test_validate_says_what_is_missing_before_it_works(capsys, tmp_path):
+    assert "holds no published category" in refused(capsys, "validate", "--data-root", str(tmp_path))
+    (tmp_path / "processed" / "mvtec3d" / "tire").mkdir(parents=True)
+    options = ("validate", "--data-root", str(tmp_path))
+    assert "unknown part fpfh" in refused(capsys, *options, "--parts", "fpfh")
+    assert "--workers must be at least 1" in refused(capsys, *options, "--workers", "0")
+    assert "no trial is finished" in refused(capsys, *options, "--tables-only")
