@@ -6,6 +6,8 @@ import numpy as np
 
 from mafr.baselines.registry import title
 from mafr.config import FUSIONS
+from mafr.data.depth_axis import DepthAxis
+from mafr.data.samples import Sample
 from mafr.experiments.results import Result, colour_range
 from mafr.experiments.validation import Trial
 from mafr.figures.samples import crop, show_depth, show_map, show_rgb
@@ -120,10 +122,11 @@ def plot_differences(table: Table, stamp: str = SOURCE) -> Picture:
     return figure
 
 
-def plot_defects(results: Mapping[str, Result], stamp: str = SOURCE) -> Picture:
+def plot_defects(results: Mapping[str, Result], view: DepthAxis, stamp: str = SOURCE) -> Picture:
     """Of each defect type the sample with the median score by the last result: RGB, depth and every result's maps.
 
-    results: heading -> result, all of one category. Each map has one colour scale over the test set, as in Fig. 2.
+    results: heading -> result, all of one category; view: its viewing axis. Each map has one colour scale over the
+    test set, as in Fig. 2.
     """
     *_, last = results.values()
     defects = sorted({name for name, label in zip(last.defects, last.labels, strict=True) if label})
@@ -141,7 +144,7 @@ def plot_defects(results: Mapping[str, Result], stamp: str = SOURCE) -> Picture:
     for k, row in zip(chosen, grid, strict=True):
         sample = last.samples[k]
         show_rgb(row[0], sample)
-        show_depth(row[1], sample)
+        show_depth(row[1], sample, view=view)
         for axes, values, limits in zip(row[2:], maps, ranges, strict=True):
             show_map(axes, values[k], last.mask[k], *limits)
         for axes in row:
@@ -160,13 +163,16 @@ def _median(result: Result, defect: str) -> int:
     return order[(len(order) - 1) // 2]
 
 
-def plot_scans(samples: Sequence, stamp: str = SOURCE) -> Picture:
-    """RGB above depth of some samples, cropped to the part, with the outline of the ground truth."""
+def plot_scans(samples: Sequence[Sample], view: DepthAxis, stamp: str = SOURCE) -> Picture:
+    """RGB above depth of some samples, cropped to the part, with the outline of the ground truth.
+
+    view: the category's viewing axis.
+    """
     figure = new_figure(1.5 * len(samples), 3.1, "", stamp)
     grid = figure.subplots(2, len(samples), squeeze=False)
     for (upper, lower), sample in zip(grid.T, samples, strict=True):
         show_rgb(upper, sample)
-        show_depth(lower, sample)
+        show_depth(lower, sample, view=view)
         for axes in (upper, lower):
             outline(axes, sample.gt[0], 0.8)
             bare(axes)

@@ -22,16 +22,18 @@ def rgb_image(sample: Sample) -> np.ndarray:
     return np.clip(sample.rgb.transpose(1, 2, 0), 0, 1)
 
 
-def relief(sample: Sample) -> np.ndarray:
+def relief(sample: Sample, view: DepthAxis | None = None) -> np.ndarray:
     """(S, S) height in mm towards the camera above the plane fitted to all points (least squares along the viewing
     axis). NaN where there is no point.
 
-    Parts lie tilted to the camera, and the tilt alone would fill a colour scale.
+    Parts lie tilted to the camera, and the tilt alone would fill a colour scale. view: the viewing axis, if it is
+    known from many samples; a single thin part may not show which end is near.
     """
     valid = sample.valid[0]
     result = np.full(valid.shape, np.nan)
     if valid.any():
-        view = DepthAxis.fit([sample]) if valid.sum() > 3 else DepthAxis(2, 1.0, 0.0)
+        if view is None:
+            view = DepthAxis.fit([sample]) if valid.sum() > 3 else DepthAxis(2, 1.0, 0.0)
         points = sample.xyz[:, valid].astype(np.float64) * 1000
         depth = view.direction * points[view.axis]
         x, y = np.delete(points, view.axis, axis=0)
@@ -44,9 +46,9 @@ def show_rgb(axes: Axes, sample: Sample) -> None:
     axes.imshow(rgb_image(sample))
 
 
-def show_depth(axes: Axes, sample: Sample, bar: bool = False) -> None:
+def show_depth(axes: Axes, sample: Sample, bar: bool = False, view: DepthAxis | None = None) -> None:
     """`relief`, from its 1 % to its 99 % quantile; light is near the camera, grey has no point."""
-    height = relief(sample)
+    height = relief(sample, view)
     low, high = np.nanquantile(height, [0.01, 0.99]) if np.isfinite(height).any() else (0.0, 1.0)
     axes.set_facecolor(style.NO_POINT)
     image = axes.imshow(height, cmap=style.DEPTH, vmin=low, vmax=max(high, low + 1e-6))
