@@ -42,7 +42,6 @@ Departures, beside those:
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import astuple
 from functools import cached_property
 
 import numpy as np
@@ -69,7 +68,7 @@ from mafr.scoring import smooth
 
 KERNEL = 3  # of all coupling blocks but the last
 FILLS = 3  # passes that fill missing points
-CAMERA = DepthAxis(2, 1.0, 0.0)  # at the origin, looking along the third coordinate
+CAMERA = DepthAxis((0.0, 0.0, 1.0), 0.0)  # at the origin, looking along the third coordinate
 CENTIMETRES = 100  # per metre
 
 
@@ -115,7 +114,7 @@ def depth_map(
     known = (xyz != 0).any(axis=0)
     if not known.any():
         raise DataError(f"{sample.category} {sample.id} has no 3D point; leave the sample out")
-    depth = np.where(known, view.direction * xyz[view.axis], 0).astype(np.float64)
+    depth = np.where(known, view.along(xyz), 0)
     missing = ndimage.binary_fill_holes(known) & ~known
     if missing.any():
         for _ in range(FILLS):
@@ -247,13 +246,12 @@ class AST(Method):
         return torch.cat(parts, dim=1), weight
 
     def state(self) -> dict[str, Tensor]:
-        view = torch.tensor(astuple(self.view), dtype=torch.float64)
+        view = torch.tensor(self.view.numbers, dtype=torch.float64)
         return self._networks().state_dict() | {"view": view}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         self._build()
-        axis, direction, offset = state["view"].tolist()
-        self.view = DepthAxis(int(axis), direction, offset)
+        self.view = DepthAxis.of_numbers(state["view"].tolist())
         self._networks().load_state_dict({name: value for name, value in state.items() if name != "view"})
         self._networks().eval()
 

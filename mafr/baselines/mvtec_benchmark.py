@@ -48,6 +48,7 @@ from torch import Tensor, nn
 from mafr.baselines.parts.benchmark_models import AutoencoderModel, GanModel, Sizes, VariationModel
 from mafr.baselines.parts.inputs import DepthRange, Frame, distance, shrink, turn_images, turn_points
 from mafr.baselines.parts.raw import ImageMethod, RawMethod, Source
+from mafr.data.depth_axis import DepthAxis
 from mafr.data.samples import Sample
 from mafr.features.sources.splits import Split
 from mafr.method import Prediction
@@ -67,12 +68,14 @@ def turned_images(images: Tensor, chosen: list[int], generator: torch.Generator)
     return turn_images(images[chosen], random_angles(len(chosen), generator))
 
 
-def turned_grids(clouds: Clouds, frame: Frame, axis: int, chosen: list[int], generator: torch.Generator) -> Tensor:
-    """Grids (B, 3, side, side, side) of some clouds, each turned around an axis by a random angle."""
+def turned_grids(
+    clouds: Clouds, frame: Frame, view: DepthAxis, chosen: list[int], generator: torch.Generator
+) -> Tensor:
+    """Grids (B, 3, side, side, side) of some clouds, each turned around the viewing axis by a random angle."""
     grids = []
     for k, angle in zip(chosen, random_angles(len(chosen), generator).tolist(), strict=True):
         points, colours = clouds[k]
-        grids.append(frame.grid(turn_points(points, angle, axis, frame.middle), colours))
+        grids.append(frame.grid(turn_points(points, angle, view, frame.middle), colours))
     return torch.from_numpy(np.stack(grids))
 
 
@@ -156,7 +159,7 @@ class VoxelMethod(RawMethod):
     def learn(self, samples: Iterator[Sample]) -> list[dict[str, float]]:
         clouds, view = self.looks_and_view(samples)
         self.frame = Frame.around((points for points, _ in clouds), self.model.sizes.side)
-        draw, empty = partial(turned_grids, clouds, self.frame, view.axis), empty_share(clouds, self.frame)
+        draw, empty = partial(turned_grids, clouds, self.frame, view), empty_share(clouds, self.frame)
         return self.model.learn(Source(len(clouds), draw, self.place.device, empty))
 
     def score(self, split: Split, k: int) -> Prediction:

@@ -134,10 +134,11 @@ class CandyMethod(ImageMethod):
         return recorded(descend(self.model, lambda x: F.l1_loss(self.model(x), x), walk, steps, optimiser))
 
     def numbers(self) -> list[float]:
-        return [self.view.axis, self.view.direction, self.view.offset, self.range.near, self.range.far]
+        return [*self.view.numbers, self.range.near, self.range.far]
 
-    def set_geometry(self, axis: float, direction: float, offset: float, near: float, far: float) -> None:
-        self.view, self.range = DepthAxis(int(axis), direction, offset), DepthRange(near, far)
+    def set_geometry(self, *numbers: float) -> None:
+        *view, near, far = numbers
+        self.view, self.range = DepthAxis.of_numbers(view), DepthRange(near, far)
 
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:

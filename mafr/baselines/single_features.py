@@ -58,7 +58,7 @@ from mafr.errors import ConfigError
 from mafr.features.extract import FeatureExtractor
 from mafr.features.sources.splits import Split
 
-CAMERA = DepthAxis(2, 1.0, 0.0)  # the cloud is in the camera's frame: depth is its third coordinate
+CAMERA = DepthAxis((0.0, 0.0, 1.0), 0.0)  # the cloud is in the camera's frame: depth is its third coordinate
 
 
 class SingleFeature(PatchMethod):
@@ -105,12 +105,10 @@ class DepthFeature(SingleFeature):
         super().train(split, indices, show)
 
     def state(self) -> dict[str, Tensor]:
-        view = torch.tensor([self.view.axis, self.view.direction, self.view.offset], dtype=torch.float64)
-        return super().state() | {"view": view}
+        return super().state() | {"view": torch.tensor(self.view.numbers, dtype=torch.float64)}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        axis, direction, offset = state["view"].tolist()
-        self.view = DepthAxis(int(axis), direction, offset)
+        self.view = DepthAxis.of_numbers(state["view"].tolist())
         super().restore(state)
 
 

@@ -33,10 +33,10 @@ def relief(sample: Sample, view: DepthAxis | None = None) -> np.ndarray:
     result = np.full(valid.shape, np.nan)
     if valid.any():
         if view is None:
-            view = DepthAxis.fit([sample]) if valid.sum() > 3 else DepthAxis(2, 1.0, 0.0)
+            view = DepthAxis.fit([sample]) if valid.sum() > 3 else DepthAxis((0.0, 0.0, 1.0), 0.0)
         points = sample.xyz[:, valid].astype(np.float64) * 1000
-        depth = view.direction * points[view.axis]
-        x, y = np.delete(points, view.axis, axis=0)
+        depth = view.along(points)
+        x, y = view.across() @ points
         plane = np.stack([x, y, np.ones_like(x)], axis=1)
         result[valid] = plane @ np.linalg.lstsq(plane, depth, rcond=None)[0] - depth
     return result

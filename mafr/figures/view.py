@@ -10,6 +10,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.ticker import MaxNLocator
 from scipy import ndimage
 
+from mafr.data.depth_axis import DepthAxis
 from mafr.data.samples import Sample
 from mafr.experiments.results import Result, colour_range
 from mafr.figures import style
@@ -187,19 +188,17 @@ def cloud_points(view: SampleView, count: int = MAX_POINTS) -> tuple[np.ndarray,
         kept = (rows + round(0.382 * thinning) * columns) % thinning == 0
     rows, columns = rows[kept], columns[kept]
     points = view.sample.xyz[:, rows, columns].T.astype(np.float64) * 1000
-    points = (points - points.mean(axis=0)) * _towards_viewer(view.sample)
+    points = (points - points.mean(axis=0)) @ _towards_viewer(view.sample)
     low, high = view.ranges[2]
     heat = colormaps[style.HEAT](np.clip((view.psi[rows, columns] - low) / max(high - low, 1e-12), 0, 1))[:, :3]
     return points, rgb_image(view.sample)[rows, columns], heat
 
 
 def _towards_viewer(sample: Sample) -> np.ndarray:
-    """Signs that make x rise to the right and y upwards in the image; the depth always points away."""
-    rows, columns = np.nonzero(sample.valid[0])
-    x, y = sample.xyz[0, rows, columns], sample.xyz[1, rows, columns]
-    right = np.sign(((columns - columns.mean()) * (x - x.mean())).sum()) or 1.0
-    down = np.sign(((rows - rows.mean()) * (y - y.mean())).sum()) or 1.0
-    return np.array([right, -down, -1.0])
+    """(3, 3): multiplied from the right, makes x rise to the right and y upwards in the image, z towards the camera."""
+    view = DepthAxis.fit([sample]) if sample.valid.sum() > 3 else DepthAxis((0.0, 0.0, 1.0), 0.0)
+    right, down, away = view.image_axes(sample)
+    return np.stack([right, -down, -away], axis=1)
 
 
 def _cloud_panel(axes: Axes, points: np.ndarray, colours: np.ndarray, name: str) -> None:

@@ -10,7 +10,6 @@ from mafr.baselines.parts.inputs import DepthRange, normals, shrink, turn_images
 from mafr.baselines.parts.raw import Source, recorded, steps_for
 from mafr.baselines.registry import method_class
 from mafr.baselines.rgbd import RGBD, CandyAutoencoder, CandyMethod, RGBcDn, augment, jitter
-from mafr.data.depth_axis import DepthAxis
 from mafr.data.samples import Sample
 from mafr.errors import ConfigError, DataError, MafrError
 from mafr.features.sources.splits import split_of
@@ -62,34 +61,6 @@ def test_normals_of_a_plane_next_to_holes() -> None:
     assert not normals(lonely).any()  # no neighbour, no normal
 
 
-@pytest.mark.parametrize("axes", [((0, 1, 2), (1, 1, 1)), ((0, 2, 1), (0.1, -0.1, 0.1)), ((2, 0, 1), (-1, 1, 1))])
-def test_the_camera_is_found_from_the_clouds(axes) -> None:
-    order, scale = axes
-    shift = np.array([0.03, -0.02, 0.7])
-    clouds = []
-    for seed in range(3):
-        xyz = domes.dome(seed).xyz.astype(np.float64)
-        moved = ((xyz + shift[:, None, None])[list(order)] * np.array(scale)[:, None, None]) * (xyz != 0).any(axis=0)
-        clouds.append((xyz, moved))
-    view = DepthAxis.fit(as_sample(moved) for _, moved in clouds)
-    assert view.axis == order.index(2)
-    assert view.direction == np.sign(scale[view.axis])
-    for xyz, moved in clouds:
-        expected = xyz[2] * abs(scale[0])
-        assert np.allclose(view.depth(moved), expected, atol=0.02 * abs(scale[0]))  # of 0.4 m
-        assert np.ptp((view.depth(moved) - expected)[expected > 0]) < 1e-6
-
-
-def test_flat_or_empty_clouds() -> None:
-    v, u = np.mgrid[:20, :20] * 0.001
-    flat = DepthAxis.fit([as_sample(np.stack([u - 0.0095, v - 0.0095, np.full_like(u, 0.5)]))])
-    assert (flat.axis, flat.direction, flat.offset) == (2, 1, 0)
-    with pytest.raises(DataError, match="no 3D points"):
-        DepthAxis.fit([as_sample(np.zeros((3, 8, 8)))])
-    with pytest.raises(DataError, match="no 3D points"):
-        DepthRange.of([np.zeros((8, 8))])
-
-
 def test_depth_ranges() -> None:
     scale = DepthRange.of([np.array([[0.0, 2.0]]), np.array([[4.0, 3.0]])])
     assert (scale.near, scale.far) == (2, 4)
@@ -97,6 +68,8 @@ def test_depth_ranges() -> None:
     assert scale.stretch(depth).tolist() == [[0, -0.5, 0, 0.5, 1, 2]]
     assert scale.stretch(depth, clamp=True).tolist() == [[0, 0, 0, 0.5, 1, 1]]
     assert scale.whole(depth).tolist() == [[0, 0.25, 0.5, 0.75, 1, 1.5]]
+    with pytest.raises(DataError, match="no 3D points"):
+        DepthRange.of([np.zeros((8, 8))])
 
 
 def test_shrinking_means_over_valid_pixels_only() -> None:

@@ -19,10 +19,12 @@ from mafr.baselines.parts.gan import Contractor, Generator
 from mafr.baselines.parts.inputs import Frame, turn_points
 from mafr.baselines.registry import method_class
 from mafr.config import Config
+from mafr.data.depth_axis import DepthAxis
 from mafr.errors import DataError
 from mafr.features.sources.splits import split_of
 from mafr.scoring import smooth
 
+AHEAD = DepthAxis((0.0, 0.0, 1.0), 0.0)
 METHODS = (VoxelGAN, VoxelAE, VoxelVM)
 TINY = {"voxel_side": 8, "voxel_width": 4, "voxel_latent": 8, "voxel_gan_side": 8, "voxel_gan_width": 4,
         "voxel_gan_latent": 8}  # fmt: skip
@@ -70,8 +72,8 @@ def test_grids_have_the_bits_of_the_plain_formula_in_any_memory_order() -> None:
         ordered = points.copy(order), colours.copy(order)
         assert all(map(np.array_equal, frame.cells(ordered[0]), (cell, inside)))
         assert np.array_equal(frame.grid(*ordered), grid)
-        turned = turn_points(ordered[0], 0.1, 2, frame.middle)
-        assert np.array_equal(turned, turn_points(points, 0.1, 2, frame.middle))
+        turned = turn_points(ordered[0], 0.1, AHEAD, frame.middle)
+        assert np.array_equal(turned, turn_points(points, 0.1, AHEAD, frame.middle))
 
 
 def test_the_frame_holds_all_training_points() -> None:
@@ -92,15 +94,24 @@ def test_turning_points() -> None:
     points = np.random.default_rng(0).normal(size=(20, 3))
     middle = np.array([0.3, -1.0, 2.0])
     for axis in range(3):
-        turned = turn_points(points, 0.4, axis, middle)
-        assert np.allclose(turned[:, axis], points[:, axis])
+        turned = turn_points(points, 0.4, DepthAxis(tuple(np.eye(3)[axis].tolist()), 1.0), middle)
+        assert np.array_equal(turned[:, axis], points[:, axis])
         assert np.allclose(np.linalg.norm(turned - middle, axis=1), np.linalg.norm(points - middle, axis=1))
         flat = [k for k in range(3) if k != axis]
         a, b = points[:, flat] - middle[flat], turned[:, flat] - middle[flat]
         angle = np.angle((b[:, 0] + 1j * b[:, 1]) / (a[:, 0] + 1j * a[:, 1]))
         assert np.allclose(angle, 0.4)
-    quarter = turn_points(np.array([[1.0, 0, 0]]), np.pi / 2, 2, np.zeros(3))
+        x, y = points[:, flat].T - middle[flat, None]  # to the bit: committed results depend on it
+        assert np.array_equal(turned[:, flat[0]], np.cos(0.4) * x - np.sin(0.4) * y + middle[flat[0]])
+        assert np.array_equal(turned[:, flat[1]], np.sin(0.4) * x + np.cos(0.4) * y + middle[flat[1]])
+    quarter = turn_points(np.array([[1.0, 0, 0]]), np.pi / 2, AHEAD, np.zeros(3))
     assert np.allclose(quarter, [[0, 1, 0]])
+    oblique = DepthAxis((0.0, -0.6, 0.8), 0.0)
+    third = turn_points(points.astype(np.float32), 2 * np.pi / 3, oblique, middle)
+    assert third.dtype == np.float32
+    assert np.allclose(oblique.along(third.T), oblique.along(points.T), atol=1e-6)
+    back = turn_points(turn_points(third, 2 * np.pi / 3, oblique, middle), 2 * np.pi / 3, oblique, middle)
+    assert np.allclose(back, points, atol=1e-5) and not np.allclose(third, points, atol=0.1)
 
 
 def test_training_grids_and_their_empty_share() -> None:
@@ -109,10 +120,10 @@ def test_training_grids_and_their_empty_share() -> None:
     frame = Frame.around((points for points, _ in clouds), 8)
     plain = np.stack([plain_grid(frame, *cloud) for cloud in clouds])
     assert empty_share(clouds, frame) == pytest.approx((plain[:, 0] == -1).mean())
-    drawn = turned_grids(clouds, frame, 2, [2, 0], torch.Generator().manual_seed(1))
+    drawn = turned_grids(clouds, frame, AHEAD, [2, 0], torch.Generator().manual_seed(1))
     angles = random_angles(2, torch.Generator().manual_seed(1)).tolist()
     for grid, k, angle in zip(drawn, (2, 0), angles, strict=True):
-        points = turn_points(clouds[k][0], angle, 2, frame.middle)
+        points = turn_points(clouds[k][0], angle, AHEAD, frame.middle)
         assert np.allclose(grid, plain_grid(frame, points, clouds[k][1]), atol=1e-6)
 
 
@@ -162,7 +173,7 @@ def test_voxel_vm_against_numpy() -> None:
     order = torch.randperm(3, generator=generator).tolist()
     angles = random_angles(3, generator).tolist()
     grids = np.stack(
-        [plain_grid(frame, turn_points(clouds[k][0], a, 2, frame.middle), clouds[k][1])
+        [plain_grid(frame, turn_points(clouds[k][0], a, AHEAD, frame.middle), clouds[k][1])
          for k, a in zip(order, angles, strict=True)]
     )  # fmt: skip
     z = (plain_grid(frame, *cloud(probe)) - grids.mean(axis=0)) / np.maximum(grids.std(axis=0), settings.voxel_floor)

@@ -16,6 +16,8 @@ from mafr import Detector
 from mafr.baselines.registry import load_detector
 from mafr.config import Config
 from mafr.data import load_pair, open_dataset, preprocess
+from mafr.data.depth_axis import DepthAxis
+from mafr.data.eyecandies import decode_depth
 from mafr.data.formats.images import decode_mask
 from mafr.data.samples import Sample
 from mafr.data.transforms import mask_tensor
@@ -74,6 +76,23 @@ def test_eyecandies_from_raw_files_to_a_score(candy):
     small = Config.preset("smoke", overrides={"generated": False, "epochs": 1})
     train, test = (open_dataset("eyecandies", folder, "CandyCane", split, small) for split in ("train", "test"))
     assert np.isfinite(Detector(small).fit(train).predict(test[0]).score)
+
+
+def test_the_viewing_axis_of_eyecandies_gives_their_raw_depth(candy):
+    """The cameras look along no coordinate axis; one, two or ten samples find the direction, and which end is near."""
+    own = replace(CONFIG, image_size=512, grid=32)
+    train = open_dataset("eyecandies", candy / "processed/eyecandies", "CandyCane", "train", own)
+    for count in (1, 2, 10):
+        view = DepthAxis.fit(train[k] for k in range(count))
+        for sample in (train[0], train[9]):
+            number = sample.id.rsplit("/", 1)[1]
+            stem = candy / "raw/eyecandies/CandyCane/train/data"
+            depth, info = stem / f"{number}_depth.png", stem / f"{number}_info_depth.yaml"
+            raw = 0.1 * decode_depth(depth.read_bytes(), info.read_bytes(), depth, info)
+            at = sample.valid[0]
+            error = (view.depth(sample.xyz) - raw)[at]
+            assert abs(error.mean()) < 0.01 * raw[at].mean(), (count, error.mean())
+            assert error.std() < 0.01 * raw[at].std(), (count, error.std(), raw[at].std())
 
 
 def test_a_short_fit_finds_bent_glands_in_both_halves(tmp_path):

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
+from mafr.data.depth_axis import DepthAxis
 from mafr.errors import DataError
 
 
@@ -146,11 +147,11 @@ class Frame:
         return np.where(count > 0, planes, -1).astype(np.float32).reshape(3, self.side, self.side, self.side)
 
 
-def turn_points(points: np.ndarray, angle: float, axis: int, middle: np.ndarray) -> np.ndarray:
-    """Turn points (N, 3) by `angle` (radians) around the line through `middle` along a coordinate axis."""
-    a, b = (k for k in range(3) if k != axis)
-    x, y = points[:, a] - middle[a], points[:, b] - middle[b]
-    turned = points.copy(order="K")
-    turned[:, a] = np.cos(angle) * x - np.sin(angle) * y + middle[a]
-    turned[:, b] = np.sin(angle) * x + np.cos(angle) * y + middle[b]
-    return turned
+def turn_points(points: np.ndarray, angle: float, view: DepthAxis, middle: np.ndarray) -> np.ndarray:
+    """Turn points (N, 3) by `angle` (radians) around the line through `middle` along the viewing axis."""
+    across = view.across()
+    x, y = across @ points.T - (across @ middle)[:, None]
+    left, right = np.cos(angle) * x - np.sin(angle) * y, np.sin(angle) * x + np.cos(angle) * y
+    turned = across.T @ (np.stack([left, right]) + (across @ middle)[:, None])
+    turned += np.outer(view.direction, view.along(points.T))
+    return turned.T.astype(points.dtype)
