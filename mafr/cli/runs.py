@@ -141,10 +141,17 @@ def add_notebooks(commands: Commands) -> None:
 
 def execute_notebooks(arguments: argparse.Namespace) -> None:
     from mafr.cli.reproduce import reproduce
-    from mafr.experiments.notebooks import run_notebooks
+    from mafr.experiments.notebooks import own_notebooks, run_notebooks
+    from mafr.experiments.prepare import prepare_data, what_is_there
 
     config, paths = read_settings(arguments)
+    there, datasets = what_is_there(config, paths)
+    names = arguments.names
     # Their inputs first: kernels that run at the same time must not write the same files.
-    reproduce(config, paths, arguments.workers, stages=("data", "features", "runs"))
-    for path in run_notebooks(config, paths, arguments.workers, arguments.names, arguments.force):
+    if there == config:
+        reproduce(config, paths, arguments.workers, stages=("data", "features", "runs"))
+    else:
+        names = own_notebooks(names)
+        prepare_data(there, paths, arguments.workers, datasets)
+    for path in run_notebooks(there, paths, arguments.workers, names, arguments.force):
         print(path)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mafr.config import Config
+from mafr.config import DATASETS, Config
 from mafr.errors import ConfigError, MafrError
 from mafr.experiments.plan import all_runs
 from mafr.parallel.processes import environment
@@ -16,6 +16,7 @@ from mafr.parallel.progress import map_parallel
 from mafr.paths import PACKAGE, Paths, write_atomically, write_json
 
 TABLE_NOTEBOOKS = {1: "03", 2: "04", 3: "05", 4: "06", 5: "07"}
+OWN_NOTEBOOKS = ("01", "08", "09")  # work on any data; the others show the paper's tables
 # Environment of kernels: one thread each, as several run at once; no progress bars, no hidden warnings in outputs.
 _KERNEL = {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PYTHONWARNINGS": "default"}
 _VIEW = "application/vnd.jupyter.widget-view+json"
@@ -77,9 +78,22 @@ def needed_files(source: Path, root: Path) -> tuple[list[Path], list[str]]:
 
 
 def is_preset(config: Config, paths: Paths) -> bool:
-    """Whether the settings are the profile's own; the user's own data set is not generated, in any profile."""
-    overrides = {"generated": False} if paths.data_root else None
+    """Whether the settings are the profile's own; a data set of the user's own has other categories in any profile."""
+    overrides = None
+    if paths.data_root:
+        overrides = {"generated": False} | {f"{name}_categories": config.categories(name) for name in DATASETS}
     return config == Config.preset(config.profile, config.variant, overrides)
+
+
+def own_notebooks(names: Sequence[str]) -> list[str]:
+    """The notebooks to execute on data that lacks published categories. Raises ConfigError for others among `names`."""
+    odd = [name for name in names if not name.startswith(OWN_NOTEBOOKS)]
+    if odd:
+        raise ConfigError(
+            f"notebook {', '.join(odd)} shows the paper's tables, which need all published categories; on your own "
+            f"data there are {', '.join(OWN_NOTEBOOKS)}"
+        )
+    return list(names) or list(OWN_NOTEBOOKS)
 
 
 def _state(config: Config, paths: Paths) -> str:

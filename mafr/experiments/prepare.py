@@ -1,13 +1,39 @@
 """Preparation of the inputs of runs: data sets and features of every category."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from mafr.baselines.registry import MAFR, METHODS, feature_config, method_settings, weight_files
-from mafr.config import DATASET_TITLES, DATASETS, VARIANTS, Config
+from mafr.config import CATEGORIES, DATASET_TITLES, DATASETS, VARIANTS, Config
 from mafr.errors import MafrError
 from mafr.experiments.plan import compared_methods, table_of
 from mafr.parallel.progress import Workers
 from mafr.paths import Paths
+
+
+def what_is_there(config: Config, paths: Paths) -> tuple[Config, tuple[str, ...]]:
+    """For data of the user's own: the settings with the categories that are there, and the data sets that have any.
+
+    Published categories come first, in the paper's order. Generated data is made as needed: nothing changes. Raises
+    MafrError where there is no category at all.
+    """
+    if config.generated:
+        return config, DATASETS
+    found = {dataset: _categories_of(paths, dataset) for dataset in DATASETS}
+    datasets = tuple(dataset for dataset in DATASETS if found[dataset])
+    if not datasets:
+        raise MafrError(
+            f"{paths.data} holds no category: there is no {paths.processed(DATASETS[0])}/<category>; "
+            f"`mafr data mvtec3d --source FOLDER --data-root {paths.data}` makes processed copies"
+        )
+    return replace(config, **{f"{dataset}_categories": found[dataset] for dataset in datasets}), datasets
+
+
+def _categories_of(paths: Paths, dataset: str) -> tuple[str, ...]:
+    names = {file.parent.name for file in paths.processed(dataset).glob("*/manifest.json")}
+    names |= {folder.parent.name for folder in paths.raw(dataset).glob("*/train") if folder.is_dir()}
+    published = [name for name in CATEGORIES[dataset] if name in names]
+    return (*published, *sorted(names - set(published)))
 
 
 def prepare_data(config: Config, paths: Paths, workers: Workers = 1, datasets: Sequence[str] = DATASETS) -> None:

@@ -191,7 +191,7 @@ def missing_note(config: Config, dataset: str, found: Sequence[str]) -> str:
 
 def stamp(config: Config, datasets: Sequence[str], variants: Sequence[str]) -> str:
     """The provenance of numbers and pictures in one line: data, profile, variants."""
-    names = " and ".join(DATASET_TITLES[d] for d in datasets)
+    names = " and ".join(DATASET_TITLES[d] if config.generated else config.dataset_title(d) for d in datasets)
     if config.generated:
         names = f"GENERATED DATA in the format of {names}, not the real one"
     which = "variant" if len(variants) == 1 else "variants"

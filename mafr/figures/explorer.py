@@ -11,6 +11,7 @@ from mafr.config import DATASETS, FUSIONS, Config
 from mafr.errors import ResultError
 from mafr.experiments import results
 from mafr.experiments.plan import Run, TableMethod, table_methods, table_of
+from mafr.experiments.prepare import what_is_there
 from mafr.figures.style import Picture, png_bytes
 from mafr.figures.view import Compared, SampleView, cloud_figure, explore, plot_view
 from mafr.paths import Paths
@@ -27,14 +28,16 @@ class Explorer:
     """
 
     def __init__(self, config: Config, paths: Paths) -> None:
-        """Raises ResultError if no run of the variant is finished."""
+        """On own data, of the categories that are there. Raises ResultError if no run of the variant is finished."""
+        config, datasets = what_is_there(config, paths)
         self.config, self.paths = config, paths
-        found = {d: list(results.stored_records(TableMethod(MAFR, config.variant), d, config, paths)) for d in DATASETS}
+        found = {d: list(results.stored_records(TableMethod(MAFR, config.variant), d, config, paths)) for d in datasets}
         self.available = {d: categories for d, categories in found.items() if categories}
         if not self.available:
+            one = "" if config.generated else f" --dataset {datasets[0]} --category {config.categories(datasets[0])[0]}"
             raise ResultError(
                 f"no finished {config.variant} run to explore in {paths.runs(DATASETS[0]).parent}; "
-                f"`mafr run --profile {config.profile} --variant {config.variant}` makes them"
+                f"`mafr run {paths.options} --variant {config.variant}{one}` makes {'it' if one else 'them'}"
             )
         # A test set is large at full size: keep the one in use and the one before.
         self._result = lru_cache(maxsize=2)(self._load)
