@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mafr.cli import main
-from mafr.config import CATEGORIES, Config
+from mafr.config import Config
 from mafr.data import preprocess
 from mafr.data.manifest import GENERATED
 from mafr.errors import ConfigError, MafrError, ResultError
@@ -35,7 +35,7 @@ def bracket(smoke, tmp_path_factory) -> Paths:
 def test_what_is_there(bracket, tmp_path):
     config, datasets = what_is_there(OWN, bracket)
     assert datasets == ("mvtec3d",) and config.mvtec3d_categories == ("bracket",)
-    assert config.eyecandies_categories == CATEGORIES["eyecandies"]
+    assert config.eyecandies_categories == OWN.eyecandies_categories
     generated = Config.preset("smoke")
     assert what_is_there(generated, Paths.resolve("smoke", root=tmp_path)) == (generated, ("mvtec3d", "eyecandies"))
     some = Paths.resolve("full", root=tmp_path, data_root=tmp_path / "work")
