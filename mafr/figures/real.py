@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from mafr.baselines.registry import title
 from mafr.config import FUSIONS
@@ -100,7 +101,7 @@ def plot_methods(done: Done, category: str, printed: Mapping[str, float], stamp:
 
 
 def plot_differences(table: Table, stamp: str = SOURCE) -> Picture:
-    """Each changed setting's metrics minus the start's mean over seeds; grey: between the start's seeds."""
+    """Each changed setting's metrics minus those of the start with its seed; grey: how far the start's seeds part."""
     frame, metrics = table.frame, ("i_auroc", "p_auroc", "aupro_30")
     names = list(dict.fromkeys(name for name in frame["Setting"] if not name.startswith("paper, seed")))
     categories = list(dict.fromkeys(frame["Category"]))
@@ -112,9 +113,10 @@ def plot_differences(table: Table, stamp: str = SOURCE) -> Picture:
         part = frame[frame["Category"] == category].set_index("Setting")
         start = part[part.index.str.startswith("paper, seed")]
         for axes, metric in zip(line, metrics, strict=True):
-            middle = start[metric].mean()
-            axes.axvspan(start[metric].min() - middle, start[metric].max() - middle, color="0.88", zorder=0)
-            axes.plot(part[metric].reindex(names) - middle, rows, "o", color=BLUE, markersize=4)
+            spread = np.ptp(start[metric])
+            axes.axvspan(-spread, spread, color="0.88", zorder=0)
+            axes.plot(part[metric].reindex(names) - start[metric].iloc[0], rows, "o", color=BLUE, markersize=4)
+            axes.xaxis.set_major_locator(MaxNLocator(4))
             axes.axvline(0, color="0.6", linewidth=0.8)
             axes.set_ylim(-0.7, len(names) - 0.3)
             small_axes(axes, "", "", f"{category.replace('_', ' ')}: {METRIC_TITLES[metric]}")
