@@ -50,7 +50,7 @@ def encode(part: Part) -> str:
     value = {
         "side": len(valid),
         "image": f"data:image/webp;base64,{_webp(part.rgb)}",
-        "bytes": base64.b64encode(zlib.compress(content, 9)).decode(),
+        "bytes": base64.b64encode(zlib.compress(content, 6)).decode(),
         "heat": {"low": low, "step": step},
         "cloud": {"count": len(cloud), "lattice": lattice, "corner": corner, "step": unit},  # mm
     }
@@ -59,7 +59,7 @@ def encode(part: Part) -> str:
 
 def _webp(rgb: np.ndarray) -> str:
     buffer = io.BytesIO()
-    Image.fromarray(rgb).save(buffer, "WEBP", quality=QUALITY)
+    Image.fromarray(rgb).save(buffer, "WEBP", quality=QUALITY, method=2)  # slower ones save nothing
     return base64.b64encode(buffer.getvalue()).decode()
 
 

@@ -204,13 +204,13 @@ function legend() {
   const strip = byId("bar").firstElementChild.getContext("2d"), pixels = strip.createImageData(256, 1);
   for (let k = 0; k < 256; k++) pixels.data.set([...colours.subarray(3 * k, 3 * k + 3), 255], 4 * k);
   strip.putImageData(pixels, 0, 0);
-  const [low, high] = byId("ends").children, share = (value) => page.level ? ` (${number(value / page.level)} × threshold)` : "";
-  low.textContent = `${range[0] > 0 ? "≤ " : ""}${number(range[0])}${share(range[0])}`;
-  high.textContent = `≥ ${number(range[1])}${share(range[1])}`;
+  const [low, middle, high] = byId("ends").children;
+  low.textContent = `${range[0] > 0 ? "≤ " : ""}${number(range[0])}`;
+  middle.textContent = page.level ? `threshold ${number(page.level)}` : "";
+  high.textContent = `≥ ${number(range[1])}`;
   const place = page.level ? (page.level - range[0]) / (range[1] - range[0]) : -1;
   byId("tick").hidden = place < 0 || place > 1;
   byId("tick").style.left = `${100 * place}%`;
-  byId("tick").title = "threshold";
 }
 if (!page.level) byId("range").closest("label").hidden = true;  // then both are the same
 
