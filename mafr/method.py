@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from mafr.calibration import FalseAlarms
 from mafr.config import NEED_STORED, Config, differences
 from mafr.data.samples import Sample, labels_of, name_of
 from mafr.device import Place, computing, loadable, own_randomness
@@ -50,8 +51,9 @@ class Prediction:
 class Method(ABC):
     """A method from samples to scores. Subclasses fill in `train`, `score`, `state` and `restore`.
 
-    `threshold` is the image score above which a sample is not OK, None before `calibrate`; `history` holds the mean
-    losses of each epoch.
+    `threshold` is the image score above which a sample is not OK, None before `calibrate`; `validation_scores` are
+    those of the good validation samples that it was taken from, empty where they are not known; `history` holds the
+    mean losses of each epoch.
     """
 
     name: ClassVar[str]  # in the run store, on the command line and in saved detectors
@@ -62,6 +64,7 @@ class Method(ABC):
     def __init__(self, config: Config, extractor: FeatureExtractor | None = None) -> None:
         self.config = config
         self.threshold: float | None = None
+        self.validation_scores: list[float] = []
         self.history: list[dict[str, float]] = []
         self.trained = False
         self.checkpoint: Path | None = None  # where `train` may save its state
@@ -121,7 +124,7 @@ class Method(ABC):
 
     def fit(self, samples: Sequence[Sample], show: bool = True) -> Self:
         """Train on good samples only. Raises DataError if one is labelled anomalous."""
-        self._check_training(labels_of(samples), lambda k: name_of(samples[k]))  # before backbones are loaded
+        self.check_training(labels_of(samples), lambda k: name_of(samples[k]))  # before backbones are loaded
         return self.fit_split(split_of(samples, self.extractor), show=show)
 
     def fit_split(
@@ -132,7 +135,7 @@ class Method(ABC):
         checkpoint: where a long training saves its state, and resumes from.
         """
         chosen = list(range(len(split)) if indices is None else indices)
-        self._check_training(split.labels if chosen else [], split.name)
+        self.check_training(split.labels if chosen else [], split.name)
         self.checkpoint = checkpoint
         self.prepare(split, chosen)
         with computing(self._exact), own_randomness(self.place):
@@ -160,12 +163,30 @@ class Method(ABC):
         return FinalMaps(maps, np.array([one.score for one in found]), own)
 
     def calibrate(self, samples: Sequence[Sample]) -> float:
-        """Set and return the threshold: the `config.quantile` of the scores of good validation samples."""
-        scores = [self.predict(s).score for s in bar(samples, what="calibrating") if not s.label]
-        if not scores:
+        """Set and return the threshold: the `config.quantile` of the scores of good validation samples.
+
+        Their scores are kept in `validation_scores`. Raises MafrError where no sample is good.
+        """
+        return self.calibrate_by([self.predict(s).score for s in bar(samples, what="calibrating") if not s.label])
+
+    def calibrate_split(self, split: Split) -> float:
+        """`calibrate` on validation samples with stored features."""
+        good = np.flatnonzero(split.labels == 0).tolist()
+        return self.calibrate_by([self.score_split(split, [k])[0].score for k in bar(good, what="calibrating")])
+
+    def calibrate_by(self, scores: Sequence[float]) -> float:
+        """Set and return the threshold from the scores of good validation samples; errors as in `calibrate`."""
+        if not len(scores):
             raise MafrError("calibration needs at least one good validation sample")
-        self.threshold = score_threshold(scores, self.config.quantile)
+        self.validation_scores = [float(score) for score in scores]
+        self.threshold = score_threshold(self.validation_scores, self.config.quantile)
         return self.threshold
+
+    @property
+    def false_alarms(self) -> FalseAlarms | None:
+        """What the threshold promises for new good parts; None where the validation scores are not known."""
+        count = len(self.validation_scores)
+        return FalseAlarms.of(count, self.config.quantile) if count else None
 
     def nbytes(self) -> int:
         """Size of `state` in bytes; the frozen backbones do not count."""
@@ -174,7 +195,7 @@ class Method(ABC):
     def prepare(self, split: Split, indices: Sequence[int]) -> None:  # noqa: B027
         """Work before `train` and `score` that may use all of torch's threads; none unless overridden."""
 
-    def _check_training(self, labels: Sequence[int], name: Callable[[int], str]) -> None:
+    def check_training(self, labels: Sequence[int], name: Callable[[int], str]) -> None:
         """Refuse samples that cannot be trained on; name: gives sample k's name, for the error."""
         if not len(labels):
             raise MafrError("training needs at least one sample")
@@ -199,6 +220,9 @@ class Method(ABC):
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state().items()}
         write_atomically(folder / WEIGHTS, safetensors.torch.save(state))
         record = {"format": FORMAT, "method": self.name, "threshold": self.threshold, "history": self.history}
+        if self.false_alarms:
+            record["validation_scores"] = self.validation_scores
+            record["false_alarms"] = self.false_alarms.as_dict()
         write_json(folder / RECORD, record | {"config": self.config.as_dict()})
         return folder
 
@@ -216,13 +240,14 @@ class Method(ABC):
                 raise WeightsError(f"{folder / RECORD} holds a {record['method']} detector; {cls.name} expected")
             saved = Config.from_dict(record["config"])
             threshold, history = record["threshold"], list(record["history"])
-        except (KeyError, TypeError, ConfigError) as error:
+            scores = [float(score) for score in record.get("validation_scores", ())]  # older detectors have none
+        except (KeyError, TypeError, ValueError) as error:
             path = folder / RECORD
             raise WeightsError(f"{path} lacks what this version needs ({error}); save the detector again") from error
         if config is not None and (odd := differences(saved, config, cls.name)):
             raise WeightsError(f"{folder} holds a detector of another configuration: {'; '.join(odd)}")
         detector = cls(loadable(saved))
-        detector.threshold, detector.history = threshold, history
+        detector.threshold, detector.validation_scores, detector.history = threshold, scores, history
         with reading(folder / WEIGHTS, "detector", "save the detector again"):
             state = safetensors.torch.load((folder / WEIGHTS).read_bytes())
         try:

@@ -16,7 +16,7 @@ LEVELS = (
     {"settings"},
     {"config", "paths"},
     {"device", "parallel"},
-    {"data", "model", "losses", "metrics", "scoring"},
+    {"data", "model", "losses", "metrics", "scoring", "calibration"},
     {"features"},
     {"fast"},
     {"training", "released", "method"},
@@ -24,6 +24,7 @@ LEVELS = (
     {"baselines"},
     {"experiments"},
     {"tables", "figures", "bench"},
+    {"report"},
     {"cli"},
 )
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}

@@ -1,14 +1,22 @@
 """Commands that make and use a detector: `fit`, `predict`, `import-released`."""
 
+from __future__ import annotations
+
 import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mafr.baselines.registry import BASELINES, MAFR, METHODS
 from mafr.cli.options import HELP_AS_WRITTEN, Commands, add_command, read_settings
 from mafr.config import DATASETS, UNTRAINED
 from mafr.errors import ConfigError, DataError
+from mafr.paths import Paths
+
+if TYPE_CHECKING:
+    from mafr.features.sources.splits import Split
+    from mafr.method import Method
 
 
 def add_fit(commands: Commands) -> None:
@@ -23,21 +31,44 @@ def add_fit(commands: Commands) -> None:
 
 def fit_detector(arguments: argparse.Namespace) -> None:
     from mafr.baselines.registry import method_class, method_settings
-    from mafr.data import open_dataset
+    from mafr.calibration import score_lines
 
     config, paths = read_settings(arguments)
     config = method_settings(arguments.method, config, dataset=arguments.dataset)
-    untrained = method_class(arguments.method)(config)
-    # Both are opened first, so that a missing validation folder costs no training.
-    data = arguments.dataset, paths.processed(arguments.dataset), arguments.category
-    train, validation = (open_dataset(*data, split, config) for split in ("train", "validation"))
-    detector = untrained.fit(train)
-    threshold = detector.calibrate(validation)
+    detector = method_class(arguments.method)(config)
+    train, validation = _training_inputs(detector, paths, arguments.dataset, arguments.category)
+    threshold = detector.fit_split(train, show=True).calibrate_split(validation)
     detector.save(arguments.out)
+    scores, promised = detector.validation_scores, detector.false_alarms
     origin = f"the {config.quantile:.0%} quantile of the good validation scores"
-    print(f"detector in {arguments.out}; threshold {threshold:.4f}, {origin}")
+    print(f"detector in {arguments.out}; threshold {threshold:.4g}, {origin}")
+    print(f"validation scores, {len(scores)} from the highest down, * above the threshold:")
+    print(score_lines(scores, threshold))
+    print(f"expected of new good parts to be called not OK: {promised}")
+    if promised.warning:
+        print(f"warning: {promised.warning}")
     if config.random_weights:
         print(UNTRAINED)
+
+
+def _training_inputs(detector: Method, paths: Paths, dataset: str, category: str) -> list[Split]:
+    """Training and validation samples with features from the store of `mafr run`, extracted into it where missing.
+
+    Both are opened and checked first, so that nothing missing or mislabelled costs an extraction or a training.
+    """
+    from mafr.data import open_dataset
+    from mafr.features.sources.splits import extract_features, load_split, split_of
+
+    names, folder = ("train", "validation"), paths.processed(dataset)
+    train, validation = (open_dataset(dataset, folder, category, name, detector.config) for name in names)
+    detector.check_training(train.labels, lambda k: f"{folder / category}: {train.ids[k]}")
+    if validation.labels.all():
+        raise DataError(f"{folder / category / 'validation'}: no good sample to take the threshold from; add some")
+    if not detector.reads:
+        return [split_of(samples, None) for samples in (train, validation)]
+    settings = detector.feature_config(detector.config)
+    extract_features(paths, settings, dataset, [category], splits=names)
+    return [load_split(paths, dataset, category, name, settings) for name in names]
 
 
 def add_predict(commands: Commands) -> None:

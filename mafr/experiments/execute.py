@@ -19,7 +19,7 @@ from mafr.experiments.provenance import git_commit, gpu_peak_megabytes, peak_meg
 from mafr.experiments.run_store import data_fingerprint, finished_record, run_splits, save_answer
 from mafr.features.extract import PARTS
 from mafr.features.sources.splits import Split, extraction_seconds, gpu_count
-from mafr.method import Method, score_threshold
+from mafr.method import Method
 from mafr.parallel.progress import Workers, map_parallel
 from mafr.paths import PACKAGE, Paths, write_json
 from mafr.scoring import Answer
@@ -78,7 +78,7 @@ def fit_and_score(
             answer.final(answer.main)  # timed alone: the maps of all operators are made below
         mapped = time.perf_counter()
         metrics, scores = all_metrics(answer, store.gt(range(len(test))), test.labels, store.defects)
-        method.threshold = _threshold(method, validation)
+        method.calibrate_by(_good_scores(method, validation))
     seconds = {
         "train_s": trained - start,
         "inference_s": inferred - trained - sum(test.reading),
@@ -88,14 +88,14 @@ def fit_and_score(
     return Outcome(method, answer, metrics, scores, seconds | ({"query_s": searched} if method.searches() else {}))
 
 
-def _threshold(method: Method, validation: Split) -> float:
-    """The quantile of the scores of the good validation samples, the default threshold of `mafr predict`."""
+def _good_scores(method: Method, validation: Split) -> list[float]:
+    """The scores of the good validation samples, which give the default threshold of `mafr predict`."""
     good = np.flatnonzero(validation.labels == 0).tolist()
     if not good:
         category = validation.store.category
         raise DataError(f"{category}: the validation folder holds no good sample to take the threshold from")
     answer = method.answer(validation, good)
-    return score_threshold(answer.final(answer.main)[1].tolist(), method.config.quantile)
+    return answer.final(answer.main)[1].tolist()
 
 
 def execute(run: Run, paths: Paths) -> dict:

@@ -10,7 +10,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.ticker import MaxNLocator
 from scipy import ndimage
 
-from mafr.data.depth_axis import DepthAxis
+from mafr.data.display import around_middle, thinned
 from mafr.data.samples import Sample
 from mafr.experiments.results import Result, colour_range
 from mafr.figures import style
@@ -180,25 +180,11 @@ def cloud_points(view: SampleView, count: int = MAX_POINTS) -> tuple[np.ndarray,
     Returns points (n, 3) in mm around their mean, x to the right, y up in the image, z towards the camera, and
     their (n, 3) colours in [0, 1] by RGB and by the final map.
     """
-    rows, columns = np.nonzero(view.sample.valid[0])
-    # One in `thinning` points on a slanted lattice: even in all directions, unlike whole rows or a random draw.
-    thinning, kept = 1, np.ones(len(rows), dtype=bool)
-    while kept.sum() > count:
-        thinning += 1
-        kept = (rows + round(0.382 * thinning) * columns) % thinning == 0
-    rows, columns = rows[kept], columns[kept]
-    points = view.sample.xyz[:, rows, columns].T.astype(np.float64) * 1000
-    points = (points - points.mean(axis=0)) @ _towards_viewer(view.sample)
+    rows, columns = thinned(view.sample.valid[0], count)
+    points = around_middle(view.sample, rows, columns)
     low, high = view.ranges[2]
     heat = colormaps[style.HEAT](np.clip((view.psi[rows, columns] - low) / max(high - low, 1e-12), 0, 1))[:, :3]
     return points, rgb_image(view.sample)[rows, columns], heat
-
-
-def _towards_viewer(sample: Sample) -> np.ndarray:
-    """(3, 3): multiplied from the right, makes x rise to the right and y upwards in the image, z towards the camera."""
-    view = DepthAxis.fit([sample]) if sample.valid.sum() > 3 else DepthAxis((0.0, 0.0, 1.0), 0.0)
-    right, down, away = view.image_axes(sample)
-    return np.stack([right, -down, -away], axis=1)
 
 
 def _cloud_panel(axes: Axes, points: np.ndarray, colours: np.ndarray, name: str) -> None:

@@ -110,15 +110,16 @@ def load_features(
 
 
 def extract_features(
-    paths: Paths, config: Config, dataset: str, categories: Sequence[str], workers: Workers = 1
-) -> None:
-    """Extract and store the features of all splits of `categories`; what is stored already is kept.
+    paths: Paths, config: Config, dataset: str, categories: Sequence[str], workers: Workers = 1,
+    splits: Sequence[str] = SPLITS,
+) -> None:  # fmt: skip
+    """Extract and store the features of some splits of `categories`; what is stored already is kept.
 
     workers: number of local processes (None: one per GPU, or per processor), or a `mafr.parallel.dask.Cluster`.
     """
     if config.extractor_mode == "train":
         return  # nothing can be stored, see `load_split`
-    jobs = [(paths, config, dataset, c, s) for c in categories for s in SPLITS]
+    jobs = [(paths, config, dataset, c, s) for c in categories for s in splits]
     missing = [job for job in jobs if not _has_features(job)]
     if missing:
         provide_files(config, paths.weights)  # downloads once, not in every worker

@@ -1,0 +1,171 @@
+"""`Report`: parts one by one into one HTML file."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import numpy as np
+
+from mafr.paths import temporary_beside
+from mafr.report.encode import check_part, encode
+from mafr.report.histogram import histogram
+from mafr.report.part import Part
+
+_PAGE = Path(__file__).parent
+_SAME = 1e-3  # relative: by how much the ratio of map and score may differ between parts and still be one
+
+
+@dataclass(frozen=True)
+class _Line:
+    """What the page's list says of a part."""
+
+    number: int  # of its data in the page; as added
+    name: str
+    score: float
+    verdict: str
+    error: str
+    peak: float  # the map's highest value
+
+
+class Report:
+    """A page with many parts: sorted thumbnails, verdicts, a histogram, and each part's image, map and cloud.
+
+    Parts are encoded as they are added, into a file without a name that goes with the object; memory holds a line of
+    text for each. The same parts give the same bytes.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        threshold: float,
+        title: str,
+        validation_scores: Sequence[float] = (),
+        notes: Sequence[str] = (),
+    ) -> None:
+        """path: of the HTML file, its folder is made. notes: lines below the title, e.g. warnings."""
+        self.path, self.threshold, self.title = Path(path), float(threshold), title
+        self.validation_scores, self.notes = [float(score) for score in validation_scores], list(notes)
+        self._lines: list[_Line] = []
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._data = tempfile.TemporaryFile(dir=self.path.parent, prefix=".mafr-report-")  # noqa: SIM115
+
+    def add(self, part: Part) -> None:
+        """Encode a part. Raises ValueError for arrays that do not fit together."""
+        number = len(self._lines)
+        error = part.error or ("" if math.isfinite(part.score) else f"the score is {part.score}, no number")
+        peak = math.nan
+        if not part.error:
+            check_part(part)
+            self._data.write(f'<script type="application/json" id="part-{number}">{encode(part)}</script>\n'.encode())
+            peak = float(np.nan_to_num(part.heat, nan=-np.inf, posinf=np.inf, neginf=-np.inf).max())
+        self._lines.append(_Line(number, part.name, float(part.score), part.verdict, error, peak))
+
+    def finish(self) -> Path:
+        """Write the page with the parts added so far, whole or not at all; more may be added and written again."""
+        head, tail = self._page()
+        temporary = temporary_beside(self.path)
+        try:
+            with temporary.open("wb") as file:
+                file.write(head.encode())
+                self._data.seek(0)
+                shutil.copyfileobj(self._data, file)
+                file.write(tail.encode())
+            temporary.replace(self.path)
+        finally:
+            temporary.unlink(missing_ok=True)
+            self._data.seek(0, 2)
+        return self.path
+
+    def _page(self) -> tuple[str, str]:
+        """The page before and after the parts' data."""
+        scored = sorted((one for one in self._lines if not one.error), key=lambda one: -one.score)
+        failed = [one for one in self._lines if one.error]
+        level = self._level(scored)
+        settings = {"threshold": self.threshold, "level": level, "heat": _range(scored, level), "colours": _colours()}
+        items = [_item(one, self.threshold) for one in scored] + [_failed(one) for one in failed]
+        values = {
+            "title": escape(self.title),
+            "notes": "".join(f"<li>{escape(note)}</li>" for note in self.notes),
+            "summary": _summary(scored, failed, self.threshold),
+            "histogram": histogram([one.score for one in scored], self.validation_scores, self.threshold),
+            "items": "\n".join(items),
+            "settings": json.dumps(_without_nan(settings), separators=(",", ":")),
+            "style": (_PAGE / "page.css").read_text(encoding="utf-8"),
+            "script": (_PAGE / "page.js").read_text(encoding="utf-8"),
+        }
+        # One pass, so that a mark inside a value, such as a part's name, stays as it is.
+        first, *others = (_PAGE / "page.html").read_text(encoding="utf-8").split("{{")
+        sides = [[first], []]  # before and after the parts' data
+        for name, _, rest in (piece.partition("}}") for piece in others):
+            if name == "data":
+                sides.reverse()
+            sides[0].append(values.get(name, "") + rest)
+        return "".join(sides[1]), "".join(sides[0])
+
+    def _level(self, scored: Sequence[_Line]) -> float | None:
+        """The threshold on the maps' own scale; None where the score is not one fixed multiple of the map's maximum."""
+        ratios = np.array([one.peak / one.score for one in scored if one.score > 0 and math.isfinite(one.peak)])
+        if not len(ratios) or not self.threshold > 0 or np.ptp(ratios) > _SAME * abs(ratios.mean()):
+            return None
+        return float(self.threshold * np.median(ratios))
+
+
+def _range(scored: Sequence[_Line], level: float | None) -> dict[str, list[float]]:
+    """The (lowest, highest) value of the colours: around the threshold's level, and of all parts together."""
+    peaks = [one.peak for one in scored if math.isfinite(one.peak)]
+    highest = max(peaks, default=1.0)
+    whole = [0.0, highest if highest > 0 else 1.0]
+    return {"threshold": [0.5 * level, 1.5 * level] if level else whole, "all": whole}
+
+
+def _colours() -> str:
+    """The 256 colours of heatmaps in this package, 3 bytes each, base64."""
+    from matplotlib import colormaps
+
+    table = (colormaps["inferno"](np.linspace(0, 1, 256))[:, :3] * 255).round().astype(np.uint8)
+    return base64.b64encode(table.tobytes()).decode()
+
+
+def _summary(scored: Sequence[_Line], failed: Sequence[_Line], threshold: float) -> str:
+    count = len(scored) + len(failed)
+    wrong = sum(one.verdict != "OK" for one in scored)
+    text = f"{count} part{'' if count == 1 else 's'}: {wrong} not OK, {len(scored) - wrong} OK"
+    text += f", {len(failed)} could not be scored" if failed else ""
+    return escape(f"{text}. Threshold {threshold:.4g}.")
+
+
+def _item(one: _Line, threshold: float) -> str:
+    """A part's entry of the list; a button that opens it."""
+    good, name = one.verdict == "OK", escape(one.name)
+    share = f", {one.score / threshold:.2f} × threshold" if threshold > 0 else ""
+    kind, mark = ("ok", "✓") if good else ("bad", "✕")
+    return (
+        f'<li class="part {kind}" data-number="{one.number}" data-name="{name}" data-score="{one.score!r}">'
+        f'<button type="button"><canvas role="img" aria-label="image of {name} with its heatmap"></canvas>'
+        f'<span class="name">{name}</span><span class="verdict"><i aria-hidden="true">{mark}</i> '
+        f'{escape(one.verdict)}</span><span class="score">score {one.score:.4g}{share}</span></button></li>'
+    )
+
+
+def _failed(one: _Line) -> str:
+    name = escape(one.name)
+    return (
+        f'<li class="part error" data-name="{name}" data-number="{one.number}"><span class="name">{name}</span>'
+        f'<span class="verdict"><i aria-hidden="true">!</i> not scored</span>'
+        f'<span class="message">{escape(one.error)}</span></li>'
+    )
+
+
+def _without_nan(value: object) -> object:
+    """JSON knows no NaN."""
+    if isinstance(value, dict):
+        return {name: _without_nan(one) for name, one in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

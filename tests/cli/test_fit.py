@@ -1,0 +1,118 @@
+"""`mafr fit`: it says what to expect, and takes features from the store that `mafr run` fills."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import rawdata
+
+from mafr.baselines.registry import load_detector
+from mafr.cli import main
+from mafr.config import Config
+from mafr.data import open_dataset, preprocess
+from mafr.detector import Detector
+from mafr.features.extract import FeatureExtractor
+from mafr.paths import Paths
+
+SETTINGS = {"image_size": 64, "grid": 32, "groups": 32, "group_size": 8, "epochs": 1, "min_steps": 0}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    rawdata.write_mvtec3d(root / "raw/mvtec3d")
+    preprocess("mvtec3d", root / "raw/mvtec3d", root / "processed/mvtec3d", rawdata.config())
+    return root
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MAFR_HOME", str(tmp_path))
+    return tmp_path
+
+
+def command(name: str, data: Path, *more: str) -> list[str]:
+    changes = [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")]
+    return [name, "--profile", "smoke", "--data-root", str(data), *changes, "--category", "bracket", *more]
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def settings() -> Config:
+    return Config.preset("smoke", overrides={"generated": False} | SETTINGS)
+
+
+def test_the_detector_is_that_of_the_samples_to_the_byte_and_a_second_fit_extracts_nothing(
+    data: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, validation = (open_dataset("mvtec3d", data / "processed/mvtec3d", "bracket", split, settings())
+                         for split in ("train", "validation"))  # fmt: skip
+    direct = Detector(settings()).fit(train, show=False)
+    direct.calibrate(validation)
+    assert main(command("fit", data, "--out", str(home / "first"))) == 0
+    assert content(home / "first") == content(direct.save(home / "direct"))
+    store = Paths.resolve("smoke").features("mvtec3d") / "bracket"
+    assert sorted(path.name.partition("-")[0] for path in store.iterdir()) == ["train", "validation"]  # not the test's
+    with monkeypatch.context() as patch:
+        patch.setattr(FeatureExtractor, "from_config", None)  # no backbone is even loaded
+        assert main(command("fit", data, "--out", str(home / "second"))) == 0
+    assert content(home / "second") == content(home / "first")
+
+
+def test_fit_and_run_share_their_features(data: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(command("fit", data, "--out", str(home / "own"))) == 0
+    extracted, encode = [], FeatureExtractor.encode
+    monkeypatch.setattr(FeatureExtractor, "encode", lambda self, batch, draw=0: (
+        extracted.extend(one.name for one in batch), encode(self, batch, draw))[1])  # fmt: skip
+    assert main(command("run", data, "--variant", "paper", "--workers", "1")) == 0
+    assert extracted and all(name.startswith("test/") for name in extracted)
+    (folder,) = Paths.resolve("smoke").runs("mvtec3d").glob("bracket/mafr-*/detector")
+    assert content(folder)["model.safetensors"] == content(home / "own")["model.safetensors"]
+    ran, own = load_detector(folder), load_detector(home / "own")
+    assert ran.validation_scores == pytest.approx(own.validation_scores) and len(own.validation_scores) == 1
+
+
+def test_it_says_scores_threshold_false_alarms_and_too_few_parts(data: Path, home: Path, capsys) -> None:
+    assert main(command("fit", data, "--method", "depthvm", "--out", str(home / "out"))) == 0
+    lines = capsys.readouterr().out.splitlines()
+    record = json.loads((home / "out" / "detector.json").read_text())
+    score = f"{record['validation_scores'][0]:.4g}"
+    assert record["threshold"] == record["validation_scores"][0]
+    assert lines[0].endswith(f"out; threshold {score}, the 95% quantile of the good validation scores")
+    assert lines[1:3] == ["validation scores, 1 from the highest down, * above the threshold:", f"  {score}"]
+    assert lines[3].startswith("expected of new good parts to be called not OK: 50%, 95% interval 0% to 98% (")
+    assert lines[4].startswith("warning: 1 good validation part is too few") and "At least 19 would do" in lines[4]
+    assert record["false_alarms"]["expected"] == 0.5
+    assert not (home / "features").exists()  # the method reads none
+
+
+@pytest.mark.parametrize(("split", "text"), [
+    ("train", "train on good samples only"), ("validation", "validation: no good sample to take the threshold from"),
+])  # fmt: skip
+def test_mislabelled_parts_cost_no_extraction(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys, split: str, text: str
+) -> None:
+    raw = rawdata.write_mvtec3d(tmp_path / "raw/mvtec3d") / split
+    (raw / "good").rename(raw / "bent")
+    for path in (raw / "bent" / "rgb").iterdir():
+        rawdata.write_png(raw / "bent" / "gt" / path.name, rawdata.mask(True))
+    preprocess("mvtec3d", tmp_path / "raw/mvtec3d", tmp_path / "processed/mvtec3d", rawdata.config())
+    monkeypatch.setattr(FeatureExtractor, "from_config", None)
+    assert main(command("fit", tmp_path, "--out", str(home / "out"))) == 1
+    assert text in capsys.readouterr().err
+
+
+def test_drawn_features_are_in_no_store_and_score_as_before(data: Path, home: Path) -> None:
+    config = Config.preset("smoke", overrides={"generated": False, "extractor_mode": "train"} | SETTINGS)
+    train, validation = (open_dataset("mvtec3d", data / "processed/mvtec3d", "bracket", split, config)
+                         for split in ("train", "validation"))  # fmt: skip
+    direct = Detector(config).fit(train, show=False)
+    direct.calibrate(validation)
+    assert main(command("fit", data, "--set", "extractor_mode=train", "--out", str(home / "out"))) == 0
+    assert content(home / "out") == content(direct.save(home / "direct"))
+    assert not (home / "features").exists() and np.isfinite(direct.threshold)
