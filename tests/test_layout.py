@@ -24,6 +24,7 @@ LEVELS = (
     {"baselines"},
     {"experiments"},
     {"tables", "figures", "bench"},
+    {"predict"},
     {"cli"},
 )
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}

@@ -64,13 +64,14 @@ def predict(arguments: argparse.Namespace) -> int:
 
 def predict_pair(arguments: argparse.Namespace) -> None:
     from mafr.data import load_pair
-    from mafr.predict.engine import verdict_of
+    from mafr.predict.engine import scoring_threads, verdict_of
 
     detector, threshold, source = _detector(arguments)
     plane = None if arguments.processed else detector.config.plane
     sample = load_pair(arguments.rgb, arguments.xyz, detector.config, plane, arguments.intrinsics)
     try:
-        prediction = detector.predict(sample)
+        with scoring_threads(detector.config):
+            prediction = detector.predict(sample)
     except DataError as error:
         raise DataError(f"{arguments.xyz}: {str(error).strip()}") from error
     verdict = verdict_of(prediction.score, threshold)

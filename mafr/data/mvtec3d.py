@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from mafr.data.clean.dbscan import largest_cluster
-from mafr.data.clean.plane import border_points, fit_plane
+from mafr.data.clean.plane import border_points, fit_plane, has_point
 from mafr.data.formats.clouds import camera_file, decode_cloud, decode_depth_image, decode_intrinsics, odd_unit
 from mafr.data.formats.images import check_mask_label, check_same_size, decode_mask, decode_rgb, encode_mask
 from mafr.data.layout import SEED_CONTENTS, SPLITS, Processed, RawSample, scan_split, subfolders
@@ -103,7 +103,7 @@ def clean_cloud(xyz: np.ndarray, plane: str, path: Path, seed_text: str = "") ->
         )
     normal, offset = _table(border, seed_text or _contents(xyz))
     points = xyz.astype(np.float64)
-    kept = (xyz != 0).any(axis=2) & (np.abs(points @ normal + offset) >= PLANE_DISTANCE)
+    kept = has_point(xyz) & (np.abs(points @ normal + offset) >= PLANE_DISTANCE)
     kept[kept] = largest_cluster(points[kept], CLUSTER_EPS, CLUSTER_POINTS)
     if not kept.any():
         raise DataError(

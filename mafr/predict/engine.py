@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 from threadpoolctl import threadpool_limits
 
+from mafr.config import Config
 from mafr.data import Sample, load_pair
 from mafr.errors import ConfigError, DataError
 from mafr.parallel.processes import processors
@@ -60,15 +62,17 @@ class Scorer:
 
     def __enter__(self) -> Self:
         self._pool = ThreadPoolExecutor(self.readers, "read")
+        self._stack = ExitStack()
+        self._stack.enter_context(scoring_threads(self.detector.config))
         # Threads of the small products in cleaning would only fight for the processors; they change no result.
-        self._limits = threadpool_limits(1, user_api="blas")
+        self._stack.enter_context(threadpool_limits(1, user_api="blas"))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._pool.shutdown(cancel_futures=True)
-        self._limits.restore_original_limits()
+        self._stack.close()
 
     def __call__(self, parts: Iterable[PartFiles]) -> Iterator[Scored]:
         """The results of some parts, one after the other. Those that cannot be read or scored have an `error`."""
@@ -104,6 +108,19 @@ class Scorer:
         except DataError as error:
             return Scored(part, error=f"{part.xyz}: {str(error).strip()}")
         return Scored(part, prediction.score, verdict_of(prediction.score, self.threshold), "", sample, prediction)
+
+
+@contextmanager
+def scoring_threads(config: Config) -> Iterator[None]:
+    """Score with as many threads as the settings say inside the block; by default small backbones with one.
+
+    Sums of several threads differ in their last bits. With one, a part's score is the same on every number of
+    processors, alone or among others, and reading ahead has the other processors.
+    """
+    from mafr.device import torch_threads
+
+    with torch_threads(config.threads or int(config.rgb_backbone != "dino_vitb8")):
+        yield
 
 
 def verdict_of(score: float, threshold: float) -> str:
