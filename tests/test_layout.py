@@ -25,6 +25,7 @@ LEVELS = (
     {"experiments"},
     {"tables", "figures", "bench"},
     {"report"},
+    {"predict"},
     {"cli"},
 )
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}

@@ -15,7 +15,7 @@ def main(argv: list[str] | None = None) -> int:
 
     arguments = build_parser().parse_args(argv)
     try:
-        arguments.run(arguments)
+        return arguments.run(arguments) or 0
     except MafrError as error:
         print(f"mafr: {error}", file=sys.stderr)
         return 1
@@ -25,4 +25,3 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         print(f"mafr: {error}; finished runs are kept, the same command continues from here", file=sys.stderr)
         return 1
-    return 0

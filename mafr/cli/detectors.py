@@ -1,17 +1,15 @@
-"""Commands that make and use a detector: `fit`, `predict`, `import-released`."""
+"""Commands that make a detector: `fit`, `import-released`."""
 
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mafr.baselines.registry import BASELINES, MAFR, METHODS
-from mafr.cli.options import HELP_AS_WRITTEN, Commands, add_command, read_settings
+from mafr.cli.options import Commands, add_command, read_settings
 from mafr.config import DATASETS, UNTRAINED
-from mafr.errors import ConfigError, DataError
+from mafr.errors import DataError
 from mafr.paths import Paths
 
 if TYPE_CHECKING:
@@ -69,55 +67,6 @@ def _training_inputs(detector: Method, paths: Paths, dataset: str, category: str
     settings = detector.feature_config(detector.config)
     extract_features(paths, settings, dataset, [category], splits=names)
     return [load_split(paths, dataset, category, name, settings) for name in names]
-
-
-def add_predict(commands: Commands) -> None:
-    text = "score one RGB + xyz pair with a saved detector"
-    sub = commands.add_parser("predict", help=text, formatter_class=HELP_AS_WRITTEN)
-    sub.set_defaults(run=predict_pair)
-    sub.add_argument("--detector", required=True, metavar="DIR", help="a folder written by `mafr fit`")
-    sub.add_argument("--rgb", required=True, metavar="FILE", help="image, png")
-    text = "organised point cloud: H x W x 3 tiff in metres, PLY or PCD; or a depth image"
-    sub.add_argument("--xyz", required=True, metavar="FILE", help=text)
-    text = "camera of a depth image, or unit of a PLY or PCD file: json with fx, fy, cx, cy, depth_scale, unit"
-    sub.add_argument("--intrinsics", metavar="FILE", help=text)
-    sub.add_argument("--processed", action="store_true", help="the scan comes from a processed copy")
-    sub.add_argument("--threshold", type=float, help="instead of the detector's own")
-    sub.add_argument("--out", metavar="FILE", help="heatmap picture, png")
-    sub.add_argument("--json", action="store_true", help="machine-readable result")
-
-
-def predict_pair(arguments: argparse.Namespace) -> None:
-    from mafr.baselines.registry import load_detector
-    from mafr.data import load_pair
-
-    detector = load_detector(arguments.detector)
-    threshold = detector.threshold if arguments.threshold is None else arguments.threshold
-    if threshold is None:
-        raise ConfigError(f"{arguments.detector} has no threshold of its own; give one with --threshold")
-    plane = None if arguments.processed else detector.config.plane
-    sample = load_pair(arguments.rgb, arguments.xyz, detector.config, plane, arguments.intrinsics)
-    try:
-        prediction = detector.predict(sample)
-    except DataError as error:
-        raise DataError(f"{arguments.xyz}: {str(error).strip()}") from error
-    verdict = "OK" if prediction.score <= threshold else "not OK"
-    picture, warning = None, UNTRAINED if detector.config.random_weights else ""
-    if arguments.out:
-        from mafr.figures import plot_heatmap, save_png
-
-        picture = str(save_png(plot_heatmap(sample, prediction, threshold, warning), Path(arguments.out)))
-    if arguments.json:
-        result = {"score": prediction.score, "threshold": threshold, "verdict": verdict, "picture": picture}
-        print(json.dumps(result | ({"warning": warning} if warning else {})))
-        return
-    own = f"the {detector.config.quantile:.0%} quantile of good validation scores"
-    source = own if arguments.threshold is None else "as given"
-    print(f"{verdict}: score {prediction.score:.4f}, threshold {threshold:.4f} ({source})")
-    if warning:
-        print(warning)
-    if picture:
-        print(f"heatmap in {picture}")
 
 
 def add_import_released(commands: Commands) -> None:

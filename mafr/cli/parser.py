@@ -3,7 +3,7 @@
 import argparse
 
 from mafr import __version__
-from mafr.cli import detectors, inputs, measure, runs, validate
+from mafr.cli import detectors, inputs, measure, predict, runs, validate
 from mafr.cli.options import HELP_AS_WRITTEN
 
 DESCRIPTION = """\
@@ -18,11 +18,12 @@ your own parts (RGB images and organised point clouds, see "Your own parts" in t
   mafr data mvtec3d --source MY_PARTS --data-root WORK
   mafr fit --data-root WORK --category bracket --out detectors/bracket
   mafr predict --detector detectors/bracket --rgb scan.png --xyz scan.tiff
+  mafr predict --detector detectors/bracket --parts SCANS --out RESULTS
 """
 
 ADD = (  # in the order of `mafr --help`
     runs.add_reproduce, inputs.add_data, inputs.add_features, runs.add_run, runs.add_tables, runs.add_figures,
-    runs.add_notebooks, detectors.add_fit, detectors.add_predict, inputs.add_weights, detectors.add_import_released,
+    runs.add_notebooks, detectors.add_fit, predict.add_predict, inputs.add_weights, detectors.add_import_released,
     validate.add_validate, measure.add_bench, measure.add_precision, inputs.add_pretrain_points, inputs.add_config,
 )  # fmt: skip
 

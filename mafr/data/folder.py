@@ -130,8 +130,8 @@ def load_pair(
     if plane is not None:
         # With "none" too: the processed copy that the detector was trained on is padded to the same square.
         check_same_size(rgb.shape[:2], rgb_path, xyz.shape[:2], xyz_path)
-        xyz = clean_cloud(xyz, rgb_path.stem, plane, xyz_path)
-    elif config.plane == "remove" and shows_table(xyz, rgb_path.stem):
+        xyz = clean_cloud(xyz, plane, xyz_path)
+    elif config.plane == "remove" and shows_table(xyz):
         raise DataError(
             f'{xyz_path}: the cloud still shows the table it lies on; use plane="remove" to preprocess it '
             '(`mafr predict` without --processed), or plane="none" if that is the part'

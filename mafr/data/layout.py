@@ -10,6 +10,7 @@ from mafr.config import CATEGORIES
 from mafr.errors import DataError
 
 SPLITS = ("train", "validation", "test")
+SEED_CONTENTS = "contents"  # of a sample whose cleaning was seeded by the scan itself, see `Processed`
 _TIFF = (".tiff", ".tif")
 _SUFFIXES = {"rgb": (".png",), "xyz": _TIFF, "gt": (".png",)}
 _RAW_SUFFIXES = {**_SUFFIXES, "xyz": (*_TIFF, ".ply", ".pcd"), "depth": (".png", *_TIFF)}
@@ -45,16 +46,21 @@ class RawSample:
 
     key: str
     files: tuple[tuple[str, str], ...]
+    seed_text: str = ""  # of the cleaning's draws; "": the scan's contents seed them
 
 
 @dataclass(frozen=True)
 class Processed:
-    """One processed sample: `id` is "<split>/<defect>/<stem>", `xyz` (H, W, 3), `rgb` and `gt` png files."""
+    """One processed sample: `id` is "<split>/<defect>/<stem>", `xyz` (H, W, 3), `rgb` and `gt` png files.
+
+    seed: what the cleaning's draws came from: `SEED_CONTENTS`, or "" for the sample's name or where nothing is drawn.
+    """
 
     id: str
     rgb: bytes
     xyz: np.ndarray
     gt: bytes | None
+    seed: str = ""
 
 
 def numeric_order(stem: str) -> tuple[int, int, str]:

@@ -78,14 +78,19 @@ def check_source(source: Mapping | None, folder: Path, dataset: str, config: Con
 def build_manifest(
     dataset: str, category: str, plane: str, parameters: Mapping, source: Mapping | None, records: list[dict]
 ) -> dict:
-    """The manifest of processed samples, from their records (id, key, listing, content, points, sizes)."""
+    """The manifest of processed samples, from their records (id, key, listing, content, points, sizes, seed).
+
+    `seed` is `Processed.seed`. Records without one, as all older ones are, were seeded by the sample's name; a category
+    may hold both kinds, as only samples whose raw files change are made again.
+    """
     settings = settings_digest(dataset, plane, parameters)
     counts: dict[str, Counter] = {}
     contents: dict[str, list[str]] = {}
     for record in records:
         split, defect, _ = record["id"].split("/")
         counts.setdefault(split, Counter())[defect] += 1
-        contents.setdefault(split, []).append(f"{record['id']} {record['key']} {record['content']}")
+        line = f"{record['id']} {record['key']} {record['content']}"
+        contents.setdefault(split, []).append(f"{line} {seed}" if (seed := record.get("seed")) else line)
     return {
         "format": FORMAT,
         "dataset": dataset,

@@ -1,14 +1,16 @@
 """MVTec 3D-AD: raw folders, and the preprocessing that M3DM, CFM and MAFR share."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 
 from mafr.data.clean.dbscan import largest_cluster
-from mafr.data.clean.plane import border_points, fit_plane
+from mafr.data.clean.plane import border_points, fit_plane, has_point
 from mafr.data.formats.clouds import camera_file, decode_cloud, decode_depth_image, decode_intrinsics, odd_unit
 from mafr.data.formats.images import check_mask_label, check_same_size, decode_mask, decode_rgb, encode_mask
-from mafr.data.layout import SPLITS, Processed, RawSample, scan_split, subfolders
+from mafr.data.layout import SEED_CONTENTS, SPLITS, Processed, RawSample, scan_split, subfolders
+from mafr.data.manifest import GENERATED
 from mafr.data.transforms import pad_square, square_side
 from mafr.errors import DataError
 
@@ -30,6 +32,7 @@ def scan(folder: Path) -> list[RawSample]:
     """The raw samples of a category's folder. Raises DataError where files are missing or do not fit together."""
     samples = []
     camera = camera_file(folder)
+    generated = (folder / GENERATED).is_file()
     for split in SPLITS:
         if not subfolders(folder / split):
             continue  # the user's own parts may come without a validation set
@@ -43,7 +46,8 @@ def scan(folder: Path) -> list[RawSample]:
             if entry.xyz.suffix.lower() not in (".tiff", ".tif") or entry.is_depth:  # xyz tiffs need none
                 roles["camera"] = camera
             files = ((role, path.relative_to(folder).as_posix()) for role, path in roles.items() if path)
-            samples.append(RawSample(entry.id, tuple(files)))
+            # Generated data keeps the rule that its processed copies were always made by.
+            samples.append(RawSample(entry.id, tuple(files), f"{folder.name}/{entry.id}" if generated else ""))
     return samples
 
 
@@ -67,19 +71,21 @@ def convert(folder: Path, raw: RawSample, contents: dict[str, bytes], plane: str
         check_mask_label(mask, defect, paths["gt"])
     elif split == "test":
         gt = encode_mask(np.zeros(size, dtype=bool))
-    cleaned = clean_cloud(xyz, f"{folder.name}/{raw.key}", plane, cloud)
-    return Processed(raw.key, contents["rgb"], cleaned, gt)
+    cleaned = clean_cloud(xyz, plane, cloud, raw.seed_text)
+    drawn = plane != "none" and not raw.seed_text
+    return Processed(raw.key, contents["rgb"], cleaned, gt, SEED_CONTENTS if drawn else "")
 
 
-def clean_cloud(xyz: np.ndarray, seed_text: str, plane: str, path: Path) -> np.ndarray:
+def clean_cloud(xyz: np.ndarray, plane: str, path: Path, seed_text: str = "") -> np.ndarray:
     """The part alone: without the table and strays, padded by zeros to a square.
 
     A plane is fitted to the border by RANSAC, points near it are dropped, and the largest DBSCAN
     cluster of the others is kept. `plane="none"` only pads, for scans without a table.
 
-    xyz: (H, W, 3) float32, metres; (0, 0, 0) where there is no point. seed_text: decides RANSAC's draws. Returns
-    (S, S, 3) float32; S is the next multiple of 100. Raises DataError where the coordinates are not metres, no table is
-    found, or nothing is left without it; `path` is for the message.
+    xyz: (H, W, 3) float32, metres; (0, 0, 0) where there is no point. seed_text: decides RANSAC's draws; "": the cloud
+    itself does, so that the same scan gives the same part whatever its file is called. Returns (S, S, 3) float32; S is
+    the next multiple of 100. Raises DataError where the coordinates are not metres, no table is found, or nothing is
+    left without it; `path` is for the message.
     """
     if odd := odd_unit(xyz):  # the unit in intrinsics.json is that of other files than xyz tiffs
         raise DataError(
@@ -95,9 +101,9 @@ def clean_cloud(xyz: np.ndarray, seed_text: str, plane: str, path: Path) -> np.n
             f"{path}: {len(border)} valid points within {BORDER} pixels of the edge, too few to find the table plane; "
             'if the table is removed already or there is none, use plane="none" (--plane none)'
         )
-    normal, offset = _table(border, seed_text)
+    normal, offset = _table(border, seed_text or _contents(xyz))
     points = xyz.astype(np.float64)
-    kept = (xyz != 0).any(axis=2) & (np.abs(points @ normal + offset) >= PLANE_DISTANCE)
+    kept = has_point(xyz) & (np.abs(points @ normal + offset) >= PLANE_DISTANCE)
     kept[kept] = largest_cluster(points[kept], CLUSTER_EPS, CLUSTER_POINTS)
     if not kept.any():
         raise DataError(
@@ -107,15 +113,21 @@ def clean_cloud(xyz: np.ndarray, seed_text: str, plane: str, path: Path) -> np.n
     return pad_square(np.where(kept[:, :, None], xyz, np.float32(0)), side)
 
 
-def shows_table(xyz: np.ndarray, seed_text: str) -> bool:
+def shows_table(xyz: np.ndarray) -> bool:
     """Whether a plane fills most of the border of a cloud (H, W, 3): it was not preprocessed."""
     height, width = xyz.shape[:2]
     pixels = height * width - max(height - 2 * BORDER, 0) * max(width - 2 * BORDER, 0)
     border = border_points(xyz, BORDER)
     if len(border) < max(PLANE_SAMPLE, pixels // 2):
         return False
-    normal, offset = _table(border, seed_text)
+    normal, offset = _table(border, _contents(xyz))
     return bool(np.count_nonzero(np.abs(border @ normal + offset) < PLANE_INLIER) >= pixels // 2)
+
+
+def _contents(xyz: np.ndarray) -> str:
+    """A cloud's shape and SHA-256, as the text that seeds RANSAC."""
+    points = np.ascontiguousarray(xyz, dtype=np.float32)
+    return f"{points.shape} {hashlib.sha256(points).hexdigest()}"
 
 
 def _table(border: np.ndarray, seed_text: str) -> tuple[np.ndarray, float]:

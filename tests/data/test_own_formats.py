@@ -336,7 +336,7 @@ def test_depth_folders(place, plane, tmp_path):
     name = "test/crack/xyz/009.tiff"
     depth = np.asarray(Image.open(folder / "test/crack/depth/009.png")) * 1e-5
     cloud = _unprojected(depth).astype(np.float32)
-    expected = mvtec3d.clean_cloud(cloud, "bracket/test/crack/009", plane, tmp_path)
+    expected = mvtec3d.clean_cloud(cloud, plane, tmp_path)
     np.testing.assert_allclose(tifffile.imread(tmp_path / "out/bracket" / name), expected, atol=1e-7)
     first = (tmp_path / "out/bracket/manifest.json").read_bytes()
     (folder / place).write_bytes(camera(fx=350.0))  # another camera makes every sample again
@@ -380,13 +380,13 @@ def test_coarse_scans_are_metres(tmp_path):
     for factor in (200 / 90, 0.04 / 0.0015):
         points = SCENE * np.float32(factor)
         np.testing.assert_array_equal(decode_cloud(ply(points), tmp_path, (40, 60), tmp_path), points)
-        mvtec3d.clean_cloud(points, "", "none", tmp_path)
+        mvtec3d.clean_cloud(points, "none", tmp_path)
 
 
 def test_gaps_and_single_columns_do_not_count_as_steps(tmp_path):
     checkered = np.where((np.indices((40, 60)).sum(axis=0) % 2 == 0)[..., None], SCENE * 30, 0).astype(np.float32)
     for points in (checkered, SCENE[:, :1] * 30):
-        mvtec3d.clean_cloud(points, "", "none", tmp_path)
+        mvtec3d.clean_cloud(points, "none", tmp_path)
 
 
 def test_files_that_do_not_pair_up_or_come_twice(tmp_path):

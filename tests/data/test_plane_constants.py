@@ -43,7 +43,7 @@ def test_they_are_the_ones_in_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setattr(mvtec3d, "border_points", border)
     monkeypatch.setattr(mvtec3d, "fit_plane", plane)
     monkeypatch.setattr(mvtec3d, "largest_cluster", cluster)
-    mvtec3d.clean_cloud(rawdata.scene(0), "seed", "remove", tmp_path)
+    mvtec3d.clean_cloud(rawdata.scene(0), "remove", tmp_path)
     assert used == {"border": (10,), "plane": (0.004, 50, 1000), "cluster": (0.006, 30)}
 
 
@@ -52,7 +52,7 @@ def test_points_within_five_millimetres_of_the_table_are_dropped(tmp_path: Path)
     cloud = np.stack([u * 1e-3, v * 1e-3, np.full(u.shape, 0.5)], axis=2).astype(np.float32)
     cloud[20:30, 20:40, 2] -= 0.0049
     cloud[30:40, 20:40, 2] -= 0.0051
-    kept = mvtec3d.clean_cloud(cloud, "seed", "remove", tmp_path)[20:80, 20:80].any(axis=2)
+    kept = mvtec3d.clean_cloud(cloud, "remove", tmp_path)[20:80, 20:80].any(axis=2)
     expected = np.zeros((60, 60), dtype=bool)
     expected[30:40, 20:40] = True
     np.testing.assert_array_equal(kept, expected)

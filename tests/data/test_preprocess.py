@@ -119,7 +119,7 @@ def test_border_points_are_the_valid_ones_near_the_edge():
 
 def test_cleaning_keeps_the_dome_and_pads_around_the_centre(tmp_path):
     xyz = rawdata.scene(0)
-    cleaned = mvtec3d.clean_cloud(xyz, "seed", "remove", tmp_path)
+    cleaned = mvtec3d.clean_cloud(xyz, "remove", tmp_path)
     assert cleaned.shape == (100, 100, 3)
     part = cleaned[30:70, 20:80]  # 40 x 60 in the middle of 100 x 100
     assert np.count_nonzero(cleaned.any(axis=2)) == np.count_nonzero(part.any(axis=2))
@@ -132,13 +132,13 @@ def test_cleaning_keeps_the_dome_and_pads_around_the_centre(tmp_path):
 
 def test_plane_none_only_pads(tmp_path):
     xyz = rawdata.scene(0)
-    padded = mvtec3d.clean_cloud(xyz, "seed", "none", tmp_path)
+    padded = mvtec3d.clean_cloud(xyz, "none", tmp_path)
     np.testing.assert_array_equal(padded[30:70, 20:80], xyz)
 
 
 @pytest.mark.parametrize(("size", "side"), [((400, 900), 900), ((800, 600), 800), ((201, 150), 300)])
 def test_side_is_the_next_multiple_of_100(size, side, tmp_path):
-    assert mvtec3d.clean_cloud(np.ones((*size, 3), np.float32), "", "none", tmp_path).shape == (side, side, 3)
+    assert mvtec3d.clean_cloud(np.ones((*size, 3), np.float32), "none", tmp_path).shape == (side, side, 3)
 
 
 # ------------------------------------------------------------- Eyecandies
@@ -226,7 +226,7 @@ def test_mvtec3d_from_raw_to_processed(tmp_path):
     }  # fmt: skip
     assert files["test/crack/rgb/010.png"] == before["bracket/test/crack/rgb/010.png"]
     raw_xyz = tifffile.imread(folder / "test/crack/xyz/010.tiff")
-    expected = mvtec3d.clean_cloud(raw_xyz, "bracket/test/crack/010", "remove", tmp_path)
+    expected = mvtec3d.clean_cloud(raw_xyz, "remove", tmp_path)
     np.testing.assert_array_equal(tifffile.imread(out / "bracket/test/crack/xyz/010.tiff"), expected)
     manifest = json.loads(files["manifest.json"])
     assert manifest["counts"] == {

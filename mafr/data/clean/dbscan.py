@@ -1,8 +1,6 @@
 """Exact DBSCAN for dense clouds: a grid decides most points, a k-d tree the few others."""
 
 import numpy as np
-from scipy import ndimage
-from scipy.cluster.hierarchy import DisjointSet
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
@@ -90,7 +88,12 @@ def _at_least(points: np.ndarray, eps: float) -> np.ndarray:
     cell_of = np.ravel_multi_index(cells.astype(np.int64).T, shape.astype(np.int64))
     counts = np.bincount(cell_of, minlength=int(shape.prod())).reshape(shape.astype(np.int64))
     for axis in range(3):
-        counts = ndimage.correlate1d(counts, np.ones(5, dtype=np.int64), axis, mode="constant")
+        lines = np.moveaxis(counts, axis, 0)
+        sums = lines.copy()
+        for step in (1, 2):  # five cells along the axis, nothing beyond the table
+            sums[step:] += lines[:-step]
+            sums[:-step] += lines[step:]
+        counts = np.moveaxis(sums, 0, axis)
     return counts.ravel()[cell_of]
 
 
@@ -130,6 +133,10 @@ def _connect(points: np.ndarray, node_of: np.ndarray, cells: np.ndarray, eps: fl
     a, b = apart.T
     gaps = np.maximum(np.maximum(low[a] - high[b], low[b] - high[a]), 0)
     apart = apart[(gaps**2).sum(axis=1) <= eps * eps * (1 + 1e-9)]
+    if not len(apart):
+        return component
+    from scipy.cluster.hierarchy import DisjointSet  # slow to load, and seldom needed
+
     sets = DisjointSet(range(component.max() + 1))
     for a, b in apart.tolist():
         if sets.connected(component[a], component[b]):

@@ -11,7 +11,13 @@ def border_points(xyz: np.ndarray, width: int) -> np.ndarray:
     """The valid points (N, 3) within `width` pixels of the edge of an organised cloud (H, W, 3)."""
     inside = np.zeros(xyz.shape[:2], dtype=bool)
     inside[width:-width, width:-width] = True
-    return xyz[~inside & (xyz != 0).any(axis=2)]
+    return xyz[~inside & has_point(xyz)]
+
+
+def has_point(xyz: np.ndarray) -> np.ndarray:
+    """(H, W) bool, true where a cloud (H, W, 3) has a point: any coordinate that is not zero."""
+    x, y, z = (xyz[:, :, axis] != 0 for axis in range(3))  # several times quicker than `any` over the last axis
+    return x | y | z
 
 
 def fit_plane(

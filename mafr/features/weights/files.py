@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import huggingface_hub
-import requests
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -203,6 +202,8 @@ def _download(file: WeightFile, folder: Path) -> Path:
 
 def reach(url: str) -> None:
     """Raise OSError where no connection is possible: the hub's client would try for half a minute first."""
+    import requests  # here, as loading it takes a while
+
     try:
         requests.head(url, timeout=15)
     except requests.exceptions.SSLError:

@@ -1,0 +1,160 @@
+"""The command `predict`: one scan, or many in a folder, by a saved detector."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mafr.cli.options import HELP_AS_WRITTEN, Commands
+from mafr.config import UNTRAINED
+from mafr.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from mafr.method import Method
+    from mafr.predict.outputs import Places
+
+# With --out, for many parts.
+LINES, JSON_LINES, REPORT = "results.csv", "results.jsonl", "report.html"
+_FOR_MANY = ("csv", "report", "heatmaps", "watch")
+
+
+def add_predict(commands: Commands) -> None:
+    text = "score scans with a saved detector: one RGB + xyz pair, or all parts in a folder"
+    sub = commands.add_parser("predict", help=text, description=text, formatter_class=HELP_AS_WRITTEN)
+    sub.set_defaults(run=predict)
+    sub.add_argument("--detector", required=True, metavar="DIR", help="a folder written by `mafr fit`")
+    sub.add_argument("--threshold", type=float, help="instead of the detector's own")
+    sub.add_argument("--processed", action="store_true", help="the scans come from a processed copy")
+    text = "camera of depth images, or unit of PLY or PCD files: json with fx, fy, cx, cy, depth_scale, unit"
+    sub.add_argument("--intrinsics", metavar="FILE", help=text)
+    text = "machine-readable result instead of words, or into FILE; of many parts one line each"
+    sub.add_argument("--json", nargs="?", const="-", metavar="FILE", help=text)
+    text = f"of one scan: heatmap picture, png; of many parts: folder for {LINES}, {JSON_LINES} and {REPORT}"
+    sub.add_argument("--out", metavar="PATH", help=text)
+    one = sub.add_argument_group("one scan")
+    one.add_argument("--rgb", metavar="FILE", help="image, png")
+    text = "organised point cloud: H x W x 3 tiff in metres, PLY or PCD; or a depth image"
+    one.add_argument("--xyz", metavar="FILE", help=text)
+    many = sub.add_argument_group("many parts")
+    text = "folder with rgb/ and xyz/ (or depth/) in it or at any depth below it, files paired by name"
+    many.add_argument("--parts", metavar="FOLDER", help=text)
+    many.add_argument("--csv", metavar="FILE", help="a line per part: name, score, threshold, verdict, error")
+    many.add_argument("--report", metavar="FILE", help="one html file with all parts, sorted by score")
+    many.add_argument("--heatmaps", metavar="DIR", help="folder for heatmap pictures, png")
+    text = "score parts as they come into the folder, until interrupted; those that --csv lists already are passed over"
+    many.add_argument("--watch", action="store_true", help=text)
+
+
+def predict(arguments: argparse.Namespace) -> int:
+    """One scan or many parts; returns the exit status."""
+    if arguments.parts:
+        if arguments.rgb or arguments.xyz:
+            raise ConfigError("give --parts FOLDER, or --rgb FILE and --xyz FILE, not both")
+        return predict_parts(arguments)
+    if not (arguments.rgb and arguments.xyz):
+        raise ConfigError("nothing to score: give --rgb FILE and --xyz FILE, or --parts FOLDER")
+    if wrong := [f"--{name}" for name in _FOR_MANY if getattr(arguments, name)]:
+        raise ConfigError(f"{', '.join(wrong)} goes with --parts FOLDER, not with one scan")
+    predict_pair(arguments)
+    return 0
+
+
+def predict_pair(arguments: argparse.Namespace) -> None:
+    from mafr.data import load_pair
+    from mafr.predict.engine import scoring_threads, verdict_of
+
+    detector, threshold, source = _detector(arguments)
+    plane = None if arguments.processed else detector.config.plane
+    sample = load_pair(arguments.rgb, arguments.xyz, detector.config, plane, arguments.intrinsics)
+    try:
+        with scoring_threads(detector.config):
+            prediction = detector.predict(sample)
+    except DataError as error:
+        raise DataError(f"{arguments.xyz}: {str(error).strip()}") from error
+    verdict = verdict_of(prediction.score, threshold)
+    picture, warning = None, UNTRAINED if detector.config.random_weights else ""
+    if arguments.out:
+        from mafr.figures import plot_heatmap, save_png
+
+        picture = str(save_png(plot_heatmap(sample, prediction, threshold, warning), Path(arguments.out)))
+    if arguments.json:
+        result = {"score": prediction.score, "threshold": threshold, "verdict": verdict, "picture": picture}
+        text = json.dumps(result | ({"warning": warning} if warning else {}))
+        if arguments.json == "-":
+            print(text)
+            return
+        from mafr.paths import write_atomically
+
+        write_atomically(Path(arguments.json), text + "\n")
+    print(f"{verdict}: score {prediction.score:.4f}, threshold {threshold:.4f} ({source})")
+    if warning:
+        print(warning)
+    if picture:
+        print(f"heatmap in {picture}")
+
+
+def predict_parts(arguments: argparse.Namespace) -> int:
+    from mafr.predict.command import score_folder, stoppable, watch_folder
+    from mafr.predict.engine import UNREADABLE, Scorer
+    from mafr.predict.outputs import Outputs
+    from mafr.predict.parts import find_parts
+
+    folder, places = Path(arguments.parts).expanduser(), _places(arguments)
+    find_parts(folder, missing_ok=arguments.watch)  # what is missing is said before anything is loaded or written
+    detector, threshold, source = _detector(arguments)
+    warning = UNTRAINED if detector.config.random_weights else ""
+    plane = None if arguments.processed else detector.config.plane
+    scorer = Scorer(detector, threshold, plane, arguments.intrinsics)
+    outputs = Outputs(places, threshold, warning, append=arguments.watch)
+    notes = [f"threshold: {threshold:.4g}, {source}", f"method: {detector.name}, from {arguments.detector}"]
+    title = f"{folder.resolve().name}: {detector.name}"
+    outputs.open_report(title, getattr(detector, "validation_scores", []), [warning, *notes] if warning else notes)
+    if warning:
+        print(f"warning: {warning}", file=sys.stderr)
+    with stoppable() as stop:
+        try:
+            work = watch_folder if arguments.watch else score_folder
+            work(folder, scorer, outputs, _show_json if arguments.json == "-" else _show, stop)
+        finally:
+            counted = outputs.finish()
+            words = [f"{counted}; threshold {threshold:.4f} ({source})", *places.made()]
+            print("\n".join(words), file=sys.stderr if arguments.json == "-" else sys.stdout)
+    if stop.is_set() and not arguments.watch:
+        print("mafr: interrupted; the lines of the parts that were done are kept", file=sys.stderr)
+        return 130
+    return 1 if outputs.counts[UNREADABLE] else 0
+
+
+def _detector(arguments: argparse.Namespace) -> tuple[Method, float, str]:
+    """The detector, its threshold or the one given, and where that comes from."""
+    from mafr.baselines.registry import load_detector
+    from mafr.predict.engine import threshold_of
+
+    detector = load_detector(arguments.detector)
+    return detector, *threshold_of(detector, arguments.detector, arguments.threshold)
+
+
+def _places(arguments: argparse.Namespace) -> Places:
+    from mafr.predict.outputs import Places
+
+    out = Path(arguments.out).expanduser() if arguments.out else None
+    beside = {"csv": LINES, "json": JSON_LINES, "report": REPORT} if out else {}
+    given = {name: getattr(arguments, name) for name in ("csv", "json", "report", "heatmaps")}
+    if given["json"] == "-":
+        given["json"] = None  # to the terminal
+    paths = {name: Path(value).expanduser() for name, value in given.items() if value}
+    return Places(**({name: out / file for name, file in beside.items()} | paths))
+
+
+def _show(line: dict[str, object]) -> None:
+    from mafr.predict.outputs import printable
+
+    score = f"score {line['score']:.4f}" if line["score"] is not None else printable(str(line["error"]))
+    print(f"{line['verdict']:6}  {printable(str(line['name']))}: {score}", flush=True)
+
+
+def _show_json(line: dict[str, object]) -> None:
+    print(json.dumps(line), flush=True)

@@ -1,0 +1,114 @@
+"""A folder of parts from files to lines: as it is, or watched as it fills."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mafr.predict.engine import Scored, Scorer
+from mafr.predict.outputs import Outputs
+from mafr.predict.parts import PartFiles, find_parts
+
+POLL = 1.0  # seconds between two looks into a watched folder
+PATIENCE = 10.0  # seconds that the files of an unreadable part must be unchanged before it counts as such
+
+Show = Callable[[dict[str, object]], None]
+
+
+def score_folder(folder: Path, scorer: Scorer, outputs: Outputs, show: Show, stop: threading.Event) -> None:
+    """Score the parts in a folder, until all are done or `stop` is set; `show` gets each line."""
+    parts = find_parts(folder)
+    with scorer:
+        for scored in scorer(parts):
+            show(outputs.add(scored))
+            if stop.is_set():
+                return
+
+
+def watch_folder(
+    folder: Path, scorer: Scorer, outputs: Outputs, show: Show, stop: threading.Event,
+    poll: float = POLL, patience: float = PATIENCE,
+) -> None:  # fmt: skip
+    """Score parts as their files come into a folder, until `stop` is set; `show` gets each line.
+
+    A part is scored when both its files are there and have not changed between two looks. One that cannot be read then
+    is tried again until its files have not changed for `patience` seconds; then the error is its line. Files that are
+    written anew later make a part again. Parts whose names an earlier run has listed are passed over.
+    """
+    arrivals = _Arrivals(folder, outputs.listed, patience)
+    with scorer:
+        while not stop.is_set():
+            for scored in scorer(arrivals.ready()):
+                if arrivals.is_done(scored):
+                    show(outputs.add(scored))
+                if stop.is_set():
+                    return
+            stop.wait(poll)
+
+
+class _Arrivals:
+    """The parts in a folder that are new and no longer being written."""
+
+    def __init__(self, folder: Path, listed: set[str], patience: float) -> None:
+        self.folder, self.patience = folder, patience
+        self._listed = listed
+        self._done: dict[str, int] = {}  # name -> hash of the stamp that was scored
+        self._last: dict[str, tuple] = {}  # name -> stamp at the last look, of parts that are not done
+        self._since: dict[str, float] = {}  # name -> when that stamp was first seen
+
+    def ready(self) -> list[PartFiles]:
+        now, ready, last = time.monotonic(), [], {}
+        for part in find_parts(self.folder, missing_ok=True):
+            if part.unpaired or part.name in self._listed:
+                continue
+            stamp = part.stamp()
+            if self._done.get(part.name) == hash(stamp):
+                continue
+            if self._last.get(part.name) != stamp:
+                self._since[part.name] = now
+            elif all(size > 0 for size, _ in stamp) or now - self._since[part.name] >= self.patience:
+                ready.append(part)
+            last[part.name] = stamp
+        self._last = last
+        self._since = {name: self._since[name] for name in last}
+        return ready
+
+    def is_done(self, scored: Scored) -> bool:
+        """Whether a result stands: not for an unreadable part whose files may not be whole yet."""
+        name = scored.part.name
+        stamp = self._last.get(name)
+        changed = scored.part.stamp() != stamp
+        waited = time.monotonic() - self._since.get(name, 0.0)
+        if scored.error and (changed or waited < self.patience):
+            return False
+        self._done[name] = hash(stamp)
+        self._last.pop(name, None)
+        self._since.pop(name, None)
+        return True
+
+
+@contextmanager
+def stoppable() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C (SIGINT) or SIGTERM sets inside the block; a second one interrupts at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, _frame: object) -> None:
+        stop.set()
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,157 @@
+"""What is written of scored parts: lines as csv and json, heatmap pictures, the report."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+import numpy as np
+
+from mafr.errors import DataError
+from mafr.predict.engine import NOT_OK, OK, UNREADABLE, Scored
+
+if TYPE_CHECKING:
+    from mafr.report import Report
+    from mafr.report.part import Part
+
+FIELDS = ("name", "score", "threshold", "verdict", "error")
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where results go; None: nowhere."""
+
+    csv: Path | None = None
+    json: Path | None = None  # one object per line
+    report: Path | None = None  # html
+    heatmaps: Path | None = None  # folder
+
+    def made(self) -> list[str]:
+        """The places in words, for the last line."""
+        named = (("lines", self.csv), ("json", self.json), ("heatmaps", self.heatmaps), ("report", self.report))
+        return [f"{what} in {path}" for what, path in named if path is not None]
+
+
+class Outputs:
+    """Writes each result as it comes, so that an interrupted run keeps what it has; `counts` are by verdict."""
+
+    def __init__(self, places: Places, threshold: float, warning: str = "", append: bool = False) -> None:
+        """warning: a line in every picture. append: to files that are there, instead of writing them anew.
+
+        Raises DataError where a file cannot be written, or the csv file to append to holds something else.
+        """
+        self.places, self.threshold, self.warning = places, threshold, warning
+        self.counts: Counter[str] = Counter()
+        self.report: Report | None = None
+        self.listed = _listed(places.csv) if append and places.csv else set()  # names whose lines are there already
+        self._csv, self._json = (_opened(path, append) for path in (places.csv, places.json))
+        if self._csv is not None and not self._csv.tell():
+            self._csv.write(_csv_line(FIELDS))
+            self._csv.flush()
+
+    def open_report(self, title: str, validation_scores: list[float], notes: list[str]) -> None:
+        """Begin the report, if one is wanted."""
+        if self.places.report is not None:
+            from mafr.report import Report
+
+            self.report = Report(self.places.report, self.threshold, title, validation_scores, notes)
+
+    def add(self, scored: Scored) -> dict[str, object]:
+        """Write one result; returns its line as an object."""
+        self.counts[scored.verdict] += 1
+        unread = bool(scored.error)
+        line = {
+            "name": scored.part.name, "score": None if unread else scored.score, "threshold": self.threshold,
+            "verdict": scored.verdict, "error": scored.error,
+        }  # fmt: skip
+        if self._csv is not None:
+            self._csv.write(_csv_line("" if value is None else value for value in line.values()))
+            self._csv.flush()
+        if self._json is not None:
+            self._json.write(json.dumps(line) + "\n")
+            self._json.flush()
+        if self.places.heatmaps is not None and not unread:
+            self._picture(scored)
+        if self.report is not None:
+            self.report.add(_report_part(scored))
+        return line
+
+    def finish(self) -> str:
+        """Close the files and write the report; returns the count in words."""
+        self.close()
+        if self.report is not None:
+            self.report.finish()
+        return self.summary()
+
+    def close(self) -> None:
+        """Close the files; the report is left out."""
+        for file in (self._csv, self._json):
+            if file is not None:
+                file.close()
+
+    def summary(self) -> str:
+        """The count in words."""
+        words = {OK: "OK", NOT_OK: "not OK", UNREADABLE: "could not be read or scored"}
+        counted = [f"{self.counts[verdict]} {text}" for verdict, text in words.items() if self.counts[verdict]]
+        total = self.counts.total()
+        return f"{total} part{'s' if total != 1 else ''}" + (f": {', '.join(counted)}" if counted else "")
+
+    def _picture(self, scored: Scored) -> None:
+        from mafr.figures import plot_heatmap, save_png
+
+        picture = plot_heatmap(scored.sample, scored.prediction, self.threshold, self.warning)
+        save_png(picture, self.places.heatmaps / f"{scored.part.name}.png")
+
+
+def printable(text: str) -> str:
+    """Text for a terminal: control characters and bytes of no encoding as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+
+
+def _report_part(scored: Scored) -> Part:
+    from mafr.report.part import Part
+
+    name = printable(scored.part.name)
+    if scored.error:
+        nothing = np.zeros((0, 0), dtype=np.float32)
+        empty = np.zeros((0, 0, 3), dtype=np.uint8), nothing, np.zeros((3, 0, 0), dtype=np.float32)
+        return Part(name, float("nan"), NOT_OK, *empty, error=scored.error)
+    rgb = np.rint(scored.sample.rgb.transpose(1, 2, 0) * 255).astype(np.uint8)
+    return Part(name, scored.score, scored.verdict, rgb, scored.prediction.psi, scored.sample.xyz)
+
+
+def _opened(path: Path | None, append: bool) -> TextIO | None:
+    if path is None:
+        return None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Names of files may hold bytes of no encoding.
+        return path.open("a" if append else "w", encoding="utf-8", errors="backslashreplace", newline="")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+
+
+def _listed(path: Path) -> set[str]:
+    """The names in a csv file of an earlier run. Raises DataError where it holds something else."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file))
+    except FileNotFoundError:
+        return set()
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as csv ({error}); choose another place") from error
+    if rows and tuple(rows[0]) != FIELDS:
+        raise DataError(f"{path}: not the lines of an earlier call, {','.join(FIELDS)}; choose another place")
+    return {row[0] for row in rows[1:] if row}
+
+
+def _csv_line(values: Iterable[object]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(values)
+    return text.getvalue()

@@ -1,0 +1,278 @@
+"""Many parts: each scores as it does alone, bad ones are named and passed over, lines are written as they come."""
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import tracemalloc
+import types
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mafr.cli import main
+from mafr.data import load_pair
+from mafr.errors import DataError
+from mafr.experiments.plan import Run
+from mafr.predict import command, parts
+from mafr.predict.engine import Scorer
+from mafr.predict.outputs import FIELDS, Outputs, Places, printable
+from mafr.predict.parts import find_parts
+
+
+@pytest.fixture
+def given(smoke, monkeypatch) -> tuple[Path, Path]:
+    """A saved detector and the raw folder of its category."""
+    config, paths = smoke
+    monkeypatch.setenv("MAFR_HOME", str(paths.root))
+    return Run("mvtec3d", "bagel", config).folder(paths) / "detector", paths.raw("mvtec3d") / "bagel"
+
+
+def a_few(raw: Path, target: Path, numbers: slice = slice(2)) -> list[Path]:
+    """Copy some raw test parts into the layout `target/{rgb,xyz}`; returns their images."""
+    images = sorted((raw / "test" / "good" / "rgb").glob("*.png"))[numbers]
+    for image in images:
+        for path in (image, image.parents[1] / "xyz" / f"{image.stem}.tiff"):
+            (target / path.parent.name).mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target / path.parent.name)
+    return images
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_each_part_scores_to_the_byte_as_alone(given, tmp_path, capsys):
+    detector, raw = given
+    out = tmp_path / "out"
+    command = ["predict", "--detector", str(detector), "--parts", str(raw)]
+    assert main([*command, "--csv", str(out / "a.csv"), "--json", str(out / "a.jsonl")]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    lines = [json.loads(line) for line in (out / "a.jsonl").read_text().splitlines()]
+    found = rows(out / "a.csv")
+    assert [row["name"] for row in found] == [line["name"] for line in lines]
+    assert {"test/good", "train/good"} <= {row["name"].rpartition("/")[0] for row in found}
+    assert len(found) == len(list(raw.glob("*/*/rgb/*.png")))
+    assert printed[len(found)].startswith(f"{len(found)} parts: ")
+    for row, line in list(zip(found, lines, strict=True))[::5]:
+        place, _, stem = row["name"].rpartition("/")
+        pair = ["--rgb", str(raw / place / "rgb" / f"{stem}.png"), "--xyz", str(raw / place / "xyz" / f"{stem}.tiff")]
+        assert main(["predict", "--detector", str(detector), *pair, "--json"]) == 0
+        alone = json.loads(capsys.readouterr().out)
+        assert alone["score"] == line["score"] == float(row["score"])
+        assert alone["verdict"] == line["verdict"] == row["verdict"]
+        assert alone["threshold"] == line["threshold"] == float(row["threshold"])
+
+
+def test_the_number_of_threads_changes_no_score(given):
+    from mafr.baselines.registry import load_detector
+
+    detector, raw = given
+    found, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            with Scorer(load_detector(detector), 1.0, "remove", readers=threads) as scorer:
+                found.append([one.prediction.psi for one in scorer(find_parts(raw)[:3])])
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(*found)
+
+
+def test_a_part_that_cannot_be_read_is_a_line_and_the_others_go_on(given, tmp_path, capsys):
+    detector, raw = given
+    folder = tmp_path / "parts"
+    first, second = a_few(raw, folder)
+    (folder / "xyz" / "broken.tiff").write_bytes((folder / "xyz" / f"{first.stem}.tiff").read_bytes()[:999])
+    shutil.copy(first, folder / "rgb" / "broken.png")
+    shutil.copy(first, folder / "rgb" / "alone.png")
+    assert main(["predict", "--detector", str(detector), "--parts", str(folder), "--csv", str(tmp_path / "a.csv")]) == 1
+    found = {row["name"]: row for row in rows(tmp_path / "a.csv")}
+    assert list(found) == [first.stem, second.stem, "alone", "broken"]
+    assert found["broken"]["verdict"] == found["alone"]["verdict"] == "error"
+    assert found["broken"]["score"] == ""
+    assert str(folder / "xyz" / "broken.tiff") in found["broken"]["error"]
+    assert "no xyz/ file of this name" in found["alone"]["error"]
+    assert not any(found[stem.stem]["error"] for stem in (first, second))
+    assert "4 parts: " in (text := capsys.readouterr().out)
+    assert "2 could not be read or scored" in text
+
+
+def test_out_holds_lines_and_the_report_and_heatmaps_come_where_asked(given, tmp_path, monkeypatch):
+    detector, raw = given
+    seen = []
+
+    class Report:
+        def __init__(self, path, threshold, title, validation_scores=(), notes=()):
+            seen.append((path, threshold, title, notes))
+
+        def add(self, part):
+            seen.append(part)
+
+        def finish(self):
+            seen[0][0].write_text("whole")
+            return seen[0][0]
+
+    report, part = types.ModuleType("mafr.report"), types.ModuleType("mafr.report.part")
+    report.Report, part.Part = Report, lambda *values, error="": (*values, error)
+    monkeypatch.setitem(sys.modules, "mafr.report", report)
+    monkeypatch.setitem(sys.modules, "mafr.report.part", part)
+    folder, out = tmp_path / "bracket", tmp_path / "out"
+    (image, _) = a_few(raw, folder)
+    (folder / "xyz" / "x.tiff").write_bytes(b"nothing")
+    shutil.copy(image, folder / "rgb" / "x.png")
+    options = ["--out", str(out), "--heatmaps", str(tmp_path / "heat"), "--threshold", "3.5"]
+    assert main(["predict", "--detector", str(detector), "--parts", str(folder), *options]) == 1
+    assert {path.name for path in out.iterdir()} == {"results.csv", "results.jsonl", "report.html"}
+    path, threshold, title, notes = seen[0]
+    assert (path, threshold, title) == (out / "report.html", 3.5, "bracket: mafr")
+    assert "as given" in notes[0]
+    name, score, verdict, rgb, heat, xyz, error = seen[1]
+    first = rows(out / "results.csv")[0]
+    assert (name, score, verdict, error) == (first["name"], float(first["score"]), first["verdict"], "")
+    size = rgb.shape[0]
+    assert (rgb.shape, rgb.dtype) == ((size, size, 3), np.uint8)
+    assert (heat.shape, heat.dtype, xyz.shape) == ((size, size), np.float32, (3, size, size))
+    *_, unread = seen
+    assert (unread[0], unread[3].size, unread[4].size, unread[5].size) == ("x", 0, 0, 0)
+    assert np.isnan(unread[1]) and f"{folder / 'xyz' / 'x.tiff'}: " in unread[-1]
+    with Image.open(tmp_path / "heat" / f"{image.stem}.png") as picture:
+        assert picture.width > 300
+    assert len(list((tmp_path / "heat").iterdir())) == 2
+
+
+def test_options_that_do_not_go_together(given, tmp_path, capsys):
+    start = ["predict", "--detector", str(given[0])]
+    for options, message in (
+        ([], "nothing to score"),
+        (["--parts", str(tmp_path), "--rgb", "a.png"], "not both"),
+        (["--rgb", "a.png", "--xyz", "a.tiff", "--watch"], "--watch goes with --parts"),
+        (["--parts", str(tmp_path / "none")], "no such folder"),
+        (["--parts", str(tmp_path)], "no parts; expected are rgb/NAME.png"),
+    ):
+        assert main([*start, *options]) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_parts_are_found_at_any_depth_and_paired_by_name(tmp_path):
+    for name in ("rgb/2.png", "rgb/10.jpg", "b/test/good/rgb/u\u0308.png", "b/test/good/xyz/\u00fc.ply", "c/rgb/1.PNG",
+                 "c/depth/1.png", "xyz/2.tiff", "xyz/10.tif", "b/intrinsics.json", "c/intrinsics.json", "rgb/._2.png",
+                 "gt/2.png", ".trash/rgb/1.png", ".trash/xyz/1.tiff"):  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "b" / "loop").symlink_to(tmp_path)
+    found = {part.name: part for part in find_parts(tmp_path)}
+    assert list(found) == ["2", "10", "b/test/good/\u00fc", "c/1"]
+    assert not any(part.error for part in found.values())
+    cameras = {name: part.camera and part.camera.relative_to(tmp_path).as_posix() for name, part in found.items()}
+    assert cameras == {"2": None, "10": None, "b/test/good/\u00fc": "b/intrinsics.json", "c/1": "c/intrinsics.json"}
+    (tmp_path / "xyz" / "2.tif").touch()
+    assert "both 2.tif and 2.tiff hold part 2" in find_parts(tmp_path)[0].error
+    with pytest.raises(DataError, match="name the folder above"):
+        find_parts(tmp_path / "c" / "rgb")
+
+
+def test_watching_waits_for_whole_files_and_goes_on_with_what_its_csv_lists(given, tmp_path):
+    from mafr.baselines.registry import load_detector
+
+    detector, raw = load_detector(given[0]), given[1]
+    folder, places = tmp_path / "parts", Places(csv=tmp_path / "a.csv")
+    folder.mkdir()
+    first, second, third = a_few(raw, tmp_path / "later", slice(3))
+
+    def copy(image: Path, share: float = 1.0) -> None:
+        for kind, suffix in (("rgb", ".png"), ("xyz", ".tiff")):
+            content = (tmp_path / "later" / kind / f"{image.stem}{suffix}").read_bytes()
+            (folder / kind).mkdir(exist_ok=True)
+            (folder / kind / f"{image.stem}{suffix}").write_bytes(content[: int(share * len(content))])
+
+    def watch(steps: list, patience: float = 60.0) -> list[dict]:
+        """Watch until the steps are done, one per look, and five looks more; returns the lines."""
+        lines, stop = [], threading.Event()
+        outputs = Outputs(places, 1.0, append=True)
+        todo = iter([*steps, *[lambda: None] * 5])
+
+        def next_step(_seconds: float) -> bool:
+            step = next(todo, stop.set)
+            step()
+            return stop.is_set()
+
+        stop.wait = next_step
+        command.watch_folder(folder, Scorer(detector, 1.0, "remove"), outputs, lines.append, stop, 0.0, patience)
+        outputs.finish()
+        return lines
+
+    lines = watch([lambda: copy(first), lambda: copy(second, 0.5), lambda: None, lambda: copy(second)])
+    assert [line["name"] for line in lines] == [first.stem, second.stem]
+    assert not any(line["error"] for line in lines)
+    alone = load_pair(folder / "rgb" / f"{second.stem}.png", folder / "xyz" / f"{second.stem}.tiff", detector.config,
+                      "remove")  # fmt: skip
+    assert lines[1]["score"] == detector.predict(alone).score
+    lines = watch([lambda: copy(third, 0.5)], patience=0.0)  # restarted: a part that stays damaged is a line in the end
+    assert [(line["name"], line["verdict"]) for line in lines] == [(third.stem, "error")]
+    assert [row["name"] for row in rows(places.csv)] == [first.stem, second.stem, third.stem]
+    (tmp_path / "b.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match="not the lines of an earlier call"):
+        Outputs(Places(csv=tmp_path / "b.csv"), 1.0, append=True)
+
+
+@pytest.mark.parametrize("watch", [True, False])
+def test_an_interrupt_keeps_the_lines_and_ends_with_the_summary(given, tmp_path, watch):
+    detector, raw = given
+    folder = tmp_path / "parts"
+    (image, _) = a_few(raw, folder)
+    for k in range(0 if watch else 500):  # so many that they are not done before the interrupt
+        for kind, suffix in (("rgb", ".png"), ("xyz", ".tiff")):
+            (folder / kind / f"more{k}{suffix}").hardlink_to(folder / kind / f"{image.stem}{suffix}")
+    call = [sys.executable, "-u", "-m", "mafr.cli", "predict", "--detector", str(detector), "--parts", str(folder)]
+    call += ["--csv", str(tmp_path / "a.csv"), *(["--watch"] if watch else [])]
+    with subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        first = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        out, errors = process.communicate(timeout=120)
+    assert "score" in first
+    assert process.returncode == (0 if watch else 130), errors
+    assert "Traceback" not in errors
+    count = len(rows(tmp_path / "a.csv"))
+    assert 1 <= count < 500
+    assert f"{count} part" in out
+    assert ("interrupted" in errors) is not watch
+
+
+def test_many_parts_need_no_more_memory_than_a_few(given):
+    from mafr.baselines.registry import load_detector
+
+    detector, raw = given
+    few = find_parts(raw)[:4]
+    held = []
+    with Scorer(load_detector(detector), 1.0, "remove") as scorer:
+        tracemalloc.start()
+        try:
+            for number, _ in enumerate(scorer(islice(cycle(few), 40)), start=1):
+                if number % 10 == 0:
+                    held.append(tracemalloc.get_traced_memory()[0])
+        finally:
+            tracemalloc.stop()
+    one = 4 * 3 * detector_side(detector) ** 2  # bytes of one sample's cloud
+    assert held[-1] - held[0] < one, held
+
+
+def detector_side(detector: Path) -> int:
+    return json.loads((detector / "detector.json").read_text())["config"]["image_size"]
+
+
+def test_names_reach_the_terminal_as_text():
+    assert printable("a\x1b[31m\nb\udcff é") == "a\\x1b[31m\\nb\\udcff é"
+    assert FIELDS == ("name", "score", "threshold", "verdict", "error")
+
+
+def test_times_and_sizes_of_files_that_vanish_are_no_error(tmp_path):
+    assert parts.PartFiles("a", tmp_path / "none.png").stamp() == ((-1, 0),)
