@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mafr.errors import StorageError
 
-_FULL = {errno.ENOSPC: "the disk is full", getattr(errno, "EDQUOT", None): "the quota of this disk is used up"}
+_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota of this disk is used up"}
 _NUMPY_FULL = "requested and"  # numpy's "22500 requested and 3016 written", an OSError without a number
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 _SHOWN = 60  # characters of a name that is too long
@@ -28,7 +28,8 @@ def writing(path: Path, needed: int = 0) -> Iterator[None]:
     except StorageError:
         raise
     except OSError as error:
-        raise StorageError(explained(error, path, needed)) from error
+        kept = "; the same command continues from here" if _is_full(error) else ""
+        raise StorageError(explained(error, path, needed) + kept) from error
 
 
 def explained(error: OSError, path: Path | None = None, needed: int = 0) -> str:
@@ -40,12 +41,12 @@ def explained(error: OSError, path: Path | None = None, needed: int = 0) -> str:
         if not isinstance(error.filename, str | os.PathLike):
             return str(error)
         path = Path(error.filename)
-    if error.errno in _FULL or (error.errno is None and _NUMPY_FULL in str(error)):
+    if _is_full(error):
         folder = _existing(path)
         more = f", {size_text(needed)} more needed" if needed else ""
         return (
-            f"{folder}: {_FULL.get(error.errno, _FULL[errno.ENOSPC])} ({size_text(shutil.disk_usage(folder).free)} "
-            f"free{more}); make room there and run the same command again: what was finished is kept"
+            f"{folder}: {_FULL[error.errno or errno.ENOSPC]} ({size_text(shutil.disk_usage(folder).free)} "
+            f"free{more}); make room there"
         )
     if error.errno == errno.ENAMETOOLONG:
         name = max(path.parts, key=len)
@@ -60,6 +61,10 @@ def explained(error: OSError, path: Path | None = None, needed: int = 0) -> str:
     if error.errno == errno.EISDIR:
         return f"{path} is a folder where a file is needed; move it away, or choose another place"
     return f"{path}: {error.strerror or error}"
+
+
+def _is_full(error: OSError) -> bool:
+    return error.errno in _FULL if error.errno is not None else _NUMPY_FULL in str(error)
 
 
 def size_text(count: int) -> str:
