@@ -23,3 +23,7 @@ class MetricError(MafrError, ValueError):
 
 class ResultError(MafrError, ValueError):
     """A table asks for runs that are not stored, or stored records do not fit together."""
+
+
+class StorageError(MafrError, OSError):
+    """A file or folder cannot be written: no room, no permission, a file where a folder is needed."""

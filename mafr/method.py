@@ -238,10 +238,12 @@ class Method(ABC):
         try:
             if record.get("method", cls.name) != cls.name:
                 raise WeightsError(f"{folder / RECORD} holds a {record['method']} detector; {cls.name} expected")
-            saved = Config.from_dict(record["config"])
             threshold, history = record["threshold"], list(record["history"])
+            if not isinstance(record["config"], dict) or not isinstance(threshold, int | float | None):
+                raise TypeError("config is no dict, or threshold no number")
+            saved = Config.from_dict(record["config"])
             scores = [float(score) for score in record.get("validation_scores", ())]  # older detectors have none
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, ConfigError) as error:
             path = folder / RECORD
             raise WeightsError(f"{path} lacks what this version needs ({error}); save the detector again") from error
         if config is not None and (odd := differences(saved, config, cls.name)):

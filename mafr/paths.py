@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
+import shutil
 import socket
+import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+
+from mafr.disk import writing
 
 PACKAGE = Path(__file__).resolve().parent  # the sources and the small weights
 
@@ -96,13 +103,21 @@ class Paths:
 
 
 def temporary_beside(path: Path) -> Path:
-    """A new name beside `path`, to write to and then rename; unique across machines."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    """A new hidden name beside `path`, to write to and then rename; `sweep` finds it when its process has ended."""
+    # Cut, so that a name which the disk just allows can be written.
+    return path.with_name(f".{path.name[:40]}.{_owner()}.{secrets.token_hex(8)}.tmp")
 
 
 def process_temporary(path: Path) -> Path:
     """A hidden name beside `path` for this process; `leftovers` finds it when the process has ended."""
-    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+    return path.with_name(f".{path.name}.{_owner()}.tmp")
+
+
+def scratch_folder(name: str, place: Path | None) -> tempfile.TemporaryDirectory:
+    """A temporary folder in `place` (None: the system's) that goes with the object; those of ended processes go now."""
+    folder = Path(tempfile.gettempdir() if place is None else place)
+    sweep(folder)
+    return tempfile.TemporaryDirectory(prefix=f".{name}.{_owner()}.", suffix=".tmp", dir=folder)
 
 
 def leftovers(path: Path) -> list[Path]:
@@ -112,13 +127,34 @@ def leftovers(path: Path) -> list[Path]:
     return sorted(left for left, number in numbers.items() if number.isdigit() and not _is_another(int(number)))
 
 
+@lru_cache(maxsize=4096)
+def sweep(folder: Path) -> None:
+    """Delete what ended processes of this machine have left of `temporary_beside` in a folder; once per process."""
+    ours = re.compile(rf"\..*\.{re.escape(socket.gethostname())}\.(\d+)\.[0-9a-z_]{{8,16}}\.tmp")
+    for left in [path for path in folder.iterdir() if (found := ours.fullmatch(path.name)) and _ended(int(found[1]))]:
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            with suppress(OSError):  # another process was faster, or it is another user's
+                left.unlink()
+
+
+def _owner() -> str:
+    """This machine and process, as part of a temporary file's name."""
+    return f"{socket.gethostname()}.{os.getpid()}"
+
+
+def _ended(process: int) -> bool:
+    return process != os.getpid() and not _is_another(process)
+
+
 def _is_another(process: int) -> bool:
     """Whether a process is running, and not this one."""
     if process == os.getpid():
         return False
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:  # it runs for another user
         pass
@@ -126,14 +162,20 @@ def _is_another(process: int) -> bool:
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write a file so that it appears whole or not at all (temporary file beside it, then rename)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_beside(path)
-    try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a file so that it appears whole or not at all (temporary file beside it, then rename).
+
+    Raises StorageError where the disk refuses it.
+    """
+    content = content.encode() if isinstance(content, str) else content
+    with writing(path, len(content)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent)
+        temporary = temporary_beside(path)
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Mapping | list) -> None:

@@ -4,15 +4,20 @@ In a group's file the function that adds a command's options stands above the on
 options that commands share. Heavy imports wait until a command needs them: `mafr --help` is quick and loads no torch.
 """
 
+import codecs
 import sys
 
+from mafr.disk import explained
 from mafr.errors import MafrError
+
+_PLAIN = {"…": "...", "±": "+-", "×": "x", "–": "-", "—": "-", "→": "->", "·": "*", "≥": ">=", "≤": "<=", "−": "-"}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     from mafr.cli.parser import build_parser
 
+    _degrade_output()
     arguments = build_parser().parse_args(argv)
     try:
         return arguments.run(arguments) or 0
@@ -23,5 +28,21 @@ def main(argv: list[str] | None = None) -> int:
         print("mafr: interrupted; finished runs are kept, the same command continues from here", file=sys.stderr)
         return 130
     except OSError as error:
-        print(f"mafr: {error}; finished runs are kept, the same command continues from here", file=sys.stderr)
+        kept = "finished runs are kept, the same command continues from here"
+        print(f"mafr: {explained(error)}; {kept}", file=sys.stderr)
         return 1
+
+
+def _degrade_output() -> None:
+    """Let the output show what its encoding has, and plain characters for the rest, instead of failing."""
+    codecs.register_error("mafr-plain", _plain)
+    for stream in (sys.stdout, sys.stderr):
+        if getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="mafr-plain")
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """An error handler of `codecs`: the nearest plain characters, or a question mark for each."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(_PLAIN.get(one, "?") for one in error.object[error.start : error.end]), error.end

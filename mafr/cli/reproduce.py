@@ -1,6 +1,7 @@
 """The whole reproduction, stage by stage: data, features, runs, tables, figures, notebooks."""
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -99,7 +100,8 @@ def _keep_timings(paths: Paths, seconds: dict[str, float]) -> None:
     """Keep the longest time seen of each stage: later calls find their work done already."""
     path = paths.root / "runs" / paths.profile / "stages.json"
     try:
-        known = json.loads(path.read_text())
-    except (OSError, ValueError):
+        written = json.loads(path.read_text(encoding="utf-8"))
+        known = {k: v for k, v in written.items() if isinstance(v, int | float) and math.isfinite(v)}
+    except (OSError, ValueError, AttributeError, RecursionError):  # not there yet, or damaged: times begin again
         known = {}
     write_json(path, {k: max(v, known.get(k, 0.0)) for k, v in {**known, **seconds}.items()})

@@ -16,7 +16,7 @@ from mafr.errors import DataError, MafrError
 from mafr.experiments.evaluation import all_metrics
 from mafr.experiments.plan import Run
 from mafr.experiments.provenance import git_commit, gpu_peak_megabytes, peak_megabytes, reset_peak, software_versions
-from mafr.experiments.run_store import data_fingerprint, finished_record, run_splits, save_answer
+from mafr.experiments.run_store import RECORD, data_fingerprint, finished_record, run_splits, save_answer
 from mafr.features.extract import PARTS
 from mafr.features.sources.splits import Split, extraction_seconds, gpu_count
 from mafr.method import Method
@@ -99,10 +99,15 @@ def _good_scores(method: Method, validation: Split) -> list[float]:
 
 
 def execute(run: Run, paths: Paths) -> dict:
-    """Train, score and store one run; returns its record. A run that is finished on the same data is only read."""
-    if (record := finished_record(run, paths)) is not None:
+    """Train, score and store one run; returns its record. A run that is finished on the same data is only read.
+
+    Damaged features and files of the run are named on stderr and made again.
+    """
+    if (record := finished_record(run, paths, say=True)) is not None:
         return record
-    splits = run_splits(run, paths)
+    splits = run_splits(run, paths, repair=True)
+    if (record := finished_record(run, paths)) is not None:  # its features alone were damaged
+        return record
     fingerprint = data_fingerprint({name: split.store for name, split in splits.items()})
     folder, total = run.folder(paths), len(splits["train"])
     shots = range(total) if run.shots is None else few_shot(run.shots, total, run.config.seed)
@@ -120,7 +125,7 @@ def execute(run: Run, paths: Paths) -> dict:
         save_answer(made.answer, folder)
     counts = {"train": len(shots), "validation": len(splits["validation"])}
     record = _record(run, paths, made, splits["test"], counts, fingerprint)
-    write_json(folder / "metrics.json", record)
+    write_json(folder / RECORD, record)
     checkpoint.unlink(missing_ok=True)
     return record
 

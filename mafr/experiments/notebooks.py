@@ -4,21 +4,25 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from mafr.config import DATASETS, Config
+from mafr.disk import writing
 from mafr.errors import ConfigError, MafrError
 from mafr.experiments.plan import all_runs
 from mafr.parallel.processes import environment
 from mafr.parallel.progress import map_parallel
-from mafr.paths import PACKAGE, Paths, write_atomically, write_json
+from mafr.paths import PACKAGE, Paths, leftovers, process_temporary, write_atomically, write_json
 
 TABLE_NOTEBOOKS = {1: "03", 2: "04", 3: "05", 4: "06", 5: "07"}
 OWN_NOTEBOOKS = ("01", "08", "09")  # work on any data; the others show the paper's tables
 # Environment of kernels: one thread each, as several run at once; no progress bars, no hidden warnings in outputs.
 _KERNEL = {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PYTHONWARNINGS": "default"}
+_KERNEL_NAME = "python3"
 _VIEW = "application/vnd.jupyter.widget-view+json"
 _STATE = "application/vnd.jupyter.widget-state+json"
 _REFERENCE = re.compile(r"IPY_MODEL_([0-9a-f]{32})")
@@ -43,6 +47,8 @@ def run_notebooks(
         sources = [s for s in sources if any(s.stem.startswith(name) for name in names)]
     if not sources:
         raise MafrError(f"no notebook matches in {paths.notebooks}; run from the checkout, or set MAFR_HOME to it")
+    for left in leftovers(paths.executed / "*.ipynb"):
+        shutil.rmtree(left, ignore_errors=True)
     state = _state(config, paths)
     jobs, shown = [], []
     for source in sources:
@@ -64,11 +70,14 @@ def needed_files(source: Path, root: Path) -> tuple[list[Path], list[str]]:
     """The files that a notebook needs beside the profile's own data: (those found, patterns without any).
 
     Its metadata lists them, `"mafr": {"needs": [PATTERN, ...]}`: paths under `root` or absolute ones, with * and
-    environment variables.
+    environment variables. Raises MafrError for a file that is no notebook.
     """
-    metadata = json.loads(source.read_text(encoding="utf-8"))["metadata"]
+    try:
+        needs = json.loads(source.read_text(encoding="utf-8"))["metadata"].get("mafr", {}).get("needs", [])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise MafrError(f"{source} is no notebook ({error}); restore the file") from error
     files, absent = [], []
-    for pattern in metadata.get("mafr", {}).get("needs", []):
+    for pattern in needs:
         path = Path(os.path.expandvars(pattern))
         folder = Path(path.anchor) if path.is_absolute() else root
         found = sorted(folder.glob(str(path.relative_to(path.anchor))))
@@ -115,8 +124,8 @@ def _stamp_file(paths: Paths, source: Path) -> Path:
 
 def _is_current(paths: Paths, source: Path, stamp: str) -> bool:
     try:
-        written = json.loads(_stamp_file(paths, source).read_text())["stamp"]
-    except (OSError, ValueError, KeyError):
+        written = json.loads(_stamp_file(paths, source).read_text(encoding="utf-8"))["stamp"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
     return written == stamp and (paths.executed / source.name).exists()
 
@@ -126,23 +135,46 @@ def _run_notebook(job: tuple[Path, Paths, str, str]) -> None:
 
     source, paths, profile, stamp = job
     target = paths.executed / source.name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{os.getpid()}-{target.name}")
     parameters = {"profile": profile}
     if paths.data_root:
         parameters["data_root"] = str(paths.data_root)
+    scratch = process_temporary(target)  # a folder, for papermill wants the usual suffix
+    temporary = scratch / target.name
     try:
-        with environment(_KERNEL | {"MAFR_HOME": str(paths.root)}):
-            papermill.execute_notebook(
-                str(source), str(temporary), parameters, kernel_name="python3", cwd=str(paths.notebooks),
-                progress_bar=False, log_output=False, extra_arguments=["--IPKernelApp.log_level=50"],
-            )  # fmt: skip
-        write_atomically(target, tidied(temporary.read_text(), paths.root))
+        with writing(target):
+            scratch.mkdir(parents=True, exist_ok=True)
+            with environment(_KERNEL | {"MAFR_HOME": str(paths.root)}), _kernel_named(source):
+                papermill.execute_notebook(
+                    str(source), str(temporary), parameters, kernel_name=_KERNEL_NAME, cwd=str(paths.notebooks),
+                    progress_bar=False, log_output=False, extra_arguments=["--IPKernelApp.log_level=50"],
+                )  # fmt: skip
+        write_atomically(target, tidied(temporary.read_text(encoding="utf-8"), paths.root))
     except papermill.PapermillExecutionError as error:
         raise MafrError(f"{source.name}, cell {error.exec_count}: {error.ename}: {error.evalue}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(scratch, ignore_errors=True)
     write_json(_stamp_file(paths, source), {"stamp": stamp})
+
+
+@contextmanager
+def _kernel_named(source: Path) -> Iterator[None]:
+    """Raise MafrError, naming the kernel, where it cannot be started or dies."""
+    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+    from nbclient.exceptions import DeadKernelError
+
+    again = f"install it again: `{sys.executable} -m pip install --force-reinstall ipykernel`"
+    try:
+        yield
+    except NoSuchKernel as error:
+        raise MafrError(f"{source.name}: Jupyter knows no kernel {_KERNEL_NAME}; {again}") from error
+    except (DeadKernelError, FileNotFoundError, PermissionError, RuntimeError) as error:
+        kernel = f"the kernel {_KERNEL_NAME} ({KernelSpecManager().get_kernel_spec(_KERNEL_NAME).argv[0]})"
+        if isinstance(error, DeadKernelError):
+            raise MafrError(
+                f"{source.name}: {kernel} died, most likely for lack of memory; run the same command again, with fewer "
+                "--workers"
+            ) from error
+        raise MafrError(f"{source.name}: {kernel} could not be started ({error}); {again}") from error
 
 
 # ------------------------------------------------------------------ tidying

@@ -140,7 +140,8 @@ def load_result(run: Run, paths: Paths) -> Result:
             f"again with `mafr run --profile {run.config.profile}`"
         )
     samples = open_dataset(run.dataset, paths.processed(run.dataset), run.category, "test", run.config)
-    return Result(run, record, samples, stores["test"], *load_residuals(run, paths))
+    residuals = load_residuals(run, paths, len(record["samples"]["ids"]))
+    return Result(run, record, samples, stores["test"], *residuals)
 
 
 def stored_records(method: TableMethod, dataset: str, config: Config, paths: Paths) -> dict[str, dict]:
@@ -164,7 +165,7 @@ def compared_maps(
             continue
         same = feature_config(method, run.config).feature_digest() == config.feature_digest()
         if own is None or not same or record["data_fingerprint"] == own["data_fingerprint"]:
-            found[method] = load_maps(run, paths).astype(np.float32)
+            found[method] = load_maps(run, paths, len(ids)).astype(np.float32)
     return found
 
 

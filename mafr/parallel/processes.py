@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +14,10 @@ from multiprocessing import connection, resource_tracker
 from mafr.errors import MafrError
 
 MAX_DEATHS = 3  # of the processes that work on one item
+_NO_GUARD = (
+    "a worker process ended with {reason} before it could work on {what}; what it said stands above. A script that "
+    'starts workers must do so below `if __name__ == "__main__":`, as workers load the script again; or give workers=1'
+)
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -73,9 +78,12 @@ def run_in_processes(
                 try:
                     good, value = worker.receive()
                 except (EOFError, OSError):  # the pipe closes with the process
-                    reason = worker.end()
+                    fresh, code = not worker.answered, worker.end()
+                    reason = f"signal {-code}" if code < 0 else f"exit status {code}"
                     deaths[k] += 1
-                    if deaths[k] < MAX_DEATHS:
+                    if fresh and code > 0:  # it has not come to its work, and would not the next time
+                        failure = failure or MafrError(_NO_GUARD.format(reason=reason, what=what))
+                    elif deaths[k] < MAX_DEATHS:
                         # After one death at once; an item that kills its worker again must not delay the others.
                         (waiting.appendleft if deaths[k] == 1 else waiting.append)(k)
                     elif failure is None:
@@ -93,6 +101,8 @@ def run_in_processes(
             raise failure
     finally:
         for worker in staff:
+            worker.dismiss()  # all at once, before each is waited for
+        for worker in staff:
             worker.end()
 
 
@@ -102,6 +112,7 @@ class _Worker:
     def __init__(self, variables: Mapping[str, str]) -> None:
         self.variables = variables
         self.item: int | None = None
+        self.answered = False  # the present process, to any item
         self.pipe: connection.Connection | None = None
         self.process: multiprocessing.process.BaseProcess | None = None
 
@@ -116,6 +127,7 @@ class _Worker:
     def _start(self) -> None:
         # spawn: forked children of a process with threads (torch) can hang.
         context = multiprocessing.get_context("spawn")
+        self.answered = False
         self.pipe, other = context.Pipe()
         process = context.Process(target=_serve, args=(other,))
         with environment(self.variables), _interrupts_held():
@@ -127,43 +139,65 @@ class _Worker:
 
     def receive(self) -> tuple[bool, object]:
         """(True, result) or (False, exception). Raises EOFError or OSError if the process is gone."""
-        return pickle.loads(self.pipe.recv_bytes())
+        answer = pickle.loads(self.pipe.recv_bytes())
+        self.answered = True
+        return answer
 
-    def end(self) -> str:
-        """End the process, if there is one; returns how it ended."""
+    def dismiss(self) -> None:
+        """Tell the process to end: a busy one at once, an idle one ends by itself when its pipe closes."""
+        if self.process is not None:
+            self.pipe.close()
+            if self.item is not None:
+                self.process.terminate()
+
+    def end(self) -> int:
+        """End the process, if there is one; returns its exit status, negative for a signal."""
         if self.process is None:
-            return "never started"
+            return 0
+        self.dismiss()
         process, self.process = self.process, None
-        self.pipe.close()
-        if self.item is not None:
-            process.terminate()
-        process.join(5)  # an idle one ends by itself when its pipe closes
+        process.join(5)
         if process.is_alive():
             process.kill()
             process.join()
-        code = process.exitcode or 0
-        return f"signal {-code}" if code < 0 else f"exit status {code}"
+        return process.exitcode or 0
 
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Block Ctrl-C for processes started inside the block, so that it does not interrupt their imports."""
+    """Hold Ctrl-C back for the block, and block it for processes started there, so that their imports go on."""
     resource_tracker.ensure_running()  # starting it later would unblock the signal
+    # Blocking alone is not enough: another thread, such as tqdm's, may take the signal, and it is raised in here.
+    usual, came = signal.getsignal(signal.SIGINT), []
+    held = callable(usual) and threading.current_thread() is threading.main_thread()
+    if held:
+        signal.signal(signal.SIGINT, lambda *arguments: came.append(arguments))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if held:
+            signal.signal(signal.SIGINT, usual)
+    if came:
+        usual(*came[0])
 
 
 def _serve(pipe: connection.Connection) -> None:
     """The main loop of a worker process: one item after the other, until the pipe closes."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     # Ctrl-C reaches the workers too: they leave it to the parent process, which ends them and reports.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # for the processes that a worker starts
     with suppress(EOFError, OSError):
         while True:
             pipe.send_bytes(_answer(pipe.recv_bytes()))
+
+
+def _end_with_parent() -> None:
+    """End this process as soon as its parent is gone, whatever it is doing."""
+    connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
 
 
 def _answer(work: bytes) -> bytes:

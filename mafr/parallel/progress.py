@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, TypeAlias
@@ -26,14 +27,25 @@ def default_workers(gpus: int = 0) -> int:
 def bar(items: Iterable, total: int | None = None, what: str = "", show: bool = True) -> Iterator:
     """A progress bar for the terminal or Jupyter; none on request, outside a terminal and with TQDM_DISABLE."""
     silent = True if not show or os.environ.get("TQDM_DISABLE") else None
+    _plain_lock()
     return tqdm(items, total=total, desc=what, disable=silent, dynamic_ncols=True)
 
 
 def byte_bar(total: int | None, done: int = 0, what: str = "", silent: bool = False) -> tqdm:
     """A progress bar in bytes that starts at `done`; none where `bar` shows none."""
     silent = True if silent or os.environ.get("TQDM_DISABLE") else None
+    _plain_lock()
     units = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
     return tqdm(total=total, initial=done, desc=what, disable=silent, dynamic_ncols=True, **units)
+
+
+def _plain_lock() -> None:
+    """Let tqdm's bars share a lock of this process alone.
+
+    Its own is a semaphore of the system, which a killed process leaves behind, with a warning of Python's.
+    """
+    if not hasattr(tqdm, "_lock"):
+        tqdm.set_lock(threading.RLock())
 
 
 def map_parallel(function: Callable, items: list, workers: Workers = 1, what: str = "", gpus: int = 0) -> list:

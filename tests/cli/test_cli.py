@@ -1,6 +1,8 @@
 """The command line: it teaches, it predicts, and bad input ends in one clear line and exit status 1."""
 
+import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -40,6 +42,33 @@ def test_help_teaches(capsys):
     text = capsys.readouterr().out
     assert "mafr reproduce --profile smoke" in text
     assert "mafr predict --detector" in text
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_help_and_messages_degrade_where_the_output_has_no_such_characters(encoding, tmp_path):
+    own = {**os.environ, "PYTHONIOENCODING": encoding, "MAFR_HOME": str(tmp_path), "PYTHONUTF8": "0"}
+
+    def run(*arguments: str) -> str:
+        done = subprocess.run([sys.executable, "-m", "mafr.cli", *arguments], capture_output=True, env=own, check=False)
+        assert b"Traceback" not in done.stderr and b"UnicodeEncodeError" not in done.stderr
+        return (done.stdout + done.stderr).decode(encoding)
+
+    for command in ("run", "tables", "bench", "reproduce"):
+        assert "1,2,..." in (text := run(command, "--help")) or command == "bench", text
+    assert "mean +- deviation" in (text := run("reproduce", "--help")) or (encoding == "latin-1" and "±" in text)
+    assert "unknown method" in run("run", "--methods", "größe→")
+
+
+def test_what_is_printed_degrades_too(monkeypatch):
+    def show(arguments) -> None:
+        print("0.95 ± 0.01 → 3 × 3, größe, 漢")
+
+    plain = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("mafr.cli.inputs.print_settings", show)
+    monkeypatch.setattr(sys, "stdout", plain)
+    assert main(["config"]) == 0
+    plain.flush()
+    assert plain.buffer.getvalue() == b"0.95 +- 0.01 -> 3 x 3, gr??e, ?\n"
 
 
 def test_help_loads_no_torch():

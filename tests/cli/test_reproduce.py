@@ -1,5 +1,6 @@
 """The whole reproduction: it repeats byte for byte, and the README shows what the tables hold."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +10,12 @@ from support.places import CHECKOUT
 
 from mafr.cli import main
 from mafr.cli.reproduce import make_figures, reproduce
-from mafr.config import VARIANTS
+from mafr.config import VARIANTS, Config
 from mafr.errors import ConfigError, ResultError
 from mafr.experiments.notebooks import run_notebooks
 from mafr.experiments.plan import all_runs
 from mafr.experiments.run_store import read_records
+from mafr.paths import Paths
 from mafr.tables.comparison import write_tables
 from mafr.tables.readme import BEGIN, END, results_block, update_readme
 
@@ -30,6 +32,15 @@ def test_the_second_time_nothing_is_computed_and_the_tables_are_the_same(smoke, 
     monkeypatch.setattr("mafr.features.sources.splits.build_store", lambda *a: pytest.fail("extracted again"))
     reproduce(config, paths, workers=1, stages=("data", "features", "runs", "tables"))
     assert contents(paths.tables) == before
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", '{"data": "long", "runs": 7.0}', '"text"', "{", "null", "[" * 100_000])
+def test_damaged_times_of_stages_begin_again(tmp_path, content):
+    path = tmp_path / "runs" / "smoke" / "stages.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    assert reproduce(Config.preset("smoke"), Paths.resolve("smoke", root=tmp_path), stages=()) == {}
+    assert json.loads(path.read_text()) == ({"runs": 7.0} if "runs" in content else {})
 
 
 def test_tables_do_not_depend_on_where_runs_come_from(smoke, tmp_path):

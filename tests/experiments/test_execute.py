@@ -20,7 +20,7 @@ from mafr.config import FUSIONS, Config, concerns
 from mafr.data import few_shot, open_dataset
 from mafr.detector import Detector
 from mafr.device import keep_freed_memory, release_freed_memory
-from mafr.errors import ConfigError, DataError, MafrError
+from mafr.errors import ConfigError, DataError, MafrError, StorageError
 from mafr.experiments import execute as execution
 from mafr.experiments import run_store
 from mafr.experiments.evaluation import all_metrics, map_metrics
@@ -302,7 +302,7 @@ def test_an_interrupted_write_leaves_no_record_and_the_others_intact(smoke, monk
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("mafr.paths.Path.write_bytes", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(StorageError, match=r"mafr-\w+/detector: the disk is full \(.* free, .* more needed\)"):
         execute(run, paths)
     monkeypatch.undo()
     assert sorted(paths.runs("mvtec3d").glob("*/*/metrics.json")) == before
@@ -320,7 +320,7 @@ def test_a_full_disk_while_features_are_written_is_an_error_and_leaves_nothing(s
     monkeypatch.setattr("os.posix_fallocate", full_disk)
     folder = paths.features("mvtec3d") / "bagel"
     before = sorted(folder.iterdir())
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(StorageError, match=r"mvtec3d/bagel.*: the disk is full \(.* free, .* more needed\)"):
         extract_features(paths, other, "mvtec3d", ["bagel"])
     assert sorted(folder.iterdir()) == before
 

@@ -2,7 +2,9 @@
 
 import ast
 import json
+import os
 import re
+import socket
 import statistics
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from support.places import CHECKOUT
 
 from mafr.config import Config
+from mafr.errors import MafrError
 from mafr.experiments.notebooks import needed_files, run_notebooks, tidied
 from mafr.paths import Paths
 
@@ -210,6 +213,64 @@ def test_a_notebook_whose_files_are_absent_is_left_as_committed(tmp_path, monkey
         (tmp_path / name).write_text("{}")
     files, absent = needed_files(tmp_path / "notebooks" / "13_scans.ipynb", tmp_path)
     assert [file.name for file in files] == ["a.json", "README.md"] and not absent
+
+
+def one_notebook(root: Path, code: str) -> Paths:
+    """A root whose only notebook runs `code`."""
+    (root / "notebooks").mkdir()
+    parameters = nbformat.v4.new_code_cell("profile = 'demo'", metadata={"tags": ["parameters"]})
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=[parameters, nbformat.v4.new_code_cell(code)]), root / "notebooks" / "01_own.ipynb"
+    )
+    return Paths.resolve("smoke", root=root)
+
+
+def refused(paths: Paths) -> str:
+    with pytest.raises(MafrError) as caught:
+        run_notebooks(Config.preset("smoke"), paths)
+    assert "\n" not in str(caught.value)
+    assert not list(paths.executed.iterdir())
+    return str(caught.value)
+
+
+def test_a_kernel_that_dies_is_named(tmp_path):
+    said = refused(one_notebook(tmp_path, "import os; os._exit(9)"))
+    assert re.fullmatch(r"01_own\.ipynb: the kernel python3 \(\S+\) died, most likely for lack of memory; .*", said)
+
+
+def test_a_kernel_whose_interpreter_is_gone_is_named(tmp_path, monkeypatch):
+    kernel = tmp_path / "jupyter" / "kernels" / "python3"
+    kernel.mkdir(parents=True)
+    gone = {"argv": ["/gone/python", "-f", "{connection_file}"], "display_name": "Python 3", "language": "python"}
+    (kernel / "kernel.json").write_text(json.dumps(gone))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    said = refused(one_notebook(tmp_path, "1"))
+    assert re.match(r"01_own\.ipynb: the kernel python3 \(/gone/python\) could not be started \(.*/gone/python", said)
+    assert "-m pip install --force-reinstall ipykernel" in said
+
+
+def test_what_a_killed_execution_left_is_swept_at_the_next_start(tmp_path):
+    paths = one_notebook(tmp_path, "print('done')")
+    left = paths.executed / f".01_own.ipynb.{socket.gethostname()}.999999999.tmp"
+    left.mkdir(parents=True)
+    (left / "01_own.ipynb").write_text("{}")
+    running = paths.executed / f".01_own.ipynb.{socket.gethostname()}.{os.getppid()}.tmp"
+    running.mkdir()
+    assert run_notebooks(Config.preset("smoke"), paths) == [paths.executed / "01_own.ipynb"]
+    assert sorted(path.name for path in paths.executed.iterdir()) == [running.name, "01_own.ipynb"]
+
+
+def test_a_damaged_stamp_or_notebook_is_no_traceback(tmp_path):
+    paths = one_notebook(tmp_path, "1")
+    run_notebooks(Config.preset("smoke"), paths)
+    (stamp,) = (paths.root / "runs").rglob("01_own.json")
+    written = stamp.read_text()
+    stamp.write_text("[]")
+    run_notebooks(Config.preset("smoke"), paths)  # executed again
+    assert stamp.read_text() == written
+    (paths.notebooks / "01_own.ipynb").write_text("[]")
+    with pytest.raises(MafrError, match=r"01_own\.ipynb is no notebook"):
+        run_notebooks(Config.preset("smoke"), paths)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Work in local processes: order, errors, a worker that is killed, GPUs in turn."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 
 from mafr.errors import DataError, MafrError
 from mafr.parallel.processes import MAX_DEATHS, worker_environments
-from mafr.parallel.progress import map_parallel
+from mafr.parallel.progress import bar, map_parallel
 
 
 def double(number: int) -> int:
@@ -116,6 +117,83 @@ def test_an_interrupt_while_a_worker_starts_ends_it_too():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert done.stderr.rstrip().endswith("KeyboardInterrupt")
+
+
+def test_an_interrupt_that_another_thread_takes_does_not_come_between_start_and_end():
+    """Blocked in one thread, the signal goes to another, and Python raises it in the main one all the same."""
+    code = (
+        f"{HEARING}import threading; threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+        "from multiprocessing.context import SpawnProcess as P; start = P.start\n"
+        "def odd(self):\n"
+        "    start(self); os.kill(os.getpid(), signal.SIGINT); time.sleep(0.2); self.whole = True; print(self.pid)\n"
+        "P.start = odd\n"
+        "from mafr.parallel.progress import map_parallel; map_parallel(time.sleep, [50, 50], 2)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert done.stderr.rstrip().endswith("KeyboardInterrupt")
+    assert ended(int(done.stdout)), "the start was cut short, and the worker is not known"
+
+
+def show_and_sleep(folder: Path) -> None:
+    """What a stage's worker does: a bar, then work."""
+    for _ in bar([0]):
+        (folder / str(os.getpid())).touch()
+        time.sleep(60)
+
+
+def ended(process: int, seconds: float = 10) -> bool:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        status = Path(f"/proc/{process}/stat")
+        if not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z":
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+@pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_the_main_process_and_nothing_is_said(tmp_path, blow):
+    """By a signal to it alone: within a second or two, while they compute, and without warnings of leaked semaphores."""
+    code = (
+        f"{HEARING}import sys; sys.path[:0] = {[str(Path(__file__).parent)]!r}; from pathlib import Path\n"
+        "from test_progress import show_and_sleep; from mafr.parallel.progress import bar, map_parallel\n"
+        f"list(bar([1])); map_parallel(show_and_sleep, [Path({str(tmp_path)!r})] * 2, 2)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    until = time.monotonic() + 60
+    while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < until:
+        time.sleep(0.05)
+    workers = [int(path.name) for path in tmp_path.iterdir()]
+    start = time.monotonic()
+    os.kill(process.pid, blow)
+    assert len(workers) == 2 and all(ended(worker) for worker in workers)
+    _, errors = process.communicate(timeout=20)  # the resource tracker holds stderr until it has ended
+    assert time.monotonic() - start < 10
+    assert "resource_tracker" not in errors and "leaked" not in errors
+
+
+def leave(number: int) -> int:
+    os._exit(3)
+
+
+def test_a_script_without_a_main_guard_is_told_of_it(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("from mafr.parallel.progress import map_parallel\nmap_parallel(abs, [1, 2], 2, what='the parts')\n")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
+    last = done.stderr.rstrip().splitlines()[-1]
+    assert re.search(r'ended with exit status 1 before it could work on the parts; .* `if __name__ == "__main__":`', last)
+    assert "memory" not in last
+    script.write_text("from mafr.parallel.progress import map_parallel\nif __name__ == '__main__':\n"
+                      "    print(map_parallel(abs, [1, 2], 2))\n")  # fmt: skip
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "[1, 2]\n"
+
+
+def test_an_exit_status_is_no_lack_of_memory():
+    with pytest.raises(MafrError, match="exit status 3") as caught:
+        map_parallel(leave, [1, 2], 2)
+    assert "memory" not in str(caught.value)
 
 
 def test_thread_limits_end_with_the_work(monkeypatch):

@@ -8,9 +8,11 @@ score is PatchCore's reweighted maximum. The whole image is scored, without a ma
 import hashlib
 import io
 import math
+import zlib
 from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -80,18 +82,31 @@ def pooled_fpfh(split: Split, k: int, sample: Sample, size: int, step: int, norm
         signs = "" if normals == "camera" else f" {normals}"  # kept ones are older than the choice
         key = hashlib.sha256(f"{VERSION} {size} {side} {step}{signs}".encode()).hexdigest()
         path = split.cache / f"fpfh-{key[:12]}" / f"{k}.npy"
-        with suppress(OSError, ValueError, EOFError):  # not there yet, or damaged: computed (again)
-            kept = np.load(path)
-            if kept.shape == (DIM, side, side) and kept.dtype == np.float16:
-                return kept
+        if (kept := _kept(path, (DIM, side, side))) is not None:
+            return kept
     check_size(sample, size)
     maps = torch.from_numpy(organised_fpfh(sample.xyz, step, torch.get_num_threads(), normals))
     made = pool(maps[None], side)[0].half().numpy()
     if path is not None:
         buffer = io.BytesIO()
         np.save(buffer, made)
-        write_atomically(path, buffer.getvalue())
+        write_atomically(path, buffer.getvalue() + _checksum(buffer.getvalue()))
     return made
+
+
+def _kept(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """A kept array, or None where it is not there yet, or not as it was written; old files carry no checksum."""
+    with suppress(OSError, ValueError, EOFError):
+        content = path.read_bytes()
+        stream = io.BytesIO(content)
+        kept, end = np.load(stream), stream.tell()
+        good = content[end:] in (b"", _checksum(content[:end]))
+        return kept if good and kept.shape == shape and kept.dtype == np.float16 else None
+    return None
+
+
+def _checksum(content: bytes) -> bytes:
+    return zlib.crc32(content).to_bytes(4, "big")
 
 
 def check_size(sample: Sample, size: int) -> None:

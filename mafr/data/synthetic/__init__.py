@@ -14,9 +14,10 @@ from types import ModuleType
 
 from mafr.config import CATEGORIES, DATASETS, Config
 from mafr.data.manifest import GENERATED
+from mafr.disk import writing
 from mafr.errors import ConfigError, DataError
 from mafr.parallel.progress import Workers, map_parallel
-from mafr.paths import temporary_beside, write_json
+from mafr.paths import sweep, temporary_beside, write_json
 
 _STALE = 3600.0  # seconds after which a temporary folder is nobody's any more
 
@@ -67,7 +68,9 @@ def _generate(dataset: str, root: Path, config: Config, category: str) -> None:
             f"{folder} exists and was not generated: it holds no {GENERATED}. Move it away or choose another data "
             "root; real data is never overwritten."
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    sweep(folder.parent)
     for leftover in folder.parent.glob(f".{folder.name}.*"):
         if time.time() - leftover.stat().st_mtime > _STALE:
             shutil.rmtree(leftover, ignore_errors=True)

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from mafr.data.samples import Sample, labels_of
+from mafr.disk import writing
 from mafr.errors import MafrError
 from mafr.features.extract import TOKEN_NAMES, FeatureExtractor, Tokens
 from mafr.features.interpolation import densify
 from mafr.parallel.progress import bar
+from mafr.paths import scratch_folder
 
 IN_MEMORY = 8  # samples; the tokens of a few need not go through the disk
 _ON_DISK = Path("/var/tmp")  # where it exists; /tmp may be memory
@@ -120,7 +122,9 @@ class ScratchTokens:
             self._few[number] = tokens
             return
         for name in TOKEN_NAMES:
-            np.save(self._path(number, name), getattr(tokens, name).numpy())
+            array = getattr(tokens, name).numpy()
+            with writing(path := self._path(number, name), array.nbytes):
+                np.save(path, array)
         self._filed.add(number)
 
     def get(self, number: int) -> Tokens:
@@ -134,5 +138,5 @@ class ScratchTokens:
     def _path(self, number: int, name: str) -> Path:
         if self._folder is None:
             place = _ON_DISK if "TMPDIR" not in os.environ and os.access(_ON_DISK, os.W_OK) else None
-            self._folder = tempfile.TemporaryDirectory(prefix="mafr-tokens-", dir=place)
+            self._folder = scratch_folder("mafr-tokens", place)
         return Path(self._folder.name) / f"{number}-{name}.npy"

@@ -18,8 +18,9 @@ from mafr.data.samples import Sample, name_of
 from mafr.device import computing, native_bfloat16
 from mafr.errors import ConfigError, DataError
 from mafr.features.extract import PARTS, FeatureExtractor, Tokens
+from mafr.features.sources.checks import DamagedStoreError
 from mafr.features.sources.on_demand import OnDemandFeatures
-from mafr.features.sources.store import IMAGE_SETTINGS, FeatureStore, build_store, open_store
+from mafr.features.sources.store import IMAGE_SETTINGS, FeatureStore, build_store, find_store, open_store
 from mafr.features.weights.files import provide_files
 from mafr.parallel.progress import Workers, map_parallel
 from mafr.paths import Paths, write_json
@@ -88,17 +89,27 @@ def split_of(samples: Sequence[Sample], extractor: FeatureExtractor | None) -> S
     return Split(samples, OnDemandFeatures(samples, extractor))
 
 
-def load_split(paths: Paths, dataset: str, category: str, split: str, config: Config) -> Split:
+def load_split(
+    paths: Paths, dataset: str, category: str, split: str, config: Config, repair: bool = False
+) -> Split:
     """Samples of a split with their stored features; in `extractor_mode` "train", with features drawn at each access.
 
-    Raises DataError, naming the command, if features should be stored and are not.
+    repair: hold all stored features against their checksums now, and make damaged ones again, with a line on stderr.
+    Raises DataError, naming the command, if features should be stored and are not, or are damaged.
     """
     samples, folder = _open(paths, config, dataset, category, split)
     if config.extractor_mode == "train":
         return Split(samples, OnDemandFeatures(samples, _extractor(config, paths.weights)), folder)
-    store = open_store(folder, config, samples.fingerprint)
+    command = f"`mafr features {paths.options}`"
+    try:
+        store = find_store(folder, config, samples.fingerprint, checked=repair)
+    except DamagedStoreError as error:
+        if not repair:
+            raise DamagedStoreError(f"{error}; delete the folder {folder} and make it again with {command}") from error
+        _extract((paths, config, dataset, category, split))
+        store = open_store(folder, config, samples.fingerprint)
     if store is None:
-        raise DataError(f"{folder} holds no features of this data; make them with `mafr features {paths.options}`")
+        raise DataError(f"{folder} holds no features of this data; make them with {command}")
     return Split(samples, store, folder)
 
 
@@ -146,7 +157,7 @@ def extraction_seconds(paths: Paths, dataset: str, category: str, config: Config
     try:
         timing = json.loads((folder / _TIMING).read_text())
         return {part: float(timing[part]) for part in PARTS}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return dict.fromkeys(PARTS, float("nan"))
 
 
@@ -184,7 +195,8 @@ def _store_beside(
         for value in SETTINGS[name].metadata["choices"]:
             other = replace(config, **{name: value})
             folder = store_folder(paths, samples.name, samples, other)
-            if other != config and (found := open_store(folder, other, samples.fingerprint, extractor.weights)):
+            asked = folder, other, samples.fingerprint, extractor.weights
+            if other != config and (found := open_store(*asked, checked=True)):
                 return found
     return None
 
