@@ -85,7 +85,7 @@ def _pinhole(values: Mapping) -> tuple[tuple[float, float] | None, tuple[float, 
         return _from_matrix(names[0], values[names[0]])
     if "focal_length_px" in values:
         values = {"fx": values["focal_length_px"], "fy": values["focal_length_px"], **values}
-    skew = float(values.get("skew", 0.0))
+    skew = float(values.get("skew") or 0.0)
     if "fx" not in values and "fy" not in values:
         return None, None, skew
     return (float(values["fx"]), float(values["fy"])), (float(values["cx"]), float(values["cy"])), skew
