@@ -45,14 +45,14 @@ def add_predict(commands: Commands) -> None:
     sub = commands.add_parser("predict", help=text, formatter_class=HELP_AS_WRITTEN)
     sub.set_defaults(run=predict_pair)
     sub.add_argument("--detector", required=True, metavar="DIR", help="a folder written by `mafr fit`")
-    sub.add_argument("--rgb", required=True, metavar="FILE", help="image, png")
+    sub.add_argument("--rgb", required=True, metavar="FILE", help="image, png or jpg")
     text = "organised point cloud: H x W x 3 tiff in metres, PLY or PCD; or a depth image"
     sub.add_argument("--xyz", required=True, metavar="FILE", help=text)
     text = "camera of a depth image, or unit of a PLY or PCD file: json with fx, fy, cx, cy, depth_scale, unit"
     sub.add_argument("--intrinsics", metavar="FILE", help=text)
     sub.add_argument("--processed", action="store_true", help="the scan comes from a processed copy")
     sub.add_argument("--threshold", type=float, help="instead of the detector's own")
-    sub.add_argument("--out", metavar="FILE", help="heatmap picture, png")
+    sub.add_argument("--out", metavar="FILE", help="heatmap picture: .png, .pdf, .svg or .jpg")
     sub.add_argument("--json", action="store_true", help="machine-readable result")
 
 
@@ -60,6 +60,10 @@ def predict_pair(arguments: argparse.Namespace) -> None:
     from mafr.baselines.registry import load_detector
     from mafr.data import load_pair
 
+    if arguments.out:
+        from mafr.figures import picture_format, plot_heatmap, save_figure
+
+        picture_format(Path(arguments.out))  # a wrong suffix costs no scoring
     detector = load_detector(arguments.detector)
     threshold = detector.threshold if arguments.threshold is None else arguments.threshold
     if threshold is None:
@@ -73,9 +77,7 @@ def predict_pair(arguments: argparse.Namespace) -> None:
     verdict = "OK" if prediction.score <= threshold else "not OK"
     picture, warning = None, UNTRAINED if detector.config.random_weights else ""
     if arguments.out:
-        from mafr.figures import plot_heatmap, save_png
-
-        picture = str(save_png(plot_heatmap(sample, prediction, threshold, warning), Path(arguments.out)))
+        picture = str(save_figure(plot_heatmap(sample, prediction, threshold, warning), Path(arguments.out)))
     if arguments.json:
         result = {"score": prediction.score, "threshold": threshold, "verdict": verdict, "picture": picture}
         print(json.dumps(result | ({"warning": warning} if warning else {})))

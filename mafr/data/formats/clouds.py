@@ -99,7 +99,7 @@ def _from_matrix(name: str, value: object) -> tuple[tuple[float, float], tuple[f
         raise ValueError(f"{name} has {matrix.size} numbers instead of 3 x 3")
     (fx, skew, cx), (below, fy, cy), last = matrix.reshape(3, 3).tolist()
     if last != [0, 0, 1] or below != 0:
-        turned = " is transposed, or column by column" if [skew, cx, cy] == [0, 0, 0] else ""
+        turned = " is transposed, or column by column" if [cx, cy] == [0, 0] and any(last[:2]) else ""
         raise ValueError(
             f"{name}{turned}: rows fx, skew, cx; 0, fy, cy; 0, 0, 1 expected, found {matrix.reshape(3, 3).tolist()}"
         )

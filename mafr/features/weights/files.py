@@ -198,8 +198,8 @@ def read_checkpoint(
             if not _class_in(error):
                 raise
             raise WeightsError(
-                f"{path}: not readable as {title} weights ({_reason(error)}); save the tensors alone where it was made: "
-                f"{save}, or {advice}"
+                f"{path}: not readable as {title} weights ({_reason(error)}); save the tensors alone where it was "
+                f"made: {save}, or {advice}"
             ) from error
 
 
