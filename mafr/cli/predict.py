@@ -32,10 +32,10 @@ def add_predict(commands: Commands) -> None:
     sub.add_argument("--intrinsics", metavar="FILE", help=text)
     text = "machine-readable result instead of words, or into FILE; of many parts one line each"
     sub.add_argument("--json", nargs="?", const="-", metavar="FILE", help=text)
-    text = f"of one scan: heatmap picture, png; of many parts: folder for {LINES}, {JSON_LINES} and {REPORT}"
+    text = f"of one scan: heatmap picture (.png, .pdf, .svg or .jpg); of many parts: folder for {LINES}, {JSON_LINES} and {REPORT}"
     sub.add_argument("--out", metavar="PATH", help=text)
     one = sub.add_argument_group("one scan")
-    one.add_argument("--rgb", metavar="FILE", help="image, png")
+    one.add_argument("--rgb", metavar="FILE", help="image, png or jpg")
     text = "organised point cloud: H x W x 3 tiff in metres, PLY or PCD; or a depth image"
     one.add_argument("--xyz", metavar="FILE", help=text)
     many = sub.add_argument_group("many parts")
@@ -66,6 +66,10 @@ def predict_pair(arguments: argparse.Namespace) -> None:
     from mafr.data import load_pair
     from mafr.predict.engine import scoring_threads, verdict_of
 
+    if arguments.out:
+        from mafr.figures import picture_format, plot_heatmap, save_figure
+
+        picture_format(Path(arguments.out))  # a wrong suffix costs no scoring
     detector, threshold, source = _detector(arguments)
     plane = None if arguments.processed else detector.config.plane
     sample = load_pair(arguments.rgb, arguments.xyz, detector.config, plane, arguments.intrinsics)
@@ -77,9 +81,7 @@ def predict_pair(arguments: argparse.Namespace) -> None:
     verdict = verdict_of(prediction.score, threshold)
     picture, warning = None, UNTRAINED if detector.config.random_weights else ""
     if arguments.out:
-        from mafr.figures import plot_heatmap, save_png
-
-        picture = str(save_png(plot_heatmap(sample, prediction, threshold, warning), Path(arguments.out)))
+        picture = str(save_figure(plot_heatmap(sample, prediction, threshold, warning), Path(arguments.out)))
     if arguments.json:
         result = {"score": prediction.score, "threshold": threshold, "verdict": verdict, "picture": picture}
         text = json.dumps(result | ({"warning": warning} if warning else {}))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from mafr.data.formats.images import check_same_size, decode_image, decode_mask, decode_rgb
+from mafr.data.formats.images import check_same_size, decode_image, decode_mask, decode_rgb, warn_of_mask
 from mafr.data.layout import Processed, RawSample, numeric_order, some_of
 from mafr.errors import DataError
 
@@ -65,6 +65,7 @@ def convert(folder: Path, raw: RawSample, contents: dict[str, bytes], plane: str
         for role in ("gt", *(name for name in DEFECTS if name in paths)):
             masks[role] = decode_mask(contents[role], paths[role])
             check_same_size(size, paths["rgb"], masks[role].shape, paths[role])
+        warn_of_mask(masks["gt"], paths["gt"])
         defect = defect_name(masks)
     return Processed(f"{SPLIT_NAMES[split]}/{defect}/{index}", contents["rgb"], xyz, contents.get("gt"))
 

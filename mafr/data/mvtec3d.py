@@ -8,7 +8,14 @@ import numpy as np
 from mafr.data.clean.dbscan import largest_cluster
 from mafr.data.clean.plane import border_points, fit_plane, has_point
 from mafr.data.formats.clouds import camera_file, decode_cloud, decode_depth_image, decode_intrinsics, odd_unit
-from mafr.data.formats.images import check_mask_label, check_same_size, decode_mask, decode_rgb, encode_mask
+from mafr.data.formats.images import (
+    check_mask_label,
+    check_same_size,
+    decode_mask,
+    decode_rgb,
+    encode_mask,
+    warn_of_mask,
+)
 from mafr.data.layout import SEED_CONTENTS, SPLITS, Processed, RawSample, scan_split, subfolders
 from mafr.data.manifest import GENERATED
 from mafr.data.transforms import pad_square, square_side
@@ -69,6 +76,7 @@ def convert(folder: Path, raw: RawSample, contents: dict[str, bytes], plane: str
         mask = decode_mask(gt, paths["gt"])
         check_same_size(size, paths["rgb"], mask.shape, paths["gt"])
         check_mask_label(mask, defect, paths["gt"])
+        warn_of_mask(mask, paths["gt"])
     elif split == "test":
         gt = encode_mask(np.zeros(size, dtype=bool))
     cleaned = clean_cloud(xyz, plane, cloud, raw.seed_text)

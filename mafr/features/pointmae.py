@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from mafr.errors import ConfigError, WeightsError
 from mafr.features.transformer import Attention, Mlp
-from mafr.features.weights.files import POINTMAE, read_checkpoint, reading
+from mafr.features.weights.files import POINTMAE, NumpyValue, read_checkpoint, reading
 
+_SAVE = 'torch.save({"base_model": model.state_dict()}, FILE)'
 _POINTS_A_CHUNK = 8_192  # keeps the mini-PointNet's activations (8 MB each at the published widths) in the cache
 _POINTS_A_CHUNK_CUDA = 262_144  # fewer, larger kernels; some 600 MB
 
@@ -279,12 +280,14 @@ def _read_safetensors(path: Path) -> tuple[PointMAEShape, dict[str, Tensor]]:
 
 def _read_published(path: Path) -> dict[str, Tensor]:
     """The tensors `base_model` / `[module.]MAE_encoder.*` of the published file; the decoder's are left out."""
-    content = read_checkpoint(path, POINTMAE.title)
+    content = read_checkpoint(path, POINTMAE.title, save=_SAVE)
     weights = content.get("base_model") if isinstance(content, Mapping) else None
     if not isinstance(weights, Mapping):
         raise WeightsError(
             f"{path}: a checkpoint of Point-MAE has an entry 'base_model', this file has none; download it again"
         )
+    if any(isinstance(value, NumpyValue) for value in weights.values()):
+        raise WeightsError(f"{path}: the weights are NumPy arrays; save tensors where it was made: {_SAVE}")
     plain = {str(k).removeprefix("module."): v for k, v in weights.items() if isinstance(v, Tensor)}
     return {k.removeprefix("MAE_encoder."): v for k, v in plain.items() if k.startswith("MAE_encoder.")}
 

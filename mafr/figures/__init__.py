@@ -12,7 +12,7 @@ _CONTENTS = {
     "curves": ("draw_scores", "plot_history", "pro_curves", "roc_curves", "score_histograms", "training_curves"),
     "costs": ("cost_accuracy",),
     "samples": ("plot_contact_sheet", "plot_heatmap", "plot_maps", "plot_sample"),
-    "style": ("save_png",),
+    "style": ("picture_format", "save_figure", "save_png"),
     "write": ("write_figures",),
 }
 _HOMES = {name: module for module, names in _CONTENTS.items() for name in names}

@@ -1,10 +1,11 @@
-"""Parts of all figures: canvas with title and stamp, axes, colours, bars, outlines, and repeatable PNG files."""
+"""Parts of all figures: canvas with title and stamp, axes, colours, bars, outlines, and repeatable files."""
 
 import io
 import textwrap
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import to_rgb
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image
 
+from mafr.errors import ConfigError
 from mafr.paths import write_atomically
 
 # Okabe and Ito's colours: colour-blind readers can tell them apart.
@@ -22,6 +24,7 @@ HEAT, DEPTH = "inferno", "cividis"
 NO_POINT = to_rgb("#E8E8E8")  # pixels without a 3D point
 OUTLINE = "#00E5FF"  # of the ground truth on a heatmap: visible on black and on yellow
 DPI = 120
+_FORMATS = {".png": "png", ".pdf": "pdf", ".svg": "svg", ".jpg": "jpg", ".jpeg": "jpg"}
 DEPTH_NAME = "depth, tilt removed"
 
 
@@ -74,6 +77,30 @@ def png_bytes(figure: Figure, dpi: int | None = None) -> bytes:
 def save_png(figure: Figure, path: Path) -> Path:
     """Write `png_bytes` atomically; returns the path."""
     write_atomically(path, png_bytes(figure))
+    return path
+
+
+def picture_format(path: Path) -> str:
+    """png, pdf, svg or jpg, by a file's suffix. Raises ConfigError for any other."""
+    name = _FORMATS.get(path.suffix.lower())
+    if name is None:
+        raise ConfigError(f"{path}: a picture's name must end in .png, .pdf, .svg or .jpg")
+    return name
+
+
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a figure atomically in the format of the path's suffix, the same bytes each time; returns the path.
+
+    Raises ConfigError for a suffix other than .png, .pdf, .svg, .jpg or .jpeg.
+    """
+    name = picture_format(path)
+    if name == "png":
+        return save_png(figure, path)
+    undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(name)
+    buffer = io.BytesIO()
+    with rc_context({"svg.hashsalt": "mafr"}):  # else the names within an svg are drawn by chance
+        figure.savefig(buffer, format=name, dpi=figure.dpi, metadata=undated)
+    write_atomically(path, buffer.getvalue())
     return path
 
 

@@ -1,23 +1,26 @@
 """The user's own organised clouds: xyz tiffs, PLY, PCD, and depth images with their camera, all as one array."""
 
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tifffile
 
+from mafr.data.formats.gaps import drop_constants, drop_far
 from mafr.data.formats.images import check_same_size, decode_image, decode_xyz
+from mafr.data.formats.kinds import kind_of
 from mafr.data.formats.points import decode_pcd, decode_ply, is_pcd, is_ply
+from mafr.data.formats.tiffs import decode_tiff, is_tiff, tiff_shape
 from mafr.errors import DataError
 
 CAMERA_FILES = ("intrinsics.json", "camera_parameters.json")  # in a category's folder or in its calibration/
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
-FARTHEST = 20.0  # metres; a part or scan beyond it is in another unit
+FARTHEST = 20.0  # metres; a part or scan beyond it is in another unit, a few points are none of it
 COARSEST = 0.05  # metres between neighbouring pixels; a coarser scan of a part is in another unit
 WIDEST = 150.0  # degrees; a wider view means that the focal length is not in pixels of this image
+# The usual names of a 3 x 3 matrix: ours and OpenCV's, ROS's, Open3D's, BOP's.
+_MATRICES = ("camera_matrix", "K", "intrinsic_matrix", "cam_K")
 # The usual names of distortion coefficients: ours and RealSense's, OpenCV's, ROS's; then single ones.
 _DISTORTION = ("distortion", "coeffs", "dist", "dist_coeffs", "distCoeffs", "distortion_coefficients", "D")
 _DISTORTION += ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
@@ -29,6 +32,7 @@ class Intrinsics:
 
     focal: tuple[float, float] | None  # pixels, x and y
     centre: tuple[float, float] | None  # principal point, pixels
+    skew: float  # pixels; almost always 0
     depth_scale: float | None  # metres per step of an integer depth image
     unit: float  # metres
     size: tuple[int, int] | None  # (height, width) if given
@@ -38,18 +42,19 @@ class Intrinsics:
 def decode_intrinsics(content: bytes, path: Path) -> Intrinsics:
     """A camera from json: fx, fy, cx, cy (or focal_length_px; or a 3 x 3 camera_matrix), depth_scale, unit.
 
-    `depth_scale` below 1 is metres per step of an integer depth image, above 1 steps per metre; `unit` (m, cm or mm) is
-    that of PLY and PCD coordinates and of depth images in floating point. Raises DataError for other content.
+    The matrix comes row by row: fx, skew, cx; 0, fy, cy; 0, 0, 1. `depth_scale` below 1 is metres per step of an
+    integer depth image, above 1 steps per metre; `unit` (m, cm or mm) is that of PLY and PCD coordinates and of depth
+    images in floating point. Raises DataError for other content.
     """
     try:
         values = json.loads(content)
         if not isinstance(values, Mapping):
             raise ValueError("not an object")
-        focal, centre = _pinhole(values)
+        focal, centre, skew = _pinhole(values)
         scale = values.get("depth_scale")
         scale = None if scale is None else float(scale)
         size = (int(values["height"]), int(values["width"])) if {"height", "width"} <= set(values) else None
-        numbers = [*(focal or ()), *(centre or ()), 1.0 if scale is None else scale]
+        numbers = [*(focal or ()), *(centre or ()), skew, 1.0 if scale is None else scale]
         if not np.isfinite(numbers).all() or min(*(focal or (1.0,)), numbers[-1]) <= 0:
             raise ValueError("focal lengths and depth_scale must be positive")
         bent = [f"{name} {values[name]}" for name in _DISTORTION if _is_bent(values.get(name))]
@@ -64,7 +69,7 @@ def decode_intrinsics(content: bytes, path: Path) -> Intrinsics:
         ) from error
     if scale is not None and scale > 1:
         scale = 1 / scale
-    return Intrinsics(focal, centre, scale, UNITS[values.get("unit", "m")], size, path)
+    return Intrinsics(focal, centre, skew, scale, UNITS[values.get("unit", "m")], size, path)
 
 
 def _is_bent(value: object) -> bool:
@@ -73,15 +78,32 @@ def _is_bent(value: object) -> bool:
     return bool(np.any(np.asarray(0 if value is None else value, dtype=float)))
 
 
-def _pinhole(values: Mapping) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
-    if "camera_matrix" in values:
-        (fx, _, cx), (_, fy, cy), _ = np.asarray(values["camera_matrix"], dtype=float).reshape(3, 3).tolist()
-        return (fx, fy), (cx, cy)
+def _pinhole(values: Mapping) -> tuple[tuple[float, float] | None, tuple[float, float] | None, float]:
+    """Focal lengths, principal point, skew."""
+    names = [name for name in _MATRICES if name in values]
+    if names and (names[0] == "camera_matrix" or "fx" not in values):
+        return _from_matrix(names[0], values[names[0]])
     if "focal_length_px" in values:
         values = {"fx": values["focal_length_px"], "fy": values["focal_length_px"], **values}
+    skew = float(values.get("skew") or 0.0)
     if "fx" not in values and "fy" not in values:
-        return None, None
-    return (float(values["fx"]), float(values["fy"])), (float(values["cx"]), float(values["cy"]))
+        return None, None, skew
+    return (float(values["fx"]), float(values["fy"])), (float(values["cx"]), float(values["cy"])), skew
+
+
+def _from_matrix(name: str, value: object) -> tuple[tuple[float, float], tuple[float, float], float]:
+    if isinstance(value, Mapping):
+        value = value["data"]
+    matrix = np.asarray(value, dtype=float)
+    if matrix.size != 9:
+        raise ValueError(f"{name} has {matrix.size} numbers instead of 3 x 3")
+    (fx, skew, cx), (below, fy, cy), last = matrix.reshape(3, 3).tolist()
+    if last != [0, 0, 1] or below != 0:
+        turned = " is transposed, or column by column" if [cx, cy] == [0, 0] and any(last[:2]) else ""
+        raise ValueError(
+            f"{name}{turned}: rows fx, skew, cx; 0, fy, cy; 0, 0, 1 expected, found {matrix.reshape(3, 3).tolist()}"
+        )
+    return (fx, fy), (cx, cy), skew
 
 
 def decode_cloud(
@@ -94,7 +116,7 @@ def decode_cloud(
     valid.
     """
     if not is_ply(content) and not is_pcd(content):
-        return decode_xyz(content, path)
+        return drop_far(decode_xyz(content, path), FARTHEST, path)
     points, size = (decode_ply if is_ply(content) else decode_pcd)(content, path)
     if size is not None and size[0] * size[1] == len(points):
         check_same_size(image, image_path, size, path)
@@ -110,21 +132,19 @@ def decode_cloud(
 def decode_depth_image(content: bytes, path: Path, camera: Intrinsics) -> np.ndarray:
     """An organised cloud from a depth image along the optical axis: integers in steps of the scale, or floats.
 
-    Returns (H, W, 3) float32, metres: z·(u − cx)/fx, z·(v − cy)/fy, z at integer pixels u, v; (0, 0, 0) where the depth
-    is zero, negative or not finite. Raises DataError where the file is damaged or no depth image, or the camera does
-    not fit it: another size, a principal point outside the image, a view of 150 degrees or more.
+    Returns (H, W, 3) float32, metres: z·(u − cx)/fx, z·(v − cy)/fy, z at integer pixels u, v (with a skew s, u − cx
+    less s·(v − cy)/fy); (0, 0, 0) where the depth is zero, negative, not finite or stands for no data, see
+    `mafr.data.formats.gaps`. Raises DataError where the file is damaged or no depth image, or the camera does not fit
+    it: another size, a principal point outside the image, a view of 150 degrees or more.
     """
-    if content.startswith((b"II*\0", b"MM\0*")):
-        try:
-            values = tifffile.imread(io.BytesIO(content))
-        except Exception as error:  # tifffile lets many kinds of errors through for damaged files
-            raise DataError(f"{path}: not a complete tiff ({error}); copy or download it again") from error
+    if is_tiff(content):
+        values = decode_tiff(content, path)
     else:
-        values = np.asarray(decode_image(content, path))
+        values = np.asarray(decode_image(content, path, "a depth image, a 16-bit png or a tiff,"))
     if values.ndim != 2 or values.dtype.kind not in "uif" or values.dtype.itemsize < 2:
         raise DataError(
             f"{path}: a depth image with one channel of 16-bit integers or floats expected, found "
-            f"{values.dtype} of shape {values.shape}"
+            f"{values.dtype} of shape {values.shape} ({kind_of(content)})"
         )
     if camera.focal is None:
         raise DataError(f"{path}: this depth image's camera has no fx, fy, cx, cy; add them to its intrinsics.json")
@@ -139,10 +159,13 @@ def decode_depth_image(content: bytes, path: Path, camera: Intrinsics) -> np.nda
             f"{path}: depth in integer steps, but the camera says no depth_scale; add it in metres per step, e.g. "
             '"depth_scale": 0.001 for millimetres'
         )
+    values = drop_constants(values, path)
     z = values.astype(np.float64) * (camera.unit if values.dtype.kind == "f" else camera.depth_scale)
     z = np.where(np.isfinite(z) & (z > 0), z, 0)
     x = z * ((np.arange(z.shape[1]) - camera.centre[0]) / camera.focal[0])
     y = z * ((np.arange(z.shape[0]) - camera.centre[1]) / camera.focal[1])[:, None]
+    if camera.skew:
+        x -= y * (camera.skew / camera.focal[0])
     return _finished(np.stack([x, y, z], axis=2), path)
 
 
@@ -169,17 +192,9 @@ def decode_scan(
     is_png = content.startswith(b"\x89PNG")
     if is_png and camera is None:
         raise DataError(f"{path}: a depth image needs its camera: give --intrinsics FILE (intrinsics= in Python)")
-    if is_png or (camera is not None and camera.focal is not None and _is_depth_tiff(content)):
+    if is_png or (camera is not None and camera.focal is not None and len(tiff_shape(content)) == 2):
         return decode_depth_image(content, path, camera)
     return decode_cloud(content, path, image, image_path, camera)
-
-
-def _is_depth_tiff(content: bytes) -> bool:
-    try:
-        with tifffile.TiffFile(io.BytesIO(content)) as file:
-            return len(file.series[0].shape) == 2
-    except Exception:  # damaged, or no tiff: `decode_cloud` says it
-        return False
 
 
 def camera_file(folder: Path) -> Path | None:
@@ -190,6 +205,7 @@ def camera_file(folder: Path) -> Path | None:
 
 def _finished(points: np.ndarray, path: Path) -> np.ndarray:
     points = np.where(np.isfinite(points).all(axis=2, keepdims=True), points, 0).astype(np.float32)
+    points = drop_far(points, FARTHEST, path)
     if not points.any():
         raise DataError(f"{path}: no valid point; scan again or leave it out")
     if odd := odd_unit(points):
@@ -201,13 +217,18 @@ def _finished(points: np.ndarray, path: Path) -> np.ndarray:
 
 
 def odd_unit(points: np.ndarray) -> str:
-    """The reason that coordinates of an organised cloud (H, W, 3) cannot be metres, "" where they can."""
+    """The reason that coordinates of an organised cloud (H, W, 3) cannot be metres, "" where they can.
+
+    It is judged by medians: a few points may lie anywhere, and steps over edges and gaps are long in any unit.
+    """
     farthest = float(np.abs(points).max())
-    if farthest > FARTHEST:
-        return f"coordinates reach {farthest:.4g}"
     valid = points.any(axis=2)
+    if farthest > FARTHEST:
+        middle = float(np.median(np.abs(points[valid]).max(axis=1)))
+        if middle > FARTHEST:
+            half = f", half of them {middle:.4g}" if farthest > 2 * middle else ""
+            return f"coordinates reach {farthest:.4g}{half}"
     pairs = valid[:, 1:] & valid[:, :-1]
-    # The median: steps over edges and gaps are long in any unit.
     steps = np.linalg.norm(np.diff(points, axis=1)[pairs], axis=1)
     step = float(np.median(steps)) if steps.size else 0.0
     return f"neighbouring pixels are {step:.4g} apart" if step > COARSEST else ""

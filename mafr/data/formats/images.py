@@ -1,15 +1,22 @@
 """Image, mask and cloud files; anything wrong with a file becomes one clear DataError."""
 
 import io
+import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
 import tifffile
-from PIL import Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
+from mafr.data.formats.kinds import advice_for, kind_of
+from mafr.data.formats.tiffs import decode_tiff, is_tiff
 from mafr.errors import DataError
 
 _IMAGE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+_IMAGES = ("a PNG", "a JPEG", "a GIF", "a BMP", "a WebP", "a PGM", "a PPM")  # kinds that Pillow reads
+_STRIP = 2**18  # bytes of a cloud that are packed together, tifffile's own choice
+_SUSPICIOUS = 0.5  # of an image; an inverted mask marks more, a defect less
 
 
 def read_bytes(path: Path) -> bytes:
@@ -23,34 +30,85 @@ def read_bytes(path: Path) -> bytes:
     return content
 
 
-def decode_image(content: bytes, path: Path) -> Image.Image:
-    """A decoded image in its own mode. Raises DataError for damaged files; `path` is for the message."""
+def decode_image(content: bytes, path: Path, expected: str = "an 8-bit png or jpg") -> Image.Image:
+    """A decoded image in its own mode. Raises DataError for damaged files and other kinds.
+
+    path, expected: for the message.
+    """
     try:
         image = Image.open(io.BytesIO(content))
         image.load()
     except _IMAGE_ERRORS as error:
+        kind = kind_of(content)
+        if kind and not kind.startswith(_IMAGES):
+            advice = advice_for(kind, "save what it shows as that")
+            raise DataError(f"{path}: {kind}; {expected} is expected: {advice}") from error
+        reason = "it begins as none" if isinstance(error, UnidentifiedImageError) else error
         raise DataError(
-            f"{path}: not a complete image ({error}); an 8-bit png is expected: copy or download it again"
+            f"{path}: not a complete image ({reason}); {expected} is expected: copy or download it again"
         ) from error
     return image
 
 
 def decode_rgb(content: bytes, path: Path) -> np.ndarray:
-    """(H, W, 3) uint8. Raises DataError."""
+    """(H, W, 3) uint8, from a png or jpg. Raises DataError."""
     image = decode_image(content, path)
     if image.mode.startswith(("I", "F")):  # converting these would silently clip bright values
         raise DataError(f"{path}: an image of mode {image.mode}, more than 8 bits per channel; save it as an 8-bit png")
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) if image.format in ("JPEG", "MPO") else 1
+    if turned != 1:
+        raise DataError(
+            f"{path}: its EXIF orientation {turned} has viewers turn the image, and which way the cloud lies is not "
+            "known; save the image without it, pixel by pixel as the cloud"
+        )
     return np.asarray(image.convert("RGB"))
 
 
 def decode_mask(content: bytes, path: Path) -> np.ndarray:
-    """(H, W) bool: true where any colour channel is not zero (the tire category uses 253 to 255)."""
+    """(H, W) bool: true where any colour channel is not zero (the tire category uses 253 to 255).
+
+    In a palette image the colours count, not their indices. Raises DataError for damaged files and where no pixel is
+    zero though the values differ, or a palette has no colour but black.
+    """
     image = decode_image(content, path)
     values = np.asarray(image)
+    if image.mode in ("P", "PA"):
+        indices = values if image.mode == "P" else values[:, :, 0]
+        levels = np.zeros(256, dtype=np.uint8)  # of each index; those without a colour are black
+        colours = np.reshape(image.getpalette("RGB"), (-1, 3)).max(axis=1)
+        levels[: len(colours)] = colours
+        values = levels[indices]
+        if not values.any() and indices.min() != indices.max():
+            raise DataError(
+                f"{path}: a palette image whose colours are all black, though its indices run from {indices.min()} to "
+                f"{indices.max()}; save the mask as 8-bit grey"
+            )
     if values.ndim == 3:
         colours = values.shape[2] - (image.mode in ("LA", "RGBA"))  # an opaque alpha is not a defect
-        return (values[:, :, :colours] != 0).any(axis=2)
-    return values != 0
+        values = values[:, :, :colours]
+        mask = (values != 0).any(axis=2)
+    else:
+        mask = values != 0
+    if mask.all() and values.dtype != bool:
+        levels = values if values.ndim == 2 else values.max(axis=2)
+        lowest, highest = int(levels.min()), int(levels.max())
+        if highest >= 2 * lowest:
+            raise DataError(
+                f"{path}: no pixel of the mask is zero, its values run from {lowest} to {highest}; write 0 where "
+                "nothing is anomalous"
+            )
+    return mask
+
+
+def warn_of_mask(mask: np.ndarray, path: Path) -> None:
+    """Print a line where a mask (H, W) bool marks most of the image, as an inverted one does."""
+    share = float(mask.mean())
+    if share > _SUSPICIOUS:
+        print(
+            f"warning: {path}: the mask marks {share:.1%} of the image; it should be zero wherever nothing is "
+            "anomalous: is it inverted?",
+            file=sys.stderr,
+        )
 
 
 def decode_xyz(content: bytes, path: Path) -> np.ndarray:
@@ -64,14 +122,10 @@ def decode_xyz(content: bytes, path: Path) -> np.ndarray:
             f"{path}: not a tiff but the text {content.decode()[:80]!r}, probably a link that was copied as text; put "
             "the file it names in its place"
         )
-    try:
-        xyz = tifffile.imread(io.BytesIO(content))
-        if not xyz.size:
-            raise ValueError("no image in it")
-    except Exception as error:  # tifffile lets many kinds of errors through for damaged files
-        raise DataError(
-            f"{path}: not a complete tiff ({error}); copy or download it again, or preprocess again"
-        ) from error
+    if not is_tiff(content) and (kind := kind_of(content)):
+        advice = advice_for(kind, "save the cloud as a tiff of shape (height, width, 3) in metres, as PLY or as PCD")
+        raise DataError(f"{path}: {kind}, not a tiff of coordinates; {advice}")
+    xyz = decode_tiff(content, path, "copy or download it again, or preprocess again")
     if xyz.ndim != 3 or xyz.shape[2] != 3:
         raise DataError(f"{path}: an organised cloud of shape (height, width, 3) expected, found {xyz.shape}")
     if xyz.dtype not in (np.float32, np.float64):
@@ -86,9 +140,13 @@ def decode_xyz(content: bytes, path: Path) -> np.ndarray:
 
 def encode_xyz(xyz: np.ndarray) -> bytes:
     """An organised cloud (H, W, 3) as a float32 tiff, losslessly packed (half of a cloud is zeros)."""
+    xyz = np.ascontiguousarray(xyz, dtype=np.float32)
+    rows = min(max(_STRIP // (xyz.shape[1] * 12), 1), len(xyz))
+    # By zlib itself: which library packs for tifffile, and so the file's bytes, depends on what is installed.
+    strips = (zlib.compress(xyz[k : k + rows], 1) for k in range(0, len(xyz), rows))
+    layout = {"shape": xyz.shape, "dtype": xyz.dtype, "rowsperstrip": rows, "compression": "zlib"}
     buffer = io.BytesIO()
-    packing = {"compression": "zlib", "compressionargs": {"level": 1}}
-    tifffile.imwrite(buffer, np.ascontiguousarray(xyz, dtype=np.float32), photometric="rgb", metadata=None, **packing)
+    tifffile.imwrite(buffer, strips, photometric="rgb", metadata=None, **layout)
     return buffer.getvalue()
 
 

@@ -161,15 +161,45 @@ def reading(path: Path, title: str, advice: str = "download it again") -> Iterat
         raise WeightsError(f"{path}: not readable as {title} weights ({_reason(error)}); {advice}") from error
 
 
-def read_checkpoint(path: Path, title: str, advice: str = "download it again") -> object:
+class NumpyValue:
+    """Stands for a NumPy number or array of a checkpoint, which is passed over: nothing of it is made, nothing run."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+
+# What a pickle calls to make them, by NumPy's modules of before and since version 2.
+_NUMPY = [f"numpy.{core}.{name}" for core in ("core", "_core")
+          for name in ("multiarray.scalar", "multiarray._reconstruct", "numeric._frombuffer")]  # fmt: skip
+_NUMPY += ["numpy.dtype", "numpy.ndarray"]
+
+
+def read_checkpoint(
+    path: Path, title: str, advice: str = "download it again", save: str = "torch.save(model.state_dict(), FILE)"
+) -> object:
     """The content of a torch checkpoint or a .safetensors file, on the CPU; nothing that could run code is read.
 
-    title: the model's name. advice: what to do about a damaged file. Raises WeightsError.
+    NumPy's numbers and arrays, which training scripts leave beside the weights, become `NumpyValue`.
+
+    title: the model's name. advice: what to do about a damaged file. save: how its owner writes one without anything
+    but tensors. Raises WeightsError.
     """
     with reading(path, title, advice):
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            with torch.serialization.safe_globals([(NumpyValue, name) for name in _NUMPY]):
+                return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            if not _class_in(error):
+                raise
+            raise WeightsError(
+                f"{path}: not readable as {title} weights ({_reason(error)}); save the tensors alone where it was "
+                f"made: {save}, or {advice}"
+            ) from error
 
 
 def read_tensors(path: Path, title: str, advice: str = "download it again") -> dict[str, Tensor]:
@@ -181,10 +211,16 @@ def read_tensors(path: Path, title: str, advice: str = "download it again") -> d
     return dict(content)
 
 
+def _class_in(error: pickle.UnpicklingError) -> str:
+    """The class or function that torch refused to load, "" where that is not the reason."""
+    found = re.search(r"GLOBAL (\S+)", str(error))
+    return found[1] if found else ""
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, pickle.UnpicklingError):  # torch's own text tells how to run the code
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        what = f"it holds {found[1]}" if found else "it is damaged, or holds something else"
+        name = _class_in(error)
+        what = f"it holds {name}" if name else "it is damaged, or holds something else"
         return f"{what}, which could run code; only plain tensors are read"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {'; '.join(lines[:2])}".removesuffix(": ")
