@@ -32,8 +32,8 @@ def add_predict(commands: Commands) -> None:
     sub.add_argument("--intrinsics", metavar="FILE", help=text)
     text = "machine-readable result instead of words, or into FILE; of many parts one line each"
     sub.add_argument("--json", nargs="?", const="-", metavar="FILE", help=text)
-    text = f"of one scan: heatmap picture (.png, .pdf, .svg or .jpg); of many parts: folder for {LINES}, {JSON_LINES} and {REPORT}"
-    sub.add_argument("--out", metavar="PATH", help=text)
+    text = "of one scan: heatmap picture (.png, .pdf, .svg or .jpg); of many parts: folder for "
+    sub.add_argument("--out", metavar="PATH", help=f"{text}{LINES}, {JSON_LINES} and {REPORT}")
     one = sub.add_argument_group("one scan")
     one.add_argument("--rgb", metavar="FILE", help="image, png or jpg")
     text = "organised point cloud: H x W x 3 tiff in metres, PLY or PCD; or a depth image"

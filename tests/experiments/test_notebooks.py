@@ -220,7 +220,8 @@ def one_notebook(root: Path, code: str) -> Paths:
     (root / "notebooks").mkdir()
     parameters = nbformat.v4.new_code_cell("profile = 'demo'", metadata={"tags": ["parameters"]})
     nbformat.write(
-        nbformat.v4.new_notebook(cells=[parameters, nbformat.v4.new_code_cell(code)]), root / "notebooks" / "01_own.ipynb"
+        nbformat.v4.new_notebook(cells=[parameters, nbformat.v4.new_code_cell(code)]),
+        root / "notebooks" / "01_own.ipynb",
     )
     return Paths.resolve("smoke", root=root)
 

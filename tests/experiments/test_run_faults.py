@@ -173,5 +173,7 @@ def test_figures_refuse_maps_of_other_samples(invented: tuple[Config, Paths]) ->
     config, paths = invented
     run = Run("mvtec3d", config.categories("mvtec3d")[0], config)
     ARRAYS["fewer samples"](run.folder(paths) / "residuals.npz")
-    with pytest.raises(DataError, match=r"psi_rgb is \(2, 1, 14, 14\) of float32; \(8, 1, 14, 14\) of float32 expected"):
+    with pytest.raises(
+        DataError, match=r"psi_rgb is \(2, 1, 14, 14\) of float32; \(8, 1, 14, 14\) of float32 expected"
+    ):
         load_result(run, paths)
