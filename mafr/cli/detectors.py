@@ -7,14 +7,14 @@ from pathlib import Path
 
 from mafr.baselines.registry import BASELINES, MAFR, METHODS
 from mafr.cli.options import HELP_AS_WRITTEN, Commands, add_command, read_settings
-from mafr.config import DATASETS, UNTRAINED
+from mafr.config import ALL_DATASETS, UNTRAINED
 from mafr.errors import ConfigError, DataError
 
 
 def add_fit(commands: Commands) -> None:
     text = "train and save a detector for a category of your own"
     sub = add_command(commands, "fit", fit_detector, text, parallel=False)
-    sub.add_argument("--dataset", choices=DATASETS, default="mvtec3d")
+    sub.add_argument("--dataset", choices=ALL_DATASETS, default="mvtec3d")
     sub.add_argument("--category", required=True)
     text = f"mafr (default) or a compared method: {', '.join(BASELINES)}"
     sub.add_argument("--method", choices=METHODS, default=MAFR, metavar="M", help=text)

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from mafr.config import CATEGORIES, Config
-from mafr.data.layout import found_in, unknown_category
+from mafr.config import CATEGORIES, DATASETS, Config
+from mafr.data.layout import found_in, subfolders, unknown_category
 from mafr.errors import DataError
 
 FORMAT = 1
@@ -17,7 +17,7 @@ GENERATED = "generated.json"  # beside the raw files of a generated category
 
 def data_command(dataset: str, config: Config, category: str = "") -> str:
     """The command that prepares a profile's data set; of a real one, only the category if given."""
-    if config.generated:
+    if config.generated and dataset in DATASETS:
         return "mafr data generate" + (f" --profile {config.profile}" if config.profile != "demo" else "")
     return f"mafr data {dataset} --data-root DIR" + (f" --categories {category}" if category else "")
 
@@ -26,7 +26,9 @@ def check_category(dataset: str, root: Path, category: str, config: Config) -> N
     """Raise DataError where a category has no folder in `root`."""
     if (root / category).is_dir():
         return
-    if category not in CATEGORIES[dataset]:
+    if (root / MANIFEST).is_file():
+        raise DataError(f"{root}: this is a category itself; name the folder above it, {root.parent}")
+    if category not in CATEGORIES[dataset] and (CATEGORIES[dataset] or subfolders(root)):
         raise unknown_category(dataset, root, category)
     way = data_command(dataset, config, category)
     raise DataError(f"{root / category}: no such folder ({found_in(root)}); make the data ready with `{way}`")
@@ -59,9 +61,10 @@ def check_source(source: Mapping | None, folder: Path, dataset: str, config: Con
     """Raise DataError where data is generated but should not be, the reverse, or of other settings."""
     command = data_command(dataset, config)
     if config.generated and source is None:
+        other = f", or make the generated data with `{command}`" if dataset in DATASETS else ""
         raise DataError(
             f"{folder}: this data was not generated, but profile {config.profile} expects generated data; set "
-            f"generated=False for data of your own, or make the generated data with `{command}`"
+            f"generated=False for data of your own{other}"
         )
     if source is not None and not config.generated:
         raise DataError(

@@ -1,4 +1,4 @@
-"""MVTec 3D-AD: raw folders, and the preprocessing that M3DM, CFM and MAFR share."""
+"""MVTec 3D-AD and data in its layout, 3D-ADAM's too: raw folders, and the preprocessing of M3DM, CFM and MAFR."""
 
 from pathlib import Path
 
@@ -7,7 +7,14 @@ import numpy as np
 from mafr.data.clean.dbscan import largest_cluster
 from mafr.data.clean.plane import border_points, fit_plane
 from mafr.data.formats.clouds import camera_file, decode_cloud, decode_depth_image, decode_intrinsics, odd_unit
-from mafr.data.formats.images import check_mask_label, check_same_size, decode_mask, decode_rgb, encode_mask
+from mafr.data.formats.images import (
+    check_mask_label,
+    check_same_size,
+    decode_mask,
+    decode_rgb,
+    encode_mask,
+    encode_png,
+)
 from mafr.data.layout import SPLITS, Processed, RawSample, scan_split, subfolders
 from mafr.data.transforms import pad_square, square_side
 from mafr.errors import DataError
@@ -32,7 +39,7 @@ def scan(folder: Path) -> list[RawSample]:
     camera = camera_file(folder)
     for split in SPLITS:
         if not subfolders(folder / split):
-            continue  # the user's own parts may come without a validation set
+            continue  # 3D-ADAM and the user's own parts come without a validation set, see `mafr.data.held_out`
         for entry in scan_split(folder, split, raw=True):
             if entry.is_depth and camera is None:
                 raise DataError(
@@ -51,7 +58,8 @@ def convert(folder: Path, raw: RawSample, contents: dict[str, bytes], plane: str
     """Preprocess one sample from its files' contents, by role. Raises DataError for bad files."""
     paths = {role: folder / name for role, name in raw.files}
     split, defect, _ = raw.key.split("/")
-    size = decode_rgb(contents["rgb"], paths["rgb"]).shape[:2]
+    image = decode_rgb(contents["rgb"], paths["rgb"])
+    size = image.shape[:2]
     camera = decode_intrinsics(contents["camera"], paths["camera"]) if "camera" in contents else None
     if "depth" in contents:
         cloud = paths["depth"]
@@ -68,7 +76,8 @@ def convert(folder: Path, raw: RawSample, contents: dict[str, bytes], plane: str
     elif split == "test":
         gt = encode_mask(np.zeros(size, dtype=bool))
     cleaned = clean_cloud(xyz, f"{folder.name}/{raw.key}", plane, cloud)
-    return Processed(raw.key, contents["rgb"], cleaned, gt)
+    is_png = paths["rgb"].suffix.lower() == ".png"  # a jpeg's pixels are kept without another loss
+    return Processed(raw.key, contents["rgb"] if is_png else encode_png(image), cleaned, gt)
 
 
 def clean_cloud(xyz: np.ndarray, seed_text: str, plane: str, path: Path) -> np.ndarray:

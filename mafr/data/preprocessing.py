@@ -9,15 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
-from mafr.config import CATEGORIES, DATASET_TITLES, DATASETS, Config
+from mafr.config import ALL_DATASETS, DATASET_TITLES, Config
 from mafr.data import eyecandies, manifest, mvtec3d
 from mafr.data.formats.images import encode_xyz, read_bytes
-from mafr.data.layout import RawSample, empty_category, subfolders, unknown_category
+from mafr.data.found import chosen_categories
+from mafr.data.held_out import announce, held_out, is_in_place, placed, record_of
+from mafr.data.layout import RawSample, empty_category
 from mafr.errors import DataError
 from mafr.parallel.progress import Workers, map_parallel
 from mafr.paths import write_atomically, write_json
 
-_MODULES: dict[str, ModuleType] = {"mvtec3d": mvtec3d, "eyecandies": eyecandies}
+_MODULES: dict[str, ModuleType] = {"mvtec3d": mvtec3d, "eyecandies": eyecandies, "adam3d": mvtec3d}
 _PREVIOUS = ".previous.json"  # the former manifest, while samples are being made again
 _JOURNAL = ".journal"  # one file per finished sample, until the manifest holds them all
 _CHUNK = 8  # samples per job
@@ -34,8 +36,14 @@ class _Job:
     settings: str
     source: dict | None
     samples: tuple[RawSample, ...]
+    held: frozenset[str]  # keys of training samples that become validation samples
     listings: dict[str, str]  # key -> digest of the names, sizes and times of its files
     records: dict[str, dict]  # key -> record of what exists
+
+    @property
+    def held_of(self) -> tuple[int, int]:
+        """Numbers of training samples: those held out, and all."""
+        return len(self.held), sum(sample.key.startswith("train/") for sample in self.samples)
 
     def parts(self) -> Iterator[_Job]:
         """The work on samples that are not up to date, a few at a time."""
@@ -54,11 +62,12 @@ def preprocess(
     """Make `<processed_root>/<category>/{train,validation,test}/<good|defect>/{rgb,xyz,gt}` from raw folders.
 
     Up-to-date files are kept (a matching `manifest.json` takes milliseconds), interrupted work is resumed, and only
-    samples whose raw files changed are made again.
+    samples whose raw files changed are made again. A raw file counts as changed when its size or time is another one.
+    Where a category has no validation samples, a tenth of its training samples become some, see `mafr.data.held_out`.
 
     Args:
         raw_root: holds `<category>/...` as the data set is published; never written to.
-        categories: default: the profile's for generated data, else all folders in `raw_root`.
+        categories: default: the profile's for generated data, else all in `raw_root`.
         workers: local processes, or a cluster, see `mafr.parallel.progress.map_parallel`.
         plane: "remove" or "none" (MVTec 3D-AD: keep table and strays; Eyecandies: do not crop);
             default: the setting `plane`.
@@ -67,15 +76,16 @@ def preprocess(
     """
     raw_root, processed_root = Path(raw_root), Path(processed_root)
     plane = config.plane if plane is None else plane
-    if dataset not in DATASETS:
-        raise DataError(f"unknown data set {dataset!r}; choose one of {', '.join(DATASETS)}")
+    if dataset not in ALL_DATASETS:
+        raise DataError(f"unknown data set {dataset!r}; choose one of {', '.join(ALL_DATASETS)}")
     if plane not in ("remove", "none"):
         raise DataError(f"unknown plane mode {plane!r}; choose remove or none")
     if raw_root.resolve() == processed_root.resolve():
         raise DataError(f"{raw_root}: raw and processed data need folders of their own; raw files are never changed")
-    names = _categories(dataset, raw_root, config, categories)
+    names = chosen_categories(dataset, raw_root, config, categories)
     plans = [_plan(dataset, raw_root / name, processed_root / name, config, plane) for name in names]
     plans = [plan for plan in plans if plan is not None]
+    announce({plan.raw.name: plan.held_of for plan in plans if plan.held})
     jobs = [job for plan in plans for job in plan.parts()]
     finished = map_parallel(_process, jobs, workers, f"preprocessing {DATASET_TITLES[dataset]}")
     made: dict[Path, list[dict]] = {plan.out: [] for plan in plans}
@@ -83,23 +93,6 @@ def preprocess(
         made[job.out] += records
     for plan in plans:
         _finish(plan, made[plan.out])
-
-
-def _categories(dataset: str, raw_root: Path, config: Config, asked: Sequence[str] | None) -> list[str]:
-    found = subfolders(raw_root)
-    for name in asked or ():
-        if name not in found and name not in CATEGORIES[dataset]:
-            raise unknown_category(dataset, raw_root, name)
-    if not raw_root.is_dir():
-        command = manifest.data_command(dataset, config)
-        hint = "" if config.generated else f" (it belongs in DIR/raw/{dataset}, or name it by --source)"
-        raise DataError(f"{raw_root}: no such folder; make the data ready with `{command}`{hint}")
-    names = list(asked) if asked is not None else list(config.categories(dataset)) if config.generated else found
-    if not names:
-        raise DataError(f"{raw_root}: no category folders; expected are <category>/... as in {DATASET_TITLES[dataset]}")
-    for name in names:
-        manifest.check_category(dataset, raw_root, name, config)
-    return names
 
 
 def _plan(dataset: str, raw: Path, out: Path, config: Config, plane: str) -> _Job | None:
@@ -117,13 +110,18 @@ def _plan(dataset: str, raw: Path, out: Path, config: Config, plane: str) -> _Jo
             f"layout of {DATASET_TITLES[dataset]}"
         )
     listings = {sample.key: _listing(raw, sample) for sample in samples}
+    held = held_out(samples)
     settings = manifest.settings_digest(dataset, plane, module.PARAMETERS)
     again = "delete it and preprocess again"
     finished = manifest.read_json(out / manifest.MANIFEST, again)
     previous = finished or manifest.read_json(out / _PREVIOUS, again) or {}
     records = {}
     if previous.get("settings") == settings:
-        records = {r["key"]: {"id": name, **r} for name, r in previous["samples"].items() if _is_whole(out, name, r)}
+        records = {
+            r["key"]: {"id": name, **r}
+            for name, r in previous["samples"].items()
+            if is_in_place(name, r["key"], held) and _is_whole(out, name, r)
+        }
     if finished and finished.get("settings") == settings and finished.get("source") == source:
         listing = manifest.listing_digest({"key": key, "listing": text} for key, text in listings.items())
         if finished["raw_listing"] == listing and len(records) == len(samples):
@@ -132,6 +130,9 @@ def _plan(dataset: str, raw: Path, out: Path, config: Config, plane: str) -> _Jo
         entry = manifest.read_json(path, again) or {}
         if entry.get("settings") != settings:
             path.unlink()
+        elif not is_in_place(entry["record"]["id"], entry["record"]["key"], held):
+            for stale in (*_outputs(out, entry["record"]["id"]), path):  # samples came or went since
+                stale.unlink(missing_ok=True)
         elif _is_whole(out, entry["record"]["id"], entry["record"]):
             records[entry["record"]["key"]] = entry["record"]
     if previous:
@@ -140,7 +141,7 @@ def _plan(dataset: str, raw: Path, out: Path, config: Config, plane: str) -> _Jo
         current = previous.get("settings") == settings
         write_json(out / _PREVIOUS, previous if current else previous | {"settings": None})
         (out / manifest.MANIFEST).unlink(missing_ok=True)
-    return _Job(dataset, plane, raw, out, settings, source, samples, listings, records)
+    return _Job(dataset, plane, raw, out, settings, source, samples, held, listings, records)
 
 
 def _process(job: _Job) -> list[dict]:
@@ -158,14 +159,15 @@ def _process_sample(job: _Job, sample: RawSample, old: dict | None) -> dict:
         record = {**old, **record}
     else:
         made = _MODULES[job.dataset].convert(job.raw, sample, contents, job.plane)
+        name = placed(made.id, sample.key in job.held)
         outputs = (made.rgb, encode_xyz(made.xyz), made.gt)
-        for path, output in zip(_outputs(job.out, made.id), outputs, strict=True):
+        for path, output in zip(_outputs(job.out, name), outputs, strict=True):
             if output is not None:
                 write_atomically(path, output)
             else:
                 path.unlink(missing_ok=True)
         sizes = [None if output is None else len(output) for output in outputs]
-        record = {"id": made.id, **record, "points": int((made.xyz != 0).any(axis=2).sum()), "sizes": sizes}
+        record = {"id": name, **record, "points": int((made.xyz != 0).any(axis=2).sum()), "sizes": sizes}
     journal = job.out / _JOURNAL / f"{sample.key.replace('/', '-')}.json"
     write_json(journal, {"settings": job.settings, "record": record})
     return record
@@ -181,7 +183,7 @@ def _finish(plan: _Job, made: list[dict]) -> None:
             path.unlink(missing_ok=True)
     parameters = _MODULES[plan.dataset].PARAMETERS
     built = manifest.build_manifest(plan.dataset, plan.raw.name, plan.plane, parameters, plan.source, current)
-    write_json(plan.out / manifest.MANIFEST, built)
+    write_json(plan.out / manifest.MANIFEST, built | record_of(plan.held, current))
     (plan.out / _PREVIOUS).unlink(missing_ok=True)
     shutil.rmtree(plan.out / _JOURNAL, ignore_errors=True)
 

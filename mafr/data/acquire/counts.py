@@ -44,6 +44,7 @@ PUBLISHED: dict[str, dict[str, Published]] = {
         "tire": Published(210, 29, 25, 87, 600, 800),
     },
     "eyecandies": {name: Published(1000, 100, 25, 25, 512, 512) for name in CATEGORIES["eyecandies"]},
+    "adam3d": {},  # not checked
 }
 _PARTS = ("train", "validation", "test (good)", "test (anomalous)")  # the first fields of `Published`
 _BYTES_PER_PIXEL = 12 + 3  # an uncompressed float32 cloud, and at most three bytes of a png
@@ -88,14 +89,14 @@ def check_counts(
 
 
 def _module(dataset: str) -> ModuleType:
-    return mvtec3d if dataset == "mvtec3d" else eyecandies
+    return eyecandies if dataset == "eyecandies" else mvtec3d
 
 
 def _parts(dataset: str, folder: Path) -> Iterator[str]:
     """The part of the published table that each sample of a category belongs to."""
     for sample in _module(dataset).scan(folder):
         split, *others = sample.key.split("/")
-        if dataset == "mvtec3d":
+        if dataset != "eyecandies":
             is_anomalous = others[0] != "good"
         else:
             split, mask = eyecandies.SPLIT_NAMES[split], dict(sample.files).get("gt")

@@ -20,7 +20,9 @@ from mafr.paths import write_json
 PAGES = {
     "mvtec3d": "https://www.mvtec.com/company/research/datasets/mvtec-3d-ad",
     "eyecandies": "https://eyecan-ai.github.io/eyecandies/",
+    "adam3d": "https://huggingface.co/datasets/pmchard/3D-ADAM_anomalib",
 }
+LICENCES = {"mvtec3d": "CC BY-NC-SA 4.0, ", "adam3d": "CC BY-NC-SA 4.0, "}  # Eyecandies names it on its page
 MVTEC3D_ARCHIVE = "mvtec_3d_anomaly_detection.tar.xz"
 MVTEC3D_MD5 = "d8bb2800fbf3ac88e798da6ae10dc819"
 MVTEC3D_ADDRESSES = (  # newer, older
@@ -41,6 +43,9 @@ EYECANDIES_IDS = {
     "Marshmallow": "1pebIU3AegEFilqqoROaVzOZqkSgX-JTo",
     "PeppermintCandy": "1tF_1fPJYaUVaf1AwjlEi-fsGWzgCx6UF",
 }
+ADAM3D_ARCHIVE = "adam3d_cropped.zip"  # all categories, some 5 GB
+ADAM3D_SHA256 = "ffc4c52afa1566a4165c42300c21758ec8292ff04305c65e81e830abb8200c36"
+ADAM3D_ADDRESSES = (f"{PAGES['adam3d']}/resolve/main/{ADAM3D_ARCHIVE}",)
 DRIVE = "https://drive.usercontent.google.com/download?id={}&export=download&confirm=t"
 _KNOWN = ".archives.json"  # archives that were unpacked, with the categories that they hold
 _PACKED = 3  # a compressed tar of other data than the published is unpacked at most this many times its size
@@ -99,8 +104,9 @@ def download_raw(
 ) -> None:
     """Download and unpack the categories (default: all published ones) that `raw` misses; interrupted calls continue.
 
-    Data put in place by hand stays as it is: without `url`, `categories` or a begun download, nothing is downloaded
-    to a `raw` that holds some, and stderr names the published categories that are missing.
+    Of 3D-ADAM, whose categories are not listed here, the default is all of the archive. Data put in place by hand stays
+    as it is: without `url`, `categories` or a begun download, nothing is downloaded to a `raw` that holds some, and
+    stderr names the published categories that are missing.
 
     Args:
         raw: gets `<category>/...`.
@@ -113,9 +119,10 @@ def download_raw(
     """
     found, published = subfolders(raw), CATEGORIES[dataset]
     missing = [name for name in (published if categories is None else categories) if name not in found]
-    if unknown := [name for name in missing if name not in published]:
+    if published and (unknown := [name for name in missing if name not in published]):
         raise unknown_category(dataset, raw, unknown[0])
-    if not missing:
+    wanted = missing if published or categories is not None else None  # None: all that the archive holds
+    if not missing and wanted is not None:
         return
     if found and categories is None and url is None and not downloads.is_dir():
         if len(missing) < len(published):  # else it is the user's own data
@@ -124,34 +131,40 @@ def download_raw(
         return
     title, page = DATASET_TITLES[dataset], PAGES[dataset]
     advice = f"get the archive or a new address from {page}, then use --archive FILE or --url ADDRESS"
-    if dataset == "mvtec3d":
-        files = {MVTEC3D_ARCHIVE: (missing, (url,) if url else MVTEC3D_ADDRESSES)}
-    else:
+    archive, addresses, *checksum = _published_archive(dataset)
+    if dataset == "eyecandies":
         files = {f"{name}.tar": ([name], (_class_address(name, url),)) for name in missing}
+    else:
+        files = {archive: (wanted, (url,) if url else addresses)}
     remotes = {name: locate(addresses, title, advice) for name, (_, addresses) in files.items()}
     sizes = {name: remote.size or 0 for name, remote in remotes.items()}
     left = sum(max(size - fetched(downloads / name), 0) for name, size in sizes.items())
     # A published class of Eyecandies is a plain tar: as large unpacked, and removed before the next one is downloaded.
-    unpacked, largest = unpacked_bytes(dataset, missing) or sum(sizes.values()), max(sizes.values())
-    staged = sum(staged_size([downloads / name], raw, missing) for name in sizes if (downloads / name).is_file())
+    packed = 1 if dataset == "eyecandies" else _PACKED
+    unpacked, largest = unpacked_bytes(dataset, missing) or packed * sum(sizes.values()), max(sizes.values())
+    staged = sum(staged_size([downloads / name], raw, wanted) for name in sizes if (downloads / name).is_file())
     check_space(downloads, title, largest if len(sizes) > 1 else left, unpacked, staged)
-    size = _gb(sum(sizes.values()))
-    print(f"mafr: no {', '.join(missing)} in {raw}: downloading {title} ({size}; licence: see {page}); --archive or "
-          "--source take what is on disk already", file=sys.stderr)  # fmt: skip
+    size, licence = _gb(sum(sizes.values())), LICENCES.get(dataset, "")
+    print(f"mafr: no {', '.join(missing) or 'categories'} in {raw}: downloading {title} ({size}; licence: {licence}see "
+          f"{page}); --archive or --source take what is on disk already", file=sys.stderr)  # fmt: skip
     downloads.mkdir(parents=True, exist_ok=True)  # from here on the next call continues with all that is missing
-    md5 = MVTEC3D_MD5 if dataset == "mvtec3d" and whole else ""
+    checksum = checksum if whole else []
     for name, remote in remotes.items():
-        path, wanted = download(remote.address, downloads / name, name, advice, md5), files[name][0]
+        path, asked = download(remote.address, downloads / name, name, advice, *checksum), files[name][0]
         try:
             if not is_archive(path):
                 problem = f"{remote.address} gave a file that is neither a tar nor a zip archive"
                 raise DataError(f"{name}: {problem}; {advice}")
-            held = unpack([path], raw, wanted)[path]
-            if absent := [category for category in wanted if category not in held]:
+            held = unpack([path], raw, asked)[path]
+            absent = [category for category in asked or () if category not in held]
+            if absent and published:
                 raise DataError(f"{path}: the archive holds {', '.join(held)}, not {', '.join(absent)}; {advice}")
         except DataError:
             path.unlink(missing_ok=True)  # it would be no better the next time
             raise
+        if absent:  # a name that was not typed right is no reason to download again
+            there = f"the archive holds {', '.join(held)}, not {', '.join(absent)}"
+            raise DataError(f"{path}: {there}; correct --categories: the archive is kept")
         path.unlink(missing_ok=True)  # another process may have wanted it for other categories
     with suppress(OSError):  # not empty while other calls download
         downloads.rmdir()
@@ -169,17 +182,17 @@ def locate(addresses: Sequence[str], what: str, advice: str) -> Remote:
     raise DataError(f"{what}: no address gives the file ({'; '.join(reasons)}); {advice}")
 
 
-def download(address: str, target: Path, what: str, advice: str, md5: str = "") -> Path:
+def download(address: str, target: Path, what: str, advice: str, checksum: str = "", kind: str = "MD5") -> Path:
     """`fetch` for a data set: its errors become DataErrors that name `what` and end with `advice`."""
     try:
-        return fetch(address, target, md5, "MD5", what)
+        return fetch(address, target, checksum, kind, what)
     except FetchError as error:
         way = f", or {advice}" if isinstance(error, BrokenError) else f"; {advice}"
         raise DataError(f"{what}: {error.short}{way}") from None
     except ChecksumError as error:
         raise DataError(
-            f"{what}: the MD5 of the downloaded file is {error.found}, {md5} is published: damaged on the way or not "
-            f"the published archive, and removed; run the same command again, or {advice}"
+            f"{what}: the {kind} of the downloaded file is {error.found}, {checksum} is published: damaged on the way "
+            f"or not the published archive, and removed; run the same command again, or {advice}"
         ) from None
 
 
@@ -198,6 +211,15 @@ def check_space(folder: Path, what: str, archive: float, unpacked: float, staged
             f"{place}: {what} needs {_gb(needed)} of disk ({parts}), {_gb(free)} are free; make room, choose another "
             "folder by --data-root, or fewer by --categories"
         )
+
+
+def _published_archive(dataset: str) -> tuple[str, tuple[str, ...], str, str]:
+    """Name, addresses, checksum and its kind of a data set's one archive; nothing of Eyecandies, which has several."""
+    if dataset == "eyecandies":
+        return "", (), "", "MD5"
+    if dataset == "adam3d":
+        return ADAM3D_ARCHIVE, ADAM3D_ADDRESSES, ADAM3D_SHA256, "SHA-256"
+    return MVTEC3D_ARCHIVE, MVTEC3D_ADDRESSES, MVTEC3D_MD5, "MD5"
 
 
 def _class_address(category: str, url: str | None) -> str:
