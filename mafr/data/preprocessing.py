@@ -160,6 +160,9 @@ def _process_sample(job: _Job, sample: RawSample, old: dict | None) -> dict:
     else:
         made = _MODULES[job.dataset].convert(job.raw, sample, contents, job.plane)
         name = placed(made.id, sample.key in job.held)
+        if job.held and name != (other := placed(made.id, sample.key not in job.held)):
+            for stale in _outputs(job.out, other):  # of an interrupted call, before samples came or went
+                stale.unlink(missing_ok=True)
         outputs = (made.rgb, encode_xyz(made.xyz), made.gt)
         for path, output in zip(_outputs(job.out, name), outputs, strict=True):
             if output is not None:
@@ -168,7 +171,7 @@ def _process_sample(job: _Job, sample: RawSample, old: dict | None) -> dict:
                 path.unlink(missing_ok=True)
         sizes = [None if output is None else len(output) for output in outputs]
         record = {"id": name, **record, "points": int((made.xyz != 0).any(axis=2).sum()), "sizes": sizes}
-    journal = job.out / _JOURNAL / f"{sample.key.replace('/', '-')}.json"
+    journal = job.out / _JOURNAL / f"{manifest.digest([sample.key])[:16]}.json"
     write_json(journal, {"settings": job.settings, "record": record})
     return record
 
