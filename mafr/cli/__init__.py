@@ -6,7 +6,7 @@ options that commands share. Heavy imports wait until a command needs them: `maf
 
 import sys
 
-from mafr.errors import MafrError
+from mafr.errors import MafrError, notice
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,6 +23,6 @@ def main(argv: list[str] | None = None) -> int:
         print("mafr: interrupted; finished runs are kept, the same command continues from here", file=sys.stderr)
         return 130
     except OSError as error:
-        print(f"mafr: {error}; finished runs are kept, the same command continues from here", file=sys.stderr)
+        notice(f"{error}; finished runs are kept, the same command continues from here")
         return 1
     return 0

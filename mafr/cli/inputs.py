@@ -15,7 +15,7 @@ from mafr.cli.options import (
     read_settings,
 )
 from mafr.config import ALL_DATASETS
-from mafr.errors import ConfigError
+from mafr.errors import ConfigError, printable
 
 WHAT = """the generated stand-ins, or one real data set (mvtec3d: MVTec 3D-AD, CC BY-NC-SA 4.0; eyecandies; adam3d:
 3D-ADAM, CC BY-NC-SA 4.0), whose layout data of your own may have"""
@@ -45,6 +45,8 @@ def add_data(commands: Commands) -> None:
     sub.add_argument("--categories", metavar="A,B", type=names, help="only these")
     text = "accept other numbers of samples than published: a part of a data set"
     sub.add_argument("--allow-incomplete", action="store_true", help=text)
+    text = "compare contents, too; without it a raw file counts as changed when its size or time is another one"
+    sub.add_argument("--verify", action="store_true", help=text)
     text = "none: scans without a table; then give later commands --set plane=none"
     sub.add_argument("--plane", choices=("remove", "none"), help=text)
 
@@ -76,8 +78,8 @@ def provide_data(arguments: argparse.Namespace) -> None:
             downloads = paths.data / "downloads" / dataset
             download_raw(dataset, raw, downloads, arguments.url, categories, whole=not arguments.allow_incomplete)
         check_counts(dataset, raw, categories, arguments.allow_incomplete)
-        preprocess(dataset, raw, target, config, categories, workers, arguments.plane)
-    print(f"processed copy in {target}")
+        preprocess(dataset, raw, target, config, categories, workers, arguments.plane, arguments.verify)
+    print(f"processed copy in {printable(str(target))}")
 
 
 def add_features(commands: Commands) -> None:

@@ -1,13 +1,12 @@
 """The categories in a raw folder: those that were asked for, or all that hold training samples."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from mafr.config import CATEGORIES, DATASET_TITLES, Config
 from mafr.data.layout import SPLITS, some_of, spelled, subfolders, unknown_category
 from mafr.data.manifest import check_category, data_command
-from mafr.errors import DataError
+from mafr.errors import DataError, notice
 
 _SPLITS = {*SPLITS, "val", "test_public", "test_private"}
 
@@ -22,6 +21,8 @@ def chosen_categories(dataset: str, raw_root: Path, config: Config, asked: Seque
         for name in asked or ():
             if name not in CATEGORIES[dataset]:
                 raise unknown_category(dataset, raw_root, name)
+        if raw_root.is_file():
+            raise DataError(f"{raw_root}: a file, where a folder of categories is needed; archives go with --archive")
         command = data_command(dataset, config)
         hint = "" if config.generated else f" (it belongs in DIR/raw/{dataset}, or name it by --source)"
         raise DataError(f"{raw_root}: no such folder; make the data ready with `{command}`{hint}")
@@ -61,7 +62,7 @@ def categories_of(raw_root: Path) -> list[str]:
         raise DataError(f"{raw_root}: no category folders here, but in {raw_root / deeper[0]}: name that folder")
     if categories and len(categories) < len(found):
         others = some_of([name for name in found if name not in categories])
-        print(f"mafr: passed over in {raw_root}, as there is no train folder in them: {others}", file=sys.stderr)
+        notice(f"passed over in {raw_root}, as there is no train folder in them: {others}")
     return categories or found
 
 

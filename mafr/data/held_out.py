@@ -6,10 +6,10 @@ that it repeats on every machine and with every seed, and changes little where s
 
 import hashlib
 import os
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 
 from mafr.data.layout import RawSample, some_of
+from mafr.errors import notice
 
 SHARE = 10  # one of ten
 RULE = "no validation folder: the tenth of the good training samples whose names have the least SHA-256"
@@ -50,10 +50,9 @@ def announce(categories: Mapping[str, tuple[int, int]]) -> None:
     """Say, on stderr, what was held out. categories: name -> (held out, training samples that there were)."""
     if categories:
         parts = some_of([f"{name} ({count} of {total})" for name, (count, total) in categories.items()])
-        print(
-            f"mafr: no validation folder in {parts}: a tenth of the good training samples, chosen by their names, is "
-            "held out for validation and not trained on; manifest.json lists them",
-            file=sys.stderr,
+        notice(
+            f"no validation folder in {parts}: a tenth of the good training samples, chosen by their names, is held "
+            "out for validation and not trained on; manifest.json lists them"
         )
 
 

@@ -64,6 +64,13 @@ class Processed:
     gt: bytes | None
 
 
+def processed_files(category_folder: Path, name: str) -> tuple[Path, Path, Path]:
+    """The image, the cloud and the mask of a processed sample, by its id."""
+    split, defect, stem = name.split("/")
+    folder = category_folder / split / defect
+    return folder / "rgb" / f"{stem}.png", folder / "xyz" / f"{stem}.tiff", folder / "gt" / f"{stem}.png"
+
+
 def numeric_order(stem: str) -> tuple[int, int, str]:
     """Sorting key: numbers by value, other names after them."""
     return (0, int(stem), stem) if stem.isdecimal() else (1, 0, stem)
@@ -79,7 +86,7 @@ def subfolders(folder: Path) -> list[str]:
             names = sorted(item.name for item in found if item.is_dir() and not item.name.startswith("."))
     except (FileNotFoundError, NotADirectoryError):
         return []
-    names = [name for name in names if name.lower() not in _RUBBISH]
+    names = _decoded([name for name in names if name.lower() not in _RUBBISH], folder)
     if len({same(name) for name in names}) < len(names):
         twin = next(name for name in names if spelled(name, names) != name)
         raise DataError(f"{folder}: two folders are named {twin}, in two spellings of Unicode (NFC and NFD); join them")
@@ -132,9 +139,17 @@ def files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
 def _names(folder: Path) -> list[str]:
     """The names of the visible files in `folder`, sorted; none where it does not exist."""
     try:
-        return sorted(name for name in os.listdir(folder) if not name.startswith("."))  # noqa: PTH208 (quicker)
+        names = sorted(name for name in os.listdir(folder) if not name.startswith("."))  # noqa: PTH208 (quicker)
     except (FileNotFoundError, NotADirectoryError):
         return []
+    return _decoded(names, folder)
+
+
+def _decoded(names: list[str], folder: Path) -> list[str]:
+    for name in names:
+        if not name.isascii() and not name.isprintable() and any("\ud800" <= c <= "\udfff" for c in name):
+            raise DataError(f"{folder}: the name {name} is not written in UTF-8; rename it")
+    return names
 
 
 def scan_split(category_folder: Path, split: str, raw: bool = False) -> list[Entry]:

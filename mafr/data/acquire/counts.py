@@ -1,6 +1,5 @@
 """Published numbers of samples per category, and the check that raw folders hold them all."""
 
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from mafr.config import CATEGORIES
 from mafr.data import eyecandies, mvtec3d
 from mafr.data.formats.images import decode_mask, read_bytes
 from mafr.data.layout import empty_category, subfolders
-from mafr.errors import DataError
+from mafr.errors import DataError, notice
 
 
 class Published(NamedTuple):
@@ -84,7 +83,7 @@ def check_counts(
                 f"{problem}; the archive was not unpacked whole: delete {raw / category} and unpack it again, or use "
                 "--allow-incomplete if it is a part of the data set or data of your own"
             )
-        print(f"mafr: {problem}; going on, as --allow-incomplete says: not the published data set", file=sys.stderr)
+        notice(f"{problem}; going on, as --allow-incomplete says: not the published data set")
         return
 
 

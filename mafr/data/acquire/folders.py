@@ -1,7 +1,5 @@
 """Raw data folders from local archives or a download; then `preprocess` has what it needs."""
 
-import shutil
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,9 +9,10 @@ from mafr.config import CATEGORIES, DATASET_TITLES
 from mafr.data.acquire.archive import check_archives, is_archive, staged_size, unpack, unpacked_size
 from mafr.data.acquire.counts import unpacked_bytes
 from mafr.data.acquire.fetch import BrokenError, ChecksumError, FetchError, content_length, fetch, fetched, open_address
+from mafr.data.disk import PROCESSED_SHARE, DiskError, explaining, free_space, in_words
 from mafr.data.layout import subfolders, unknown_category
 from mafr.data.manifest import read_json
-from mafr.errors import DataError
+from mafr.errors import DataError, notice
 from mafr.parallel.progress import Workers
 from mafr.paths import write_json
 
@@ -49,7 +48,6 @@ ADAM3D_ADDRESSES = (f"{PAGES['adam3d']}/resolve/main/{ADAM3D_ARCHIVE}",)
 DRIVE = "https://drive.usercontent.google.com/download?id={}&export=download&confirm=t"
 _KNOWN = ".archives.json"  # archives that were unpacked, with the categories that they hold
 _PACKED = 3  # a compressed tar of other data than the published is unpacked at most this many times its size
-_PROCESSED = 0.4  # size of processed copies relative to unpacked files: clouds are packed, most points are dropped
 
 
 class Remote(NamedTuple):
@@ -69,6 +67,7 @@ def unpack_archives(
     """
     archives = [path for source in sources for path in _archives(source)]
     known = read_json(raw / _KNOWN, "delete it and use the same command again") or {}
+    known = {stamp: held for stamp, held in known.items() if isinstance(held, list)}
     there = subfolders(raw)
     stamps = {path: f"{path.resolve()} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in archives}
     todo = [
@@ -82,9 +81,10 @@ def unpack_archives(
         size = sum(_size(dataset, path, categories) for path in todo)
         check_space(raw, DATASET_TITLES[dataset], 0, size, staged_size(todo, raw, categories))
         local = workers if isinstance(workers, int | None) else 1
-        for path, held in unpack(todo, raw, categories, local).items():
-            known[stamps[path]] = held
-        write_json(raw / _KNOWN, known)
+        with explaining(raw):
+            for path, held in unpack(todo, raw, categories, local).items():
+                known[stamps[path]] = held
+            write_json(raw / _KNOWN, known)
         there = subfolders(raw)
     missing = [name for name in categories or () if name not in there]
     if missing:
@@ -126,8 +126,10 @@ def download_raw(
         return
     if found and categories is None and url is None and not downloads.is_dir():
         if len(missing) < len(published):  # else it is the user's own data
-            print(f"mafr: no {', '.join(missing)} in {raw}: not downloaded, as there is data already; --categories "
-                  f"{','.join(missing)} downloads what is missing", file=sys.stderr)  # fmt: skip
+            notice(
+                f"no {', '.join(missing)} in {raw}: not downloaded, as there is data already; --categories "
+                f"{','.join(missing)} downloads what is missing"
+            )
         return
     title, page = DATASET_TITLES[dataset], PAGES[dataset]
     advice = f"get the archive or a new address from {page}, then use --archive FILE or --url ADDRESS"
@@ -144,10 +146,13 @@ def download_raw(
     unpacked, largest = unpacked_bytes(dataset, missing) or packed * sum(sizes.values()), max(sizes.values())
     staged = sum(staged_size([downloads / name], raw, wanted) for name in sizes if (downloads / name).is_file())
     check_space(downloads, title, largest if len(sizes) > 1 else left, unpacked, staged)
-    size, licence = _gb(sum(sizes.values())), LICENCES.get(dataset, "")
-    print(f"mafr: no {', '.join(missing) or 'categories'} in {raw}: downloading {title} ({size}; licence: {licence}see "
-          f"{page}); --archive or --source take what is on disk already", file=sys.stderr)  # fmt: skip
-    downloads.mkdir(parents=True, exist_ok=True)  # from here on the next call continues with all that is missing
+    size, licence = in_words(sum(sizes.values())), LICENCES.get(dataset, "")
+    notice(
+        f"no {', '.join(missing) or 'categories'} in {raw}: downloading {title} ({size}; licence: {licence}see "
+        f"{page}); --archive or --source take what is on disk already"
+    )
+    with explaining(downloads):
+        downloads.mkdir(parents=True, exist_ok=True)  # from here on the next call continues with all that is missing
     checksum = checksum if whole else []
     for name, remote in remotes.items():
         path, asked = download(remote.address, downloads / name, name, advice, *checksum), files[name][0]
@@ -155,10 +160,13 @@ def download_raw(
             if not is_archive(path):
                 problem = f"{remote.address} gave a file that is neither a tar nor a zip archive"
                 raise DataError(f"{name}: {problem}; {advice}")
-            held = unpack([path], raw, asked)[path]
+            with explaining(raw):
+                held = unpack([path], raw, asked)[path]
             absent = [category for category in asked or () if category not in held]
             if absent and published:
                 raise DataError(f"{path}: the archive holds {', '.join(held)}, not {', '.join(absent)}; {advice}")
+        except DiskError:
+            raise
         except DataError:
             path.unlink(missing_ok=True)  # it would be no better the next time
             raise
@@ -185,7 +193,8 @@ def locate(addresses: Sequence[str], what: str, advice: str) -> Remote:
 def download(address: str, target: Path, what: str, advice: str, checksum: str = "", kind: str = "MD5") -> Path:
     """`fetch` for a data set: its errors become DataErrors that name `what` and end with `advice`."""
     try:
-        return fetch(address, target, checksum, kind, what)
+        with explaining(target.parent):
+            return fetch(address, target, checksum, kind, what)
     except FetchError as error:
         way = f", or {advice}" if isinstance(error, BrokenError) else f"; {advice}"
         raise DataError(f"{what}: {error.short}{way}") from None
@@ -201,15 +210,14 @@ def check_space(folder: Path, what: str, archive: float, unpacked: float, staged
 
     All in bytes; `staged` of the unpacked files are on the disk already.
     """
-    place = next(path for path in (folder, *folder.parents) if path.exists())
-    free = shutil.disk_usage(place).free
-    left, processed = max(unpacked - staged, 0), _PROCESSED * unpacked
+    place, free = free_space(folder)
+    left, processed = max(unpacked - staged, 0), PROCESSED_SHARE * unpacked
     needed = archive + left + processed
     if needed > free:
-        parts = f"{_gb(archive)} to download, {_gb(left)} unpacked, about {_gb(processed)} processed"
+        parts = f"{in_words(archive)} to download, {in_words(left)} unpacked, about {in_words(processed)} processed"
         raise DataError(
-            f"{place}: {what} needs {_gb(needed)} of disk ({parts}), {_gb(free)} are free; make room, choose another "
-            "folder by --data-root, or fewer by --categories"
+            f"{place}: {what} needs {in_words(needed)} of disk ({parts}), {in_words(free)} are free; make room, choose "
+            "another folder by --data-root, or fewer by --categories"
         )
 
 
@@ -249,7 +257,3 @@ def _size(dataset: str, path: Path, categories: Sequence[str] | None) -> int:
         return known
     published = unpacked_bytes(dataset, categories or CATEGORIES[dataset]) or _PACKED * path.stat().st_size
     return min(published, _PACKED * path.stat().st_size)
-
-
-def _gb(size: float) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
