@@ -1,6 +1,7 @@
 """Commands about the inputs of runs: `config`, `data`, `features`, `weights`, `pretrain-points`."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from mafr.baselines.registry import MAFR
@@ -15,7 +16,7 @@ from mafr.cli.options import (
     read_settings,
 )
 from mafr.config import ALL_DATASETS
-from mafr.errors import ConfigError, printable
+from mafr.errors import ConfigError, notice, printable
 
 WHAT = """the generated stand-ins, or one real data set (mvtec3d: MVTec 3D-AD, CC BY-NC-SA 4.0; eyecandies; adam3d:
 3D-ADAM, CC BY-NC-SA 4.0), whose layout data of your own may have"""
@@ -79,7 +80,20 @@ def provide_data(arguments: argparse.Namespace) -> None:
             download_raw(dataset, raw, downloads, arguments.url, categories, whole=not arguments.allow_incomplete)
         check_counts(dataset, raw, categories, arguments.allow_incomplete)
         preprocess(dataset, raw, target, config, categories, workers, arguments.plane, arguments.verify)
+    say_what_metrics_miss(target, categories)
     print(f"processed copy in {printable(str(target))}")
+
+
+def say_what_metrics_miss(processed: Path, categories: Sequence[str] | None) -> None:
+    """Name, on stderr, the categories whose test folders hold good or defective samples alone."""
+    from mafr.data.layout import spelled, subfolders
+
+    there = subfolders(processed)
+    for category in there if categories is None else [spelled(name, there) for name in categories]:
+        found = subfolders(processed / category / "test")
+        if found and ("good" not in found or found == ["good"]):
+            missing = "defective" if "good" in found else "good"
+            notice(f"{category}: no {missing} test samples: `mafr fit` and `mafr predict` need none, `mafr run` does")
 
 
 def add_features(commands: Commands) -> None:

@@ -58,7 +58,7 @@ def read_json(path: Path, way_out: str) -> dict | None:
     """A JSON object, None where there is no file. Raises DataError, with `way_out`, for damaged ones."""
     try:
         value = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: damaged ({error}); {way_out}") from error
