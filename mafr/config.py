@@ -14,8 +14,9 @@ from mafr.settings.field import ALL, check, check_choice
 from mafr.settings.sections import CATEGORIES, LOSS_TERMS, PROFILES, VARIANTS
 from mafr.settings.sections import FUSIONS as FUSIONS
 
-DATASETS = ("mvtec3d", "eyecandies")
-DATASET_TITLES = {"mvtec3d": "MVTec 3D-AD", "eyecandies": "Eyecandies"}
+DATASETS = ("mvtec3d", "eyecandies")  # the paper's, those of its tables
+ALL_DATASETS = (*DATASETS, "adam3d")  # and those that every command for single categories takes as well
+DATASET_TITLES = {"mvtec3d": "MVTec 3D-AD", "eyecandies": "Eyecandies", "adam3d": "3D-ADAM"}
 UNTRAINED = "UNTRAINED random backbones: these numbers mean nothing"  # on every output made with `random_weights`
 NEED_STORED = (
     "the compared methods need features that can be stored: choose extractor_mode 'eval' or 'batch-statistics', or "
@@ -112,9 +113,9 @@ class Config(  # fields go from the last base to the first
         return {"sim": self.weight_sim, "smooth": self.weight_smooth, "census": self.weight_census}
 
     def categories(self, dataset: str) -> tuple[str, ...]:
-        """The categories of a data set in this profile, in the paper's order."""
-        check_choice("data set", dataset, DATASETS)
-        return self.mvtec3d_categories if dataset == "mvtec3d" else self.eyecandies_categories
+        """The categories of a data set in this profile, in the paper's order; none of a data set in no table."""
+        check_choice("data set", dataset, ALL_DATASETS)
+        return getattr(self, f"{dataset}_categories", ())
 
     def dataset_title(self, dataset: str) -> str:
         """The data set's name, distinct for a generated stand-in and for own data."""

@@ -1,8 +1,25 @@
 """Errors that a user can fix. The command line prints their text and exits with status 1, without a traceback."""
 
+import sys
+
+
+def printable(text: str) -> str:
+    """A text on one line for a terminal: control characters, as names of files may hold them, appear as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def notice(text: str) -> None:
+    """Say something on stderr that is no error but should be known, as one printable line."""
+    print(f"mafr: {printable(text)}", file=sys.stderr)
+
 
 class MafrError(Exception):
-    """Base of all errors that name what is wrong, what was expected and what to do."""
+    """Base of all errors that name what is wrong, what was expected and what to do, on one printable line."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ConfigError(MafrError, ValueError):

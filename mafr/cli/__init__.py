@@ -8,7 +8,7 @@ import codecs
 import sys
 
 from mafr.disk import explained
-from mafr.errors import MafrError
+from mafr.errors import MafrError, notice
 
 _PLAIN = {"…": "...", "±": "+-", "×": "x", "–": "-", "—": "-", "→": "->", "·": "*", "≥": ">=", "≤": "<=", "−": "-"}
 
@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except OSError as error:
         kept = "finished runs are kept, the same command continues from here"
-        print(f"mafr: {explained(error)}; {kept}", file=sys.stderr)
+        notice(f"{explained(error)}; {kept}")
         return 1
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mafr.baselines.registry import BASELINES, MAFR, METHODS
 from mafr.cli.options import Commands, add_command, read_settings
-from mafr.config import DATASETS, UNTRAINED
+from mafr.config import ALL_DATASETS, UNTRAINED
 from mafr.errors import DataError
 from mafr.paths import Paths
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def add_fit(commands: Commands) -> None:
     text = "train and save a detector for a category of your own"
     sub = add_command(commands, "fit", fit_detector, text, parallel=False)
-    sub.add_argument("--dataset", choices=DATASETS, default="mvtec3d")
+    sub.add_argument("--dataset", choices=ALL_DATASETS, default="mvtec3d")
     sub.add_argument("--category", required=True)
     text = f"mafr (default) or a compared method: {', '.join(BASELINES)}"
     sub.add_argument("--method", choices=METHODS, default=MAFR, metavar="M", help=text)

@@ -1,8 +1,10 @@
 """Commands about the inputs of runs: `config`, `data`, `features`, `weights`, `pretrain-points`."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
+from mafr.baselines.registry import MAFR
 from mafr.cli.options import (
     BESIDE,
     Commands,
@@ -10,10 +12,14 @@ from mafr.cli.options import (
     chosen_methods,
     chosen_variants,
     chosen_workers,
+    names,
     read_settings,
 )
-from mafr.config import DATASETS
-from mafr.errors import ConfigError
+from mafr.config import ALL_DATASETS
+from mafr.errors import ConfigError, notice, printable
+
+WHAT = """the generated stand-ins, or one real data set (mvtec3d: MVTec 3D-AD, CC BY-NC-SA 4.0; eyecandies; adam3d:
+3D-ADAM, CC BY-NC-SA 4.0), whose layout data of your own may have"""
 
 
 def add_config(commands: Commands) -> None:
@@ -30,16 +36,18 @@ def print_settings(arguments: argparse.Namespace) -> None:
 def add_data(commands: Commands) -> None:
     text = "generate a data set; or download, unpack, check and preprocess a real one"
     sub = add_command(commands, "data", provide_data, text, cluster=True)
-    sub.add_argument("what", choices=("generate", *DATASETS), help="the generated stand-ins, or one real data set")
+    sub.add_argument("what", choices=("generate", *ALL_DATASETS), help=WHAT)
     sub.add_argument("--root", metavar="DIR", dest="data_root", help="the same as --data-root")
     given = sub.add_mutually_exclusive_group()
     given.add_argument("--source", metavar="DIR", help="raw category folders, if not under DATA_ROOT/raw")
     text = "local archives, or a folder of them, instead of a download"
     given.add_argument("--archive", nargs="+", metavar="FILE", help=text)
     given.add_argument("--url", help="another address of the archive; for Eyecandies with {category} in it")
-    sub.add_argument("--categories", metavar="A,B", type=lambda text: text.split(","), help="only these")
+    sub.add_argument("--categories", metavar="A,B", type=names, help="only these")
     text = "accept other numbers of samples than published: a part of a data set"
     sub.add_argument("--allow-incomplete", action="store_true", help=text)
+    text = "compare contents, too; without it a raw file counts as changed when its size or time is another one"
+    sub.add_argument("--verify", action="store_true", help=text)
     text = "none: scans without a table; then give later commands --set plane=none"
     sub.add_argument("--plane", choices=("remove", "none"), help=text)
 
@@ -59,6 +67,8 @@ def provide_data(arguments: argparse.Namespace) -> None:
     if not arguments.data_root:
         raise ConfigError("real data needs --data-root DIR, the folder for its raw/ and processed/ copies")
     dataset, categories = arguments.what, arguments.categories
+    if categories == ():
+        raise ConfigError("--categories names no category; give names like a,b, or leave it out for all")
     raw = Path(arguments.source).expanduser().resolve() if arguments.source else paths.raw(dataset)
     target = paths.processed(dataset)
     with chosen_workers(arguments, None, paths, [raw]) as workers:
@@ -69,21 +79,40 @@ def provide_data(arguments: argparse.Namespace) -> None:
             downloads = paths.data / "downloads" / dataset
             download_raw(dataset, raw, downloads, arguments.url, categories, whole=not arguments.allow_incomplete)
         check_counts(dataset, raw, categories, arguments.allow_incomplete)
-        preprocess(dataset, raw, target, config, categories, workers, arguments.plane)
-    print(f"processed copy in {target}")
+        preprocess(dataset, raw, target, config, categories, workers, arguments.plane, arguments.verify)
+    say_what_metrics_miss(target, categories)
+    print(f"processed copy in {printable(str(target))}")
+
+
+def say_what_metrics_miss(processed: Path, categories: Sequence[str] | None) -> None:
+    """Name, on stderr, the categories whose test folders hold good or defective samples alone."""
+    from mafr.data.layout import spelled, subfolders
+
+    there = subfolders(processed)
+    for category in there if categories is None else [spelled(name, there) for name in categories]:
+        found = subfolders(processed / category / "test")
+        if found and ("good" not in found or found == ["good"]):
+            missing = "defective" if "good" in found else "good"
+            notice(f"{category}: no {missing} test samples: `mafr fit` and `mafr predict` need none, `mafr run` does")
 
 
 def add_features(commands: Commands) -> None:
     text = "extract and store the features of the prepared data"
-    add_command(commands, "features", store_features, text, cluster=True, variant="both", methods=BESIDE)
+    sub = add_command(commands, "features", store_features, text, cluster=True, variant="both", methods=BESIDE)
+    sub.add_argument("--dataset", choices=ALL_DATASETS, default="mvtec3d", help="of --category")
+    sub.add_argument("--category", help="this one alone, instead of all of both data sets")
 
 
 def store_features(arguments: argparse.Namespace) -> None:
-    from mafr.experiments.prepare import extract_all
+    from mafr.experiments.prepare import extract_all, extract_category
 
     config, paths = read_settings(arguments)
     methods, variants = chosen_methods(arguments), chosen_variants(arguments)
     with chosen_workers(arguments, config, paths) as workers:
+        if arguments.category:
+            methods = methods if arguments.methods else (MAFR,)  # as `mafr run --category`
+            extract_category(config, paths, arguments.dataset, arguments.category, workers, methods, variants)
+            return
         extract_all(config, paths, workers, methods=methods, variants=variants)
 
 

@@ -14,7 +14,7 @@ from mafr.cli.options import (
     numbers,
     read_settings,
 )
-from mafr.config import DATASETS, UNTRAINED, VARIANTS, Config
+from mafr.config import ALL_DATASETS, UNTRAINED, VARIANTS, Config
 from mafr.errors import ConfigError
 
 
@@ -44,7 +44,7 @@ def add_run(commands: Commands) -> None:
     methods = f"only these of {','.join(METHODS)} (default: all of a table; of a category mafr)"
     sub = add_command(commands, "run", make_runs, text, cluster=True, variant="both", methods=methods)
     sub.add_argument("--table", type=numbers, default=(), metavar="1,2,…", help="the runs of these tables")
-    sub.add_argument("--dataset", choices=DATASETS, default="mvtec3d")
+    sub.add_argument("--dataset", choices=ALL_DATASETS, default="mvtec3d")
     sub.add_argument("--category", help="one category instead of tables")
     sub.add_argument("--shots", type=int, help="training samples; default all")
     sub.add_argument("--seeds", type=int, default=1, metavar="N")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mafr.config import DATASETS, Config
+from mafr.config import ALL_DATASETS, Config
 from mafr.data.formats.clouds import decode_intrinsics, decode_scan
 from mafr.data.formats.images import check_mask_label, check_same_size, decode_mask, decode_rgb, decode_xyz, read_bytes
-from mafr.data.layout import SPLITS, Entry, scan_split
+from mafr.data.layout import SPLITS, Entry, same, scan_split, spelled, subfolders
 from mafr.data.manifest import check_category, data_command, digest, load_manifest
 from mafr.data.mvtec3d import clean_cloud, shows_table
 from mafr.data.samples import Sample
@@ -87,16 +87,21 @@ def open_dataset(name: str, root: str | Path, category: str, split: str, config:
     settings `image_size`, `cloud_sampling`, `point_rule`, `mask_padding` and `image_background` say.
     """
     root = Path(root)
-    if name not in DATASETS:
-        raise DataError(f"unknown data set {name!r}; choose one of {', '.join(DATASETS)}")
+    if name not in ALL_DATASETS:
+        raise DataError(f"unknown data set {name!r}; choose one of {', '.join(ALL_DATASETS)}")
     if split not in SPLITS:
         raise DataError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
-    folder = root / category
-    check_category(name, root, category, config)
+    folder = root / spelled(category, subfolders(root))
+    check_category(name, root, folder.name, config)
     manifest = load_manifest(folder, name, config)
+    listed = {same(sample) for sample in manifest["samples"] if sample.startswith(f"{split}/")}
+    if split == "validation" and not listed and not subfolders(folder / split):
+        raise DataError(
+            f"{folder / split}: no validation samples; `{data_command(name, config, category)}` holds some of the "
+            "training samples out, or add a validation folder to the raw data"
+        )
     entries = scan_split(folder, split)
-    listed = {sample for sample in manifest["samples"] if sample.startswith(f"{split}/")}
-    odd = sorted(listed ^ {entry.id for entry in entries})
+    odd = sorted(listed ^ {same(entry.id) for entry in entries})
     if odd:
         raise DataError(
             f"{folder}: {len(odd)} samples differ from what was preprocessed (the first is {odd[0]}); add or remove "

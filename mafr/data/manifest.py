@@ -6,18 +6,22 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from mafr.config import CATEGORIES, Config
-from mafr.data.layout import found_in, unknown_category
+from mafr.config import CATEGORIES, DATASETS, Config
+from mafr.data.layout import RawSample, found_in, subfolders, unknown_category
 from mafr.errors import DataError
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+_KEYS = {  # what is read of a manifest, and what it must be
+    "format": int, "dataset": str, "plane": str, "settings": str | None, "counts": dict, "fingerprints": dict,
+    "raw_listing": str, "samples": dict,
+}  # fmt: skip
 GENERATED = "generated.json"  # beside the raw files of a generated category
 
 
 def data_command(dataset: str, config: Config, category: str = "") -> str:
     """The command that prepares a profile's data set; of a real one, only the category if given."""
-    if config.generated:
+    if config.generated and dataset in DATASETS:
         return "mafr data generate" + (f" --profile {config.profile}" if config.profile != "demo" else "")
     return f"mafr data {dataset} --data-root DIR" + (f" --categories {category}" if category else "")
 
@@ -26,7 +30,9 @@ def check_category(dataset: str, root: Path, category: str, config: Config) -> N
     """Raise DataError where a category has no folder in `root`."""
     if (root / category).is_dir():
         return
-    if category not in CATEGORIES[dataset]:
+    if (root / MANIFEST).is_file():
+        raise DataError(f"{root}: this is a category itself; name the folder above it, {root.parent}")
+    if category not in CATEGORIES[dataset] and (CATEGORIES[dataset] or subfolders(root)):
         raise unknown_category(dataset, root, category)
     way = data_command(dataset, config, category)
     raise DataError(f"{root / category}: no such folder ({found_in(root)}); make the data ready with `{way}`")
@@ -35,6 +41,12 @@ def check_category(dataset: str, root: Path, category: str, config: Config) -> N
 def digest(lines: Iterable[str]) -> str:
     """SHA-256 (hex) of lines."""
     return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
+
+
+def content_digest(sample: RawSample, contents: Mapping[str, bytes]) -> str:
+    """SHA-256 (hex) of a raw sample's files, from their contents by role."""
+    parts = sorted(sample.files)
+    return digest(f"{n} {len(contents[r])} {hashlib.sha256(contents[r]).hexdigest()}" for r, n in parts)
 
 
 def settings_digest(dataset: str, plane: str, parameters: Mapping) -> str:
@@ -46,7 +58,7 @@ def read_json(path: Path, way_out: str) -> dict | None:
     """A JSON object, None where there is no file. Raises DataError, with `way_out`, for damaged ones."""
     try:
         value = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: damaged ({error}); {way_out}") from error
@@ -59,9 +71,10 @@ def check_source(source: Mapping | None, folder: Path, dataset: str, config: Con
     """Raise DataError where data is generated but should not be, the reverse, or of other settings."""
     command = data_command(dataset, config)
     if config.generated and source is None:
+        other = f", or make the generated data with `{command}`" if dataset in DATASETS else ""
         raise DataError(
             f"{folder}: this data was not generated, but profile {config.profile} expects generated data; set "
-            f"generated=False for data of your own, or make the generated data with `{command}`"
+            f"generated=False for data of your own{other}"
         )
     if source is not None and not config.generated:
         raise DataError(
@@ -113,23 +126,51 @@ def listing_digest(records: Iterable[Mapping]) -> str:
     return digest(sorted(f"{r['key']} {r['listing']}" for r in records))
 
 
+def read_manifest(path: Path, again: str) -> dict | None:
+    """A manifest with all that the code reads of it, None where there is no file.
+
+    Raises DataError for one that is damaged; `again` says how to preprocess again.
+    """
+    manifest = read_json(path, f"delete it and {again}")
+    if manifest is not None and (problem := _problem(manifest)):
+        raise DataError(f"{path}: damaged ({problem}); delete it and {again}")
+    return manifest
+
+
+def is_record(record: object) -> bool:
+    """Whether a sample's record holds what is read of it: texts, and the sizes of its three files or null."""
+    if not isinstance(record, dict) or not all(isinstance(record.get(k), str) for k in ("key", "listing", "content")):
+        return False
+    sizes = record.get("sizes", [])  # old manifests have none
+    return isinstance(sizes, list) and all(size is None or isinstance(size, int) for size in sizes)
+
+
+def _problem(manifest: Mapping) -> str:
+    """What is wrong with the content of a manifest, in words; "" for none."""
+    if missing := [name for name in _KEYS if name not in manifest]:
+        return f"no {missing[0]!r}"
+    if odd := [name for name, kind in _KEYS.items() if not isinstance(manifest[name], kind)]:
+        return f"{odd[0]!r} is of another kind"
+    for name, record in manifest["samples"].items():
+        if name.count("/") != 2 or not is_record(record):
+            return f"the record of sample {name}"
+        if name.partition("/")[0] not in manifest["fingerprints"]:
+            return f"no fingerprint of {name.partition('/')[0]}"
+    return ""
+
+
 def load_manifest(folder: Path, dataset: str, config: Config) -> dict:
     """The manifest of a processed category that fits the settings. Raises DataError otherwise."""
     command = data_command(dataset, config)
     again = f"preprocess again with `{command}`"
-    manifest = read_json(folder / MANIFEST, f"delete it and {again}")
+    manifest = read_manifest(folder / MANIFEST, again)
     if manifest is None:
         raise DataError(
             f"{folder}: no {MANIFEST}: this data is not preprocessed, or not to the end; raw data gives clearly worse "
             f"results. Preprocess it with `{command}`"
         )
-    try:
-        found = (manifest["format"], manifest["dataset"])
-        plane = manifest["plane"]
-        complete = all(isinstance(manifest[name], dict) for name in ("samples", "fingerprints", "counts"))
-    except KeyError as error:
-        raise DataError(f"{folder / MANIFEST}: damaged (no {error}); delete it and {again}") from error
-    if found != (FORMAT, dataset) or not complete:
+    found, plane = (manifest["format"], manifest["dataset"]), manifest["plane"]
+    if found != (FORMAT, dataset):
         raise DataError(
             f"{folder / MANIFEST}: format {found[0]} of {found[1]}; format {FORMAT} of {dataset} expected: {again}"
         )

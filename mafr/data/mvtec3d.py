@@ -1,4 +1,4 @@
-"""MVTec 3D-AD: raw folders, and the preprocessing that M3DM, CFM and MAFR share."""
+"""MVTec 3D-AD and data in its layout, 3D-ADAM's too: raw folders, and the preprocessing of M3DM, CFM and MAFR."""
 
 import hashlib
 from pathlib import Path
@@ -14,6 +14,7 @@ from mafr.data.formats.images import (
     decode_mask,
     decode_rgb,
     encode_mask,
+    encode_png,
     warn_of_mask,
 )
 from mafr.data.layout import SEED_CONTENTS, SPLITS, Processed, RawSample, scan_split, subfolders
@@ -42,7 +43,7 @@ def scan(folder: Path) -> list[RawSample]:
     generated = (folder / GENERATED).is_file()
     for split in SPLITS:
         if not subfolders(folder / split):
-            continue  # the user's own parts may come without a validation set
+            continue  # 3D-ADAM and the user's own parts come without a validation set, see `mafr.data.held_out`
         for entry in scan_split(folder, split, raw=True):
             if entry.is_depth and camera is None:
                 raise DataError(
@@ -62,7 +63,8 @@ def convert(folder: Path, raw: RawSample, contents: dict[str, bytes], plane: str
     """Preprocess one sample from its files' contents, by role. Raises DataError for bad files."""
     paths = {role: folder / name for role, name in raw.files}
     split, defect, _ = raw.key.split("/")
-    size = decode_rgb(contents["rgb"], paths["rgb"]).shape[:2]
+    image = decode_rgb(contents["rgb"], paths["rgb"])
+    size = image.shape[:2]
     camera = decode_intrinsics(contents["camera"], paths["camera"]) if "camera" in contents else None
     if "depth" in contents:
         cloud = paths["depth"]
@@ -81,7 +83,9 @@ def convert(folder: Path, raw: RawSample, contents: dict[str, bytes], plane: str
         gt = encode_mask(np.zeros(size, dtype=bool))
     cleaned = clean_cloud(xyz, plane, cloud, raw.seed_text)
     drawn = plane != "none" and not raw.seed_text
-    return Processed(raw.key, contents["rgb"], cleaned, gt, SEED_CONTENTS if drawn else "")
+    is_png = paths["rgb"].suffix.lower() == ".png"  # a jpeg's pixels are kept without another loss
+    rgb = contents["rgb"] if is_png else encode_png(image)
+    return Processed(raw.key, rgb, cleaned, gt, SEED_CONTENTS if drawn else "")
 
 
 def clean_cloud(xyz: np.ndarray, plane: str, path: Path, seed_text: str = "") -> np.ndarray:

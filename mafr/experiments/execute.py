@@ -9,7 +9,8 @@ import numpy as np
 
 from mafr.baselines.registry import feature_config, method_class
 from mafr.config import UNTRAINED
-from mafr.data import few_shot
+from mafr.data import FolderDataset, few_shot
+from mafr.data.defects import check_test_set
 from mafr.data.samples import Sample
 from mafr.device import Place, computing, release_freed_memory
 from mafr.errors import DataError, MafrError
@@ -108,6 +109,8 @@ def execute(run: Run, paths: Paths) -> dict:
     splits = run_splits(run, paths, repair=True)
     if (record := finished_record(run, paths)) is not None:  # its features alone were damaged
         return record
+    if isinstance(test := splits["test"].samples, FolderDataset):
+        check_test_set(test)  # before hours of training
     fingerprint = data_fingerprint({name: split.store for name, split in splits.items()})
     folder, total = run.folder(paths), len(splits["train"])
     shots = range(total) if run.shots is None else few_shot(run.shots, total, run.config.seed)

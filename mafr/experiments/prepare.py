@@ -78,3 +78,23 @@ def extract_all(
         wanted += [feature_config(m, method_settings(m, config, dataset=dataset)) for m in compared]
         for settings in {c.feature_digest(): c for c in wanted}.values():
             extract_features(paths, settings, dataset, config.categories(dataset), workers)
+
+
+def extract_category(
+    config: Config,
+    paths: Paths,
+    dataset: str,
+    category: str,
+    workers: Workers = 1,
+    methods: Iterable[str] = (MAFR,),
+    variants: Sequence[str] = VARIANTS,
+) -> None:
+    """Extract and store the features of one category of any data set, for MAFR in `variants` and other `methods`."""
+    from mafr.features.sources.splits import extract_features
+    from mafr.features.weights.files import needed_files, provide_files
+
+    provide_files(config, paths.weights, (*needed_files(config), *weight_files(config, methods)))
+    wanted = [method_settings(MAFR, config, variant, dataset) for variant in variants]
+    wanted += [feature_config(m, method_settings(m, config, dataset=dataset)) for m in methods if m != MAFR]
+    for settings in {c.feature_digest(): c for c in wanted}.values():
+        extract_features(paths, settings, dataset, [category], workers)

@@ -17,6 +17,7 @@ CATEGORIES = {
         "CandyCane", "ChocolateCookie", "ChocolatePraline", "Confetto", "GummyBear", "HazelnutTruffle",
         "LicoriceSandwich", "Lollipop", "Marshmallow", "PeppermintCandy",
     ),
+    "adam3d": (),  # as found: it is in no table
 }  # fmt: skip
 LOSS_TERMS = ("sim", "smooth", "census")
 FUSIONS = ("product", "sum", "max", "rgb", "xyz")

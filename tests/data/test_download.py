@@ -45,7 +45,7 @@ def _fetch(server, target, path="/a.tar", **options):
 
 def test_a_file_arrives_whole_with_its_checksum(server, tmp_path):
     server.files["/a.tar"] = CONTENT
-    path = _fetch(server, tmp_path / "a.tar", md5=hashlib.md5(CONTENT).hexdigest())
+    path = _fetch(server, tmp_path / "a.tar", checksum=hashlib.md5(CONTENT).hexdigest())
     assert path.read_bytes() == CONTENT
     assert [p.name for p in tmp_path.iterdir()] == ["a.tar"]
     server.asked.clear()
@@ -121,7 +121,7 @@ def test_passing_trouble_is_waited_for(server, tmp_path):
 def test_a_wrong_checksum_removes_the_file(server, tmp_path):
     server.files["/a.tar"] = CONTENT
     with pytest.raises(DataError, match=rf"MD5 .* is {hashlib.md5(CONTENT).hexdigest()}, 00 is published.*{ADVICE}"):
-        _fetch(server, tmp_path / "a.tar", md5="00")
+        _fetch(server, tmp_path / "a.tar", checksum="00")
     assert list(tmp_path.iterdir()) == []
 
 

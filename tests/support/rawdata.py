@@ -72,6 +72,20 @@ def write_mvtec3d(root: Path, category: str = "bracket") -> Path:
     return folder
 
 
+def write_adam3d(root: Path, category: str = "1m1", train: int = 12) -> Path:
+    """Raw folders as 3D-ADAM has them: masks in ground_truth, no validation folder; every third image is a jpeg."""
+    folder = root / category
+    plan = [("train", "good", train), ("test", "good", 2), ("test", "cut", 2)]
+    for split, defect, count in plan:
+        for number in range(count):
+            base, seed = folder / split / defect, 500 * len(split) + 50 * len(defect) + number
+            write_png(base / "rgb" / f"{number:03d}.{'png' if number % 3 else 'jpg'}", rgb(seed))
+            write_tiff(base / "xyz" / f"{number:03d}.tiff", scene(seed))
+            if split == "test":
+                write_png(base / "ground_truth" / f"{number:03d}.png", mask(defect != "good"))
+    return folder
+
+
 def write_eyecandies(root: Path, category: str = "Lollipop", side: int = 32) -> Path:
     """Raw folders of a class: 2 train, 1 val, 4 test_public (good, bumps, colors, several types)."""
     folder = root / category

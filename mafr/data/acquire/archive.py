@@ -28,8 +28,10 @@ from typing import IO, Literal, NamedTuple
 from tqdm import tqdm
 from tqdm.utils import CallbackIOWrapper
 
+from mafr.data.acquire.limits import Limit, explaining_entry
+from mafr.data.disk import DiskError
 from mafr.data.layout import subfolders
-from mafr.errors import DataError
+from mafr.errors import DataError, printable
 from mafr.parallel.progress import byte_bar, map_parallel
 from mafr.paths import leftovers, process_temporary
 
@@ -38,6 +40,8 @@ _TOP = ("train", "validation", "val", "test", "test_public", "test_private", "ca
 _BESIDE = ("intrinsics.json", "camera_parameters.json")  # files of a category beside its splits
 # ValueError: a zip's month 13, or a name that is not in the encoding it claims
 _BROKEN = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, OSError, ValueError)
+_WINDOWS = (0, 10, 14)  # systems in a zip's entry whose names have backslashes between folders: FAT, NTFS, VFAT
+_BLOCK = 2**20
 _DECOMPRESSORS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}  # by a file's first bytes
 
 
@@ -48,6 +52,7 @@ class _Entry(NamedTuple):
     kind: Literal["file", "link", "folder", "other"]
     size: int = 0
     time: float = 0.0
+    packed: int = 0  # bytes in a zip; a tar is read from front to end, and its position says as much
     open: Callable[[], IO[bytes]] | None = None
     link: str = ""
 
@@ -92,14 +97,21 @@ def unpack(
     category's. Categories in `target` stay as they are; what an interrupted call has written is not written again.
 
     categories: only these. workers: local processes, one archive each. Raises DataError where a file is no archive or
-    damaged, an entry leaves its folder or is no plain file, or there is no category folder.
+    damaged, an entry leaves its folder, is no plain file or claims more than data sets hold, or there is no category
+    folder: then nothing of the archive stays. Raises DiskError where the disk is too small: then what is written stays.
     """
     check_archives(archives)
     staging = _staging(archives, target)
     several = len(archives) > 1  # then one bar over all: their own would overwrite each other
     job = partial(_unpack_one, staging=staging, skip=subfolders(target), only=categories, silent=several)
     staging.mkdir(parents=True, exist_ok=True)
-    found = map_parallel(job, list(archives), workers, "unpacking") if several else [job(path) for path in archives]
+    try:
+        found = map_parallel(job, list(archives), workers, "unpacking") if several else [job(path) for path in archives]
+    except DiskError:
+        raise
+    except DataError:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
     for name in subfolders(staging):
         # Other categories come from an interrupted call that asked for them, and may be incomplete.
         if (categories is None or name in categories) and not (target / name).exists():
@@ -126,8 +138,9 @@ def _unpack_one(path: Path, staging: Path, skip: Sequence[str], only: Sequence[s
     found: set[str] = set()
     links: list[tuple[str, str, Path]] = []
     written: dict[str, Path] = {}
-    size = path.stat().st_size
-    with _refusing(path), path.open("rb") as file, byte_bar(size, 0, f"unpacking {path.name}", silent) as progress:
+    size, what = path.stat().st_size, f"unpacking {printable(path.name)}"
+    with _refusing(path), path.open("rb") as file, byte_bar(size, 0, what, silent) as progress:
+        limit = Limit(path, staging, file)
         for entry in (_zip_entries if _is_zip(path) else _tar_entries)(path, file, progress):
             parts = _safe(entry.name, path)
             if entry.kind == "folder":
@@ -149,13 +162,18 @@ def _unpack_one(path: Path, staging: Path, skip: Sequence[str], only: Sequence[s
             if entry.kind == "link":
                 links.append((entry.name, entry.link, output))
             else:
-                _write(entry, output)
+                limit.check(entry.name, entry.size, entry.packed)
+                with explaining_entry(path, entry.name, output):
+                    _write(entry, output, limit)
     for name, link, output in links:
         source = written.get("/".join(_safe(link, path, name)))
         if source is None or not source.is_file():
             raise DataError(f"{path}: entry {name!r} links to {link!r}, which is no file of the archive")
-        output.parent.mkdir(parents=True, exist_ok=True)  # a folder may hold nothing but links
-        shutil.copyfile(source, output)
+        limit.check(name, source.stat().st_size)
+        with explaining_entry(path, name, output):
+            output.parent.mkdir(parents=True, exist_ok=True)  # a folder may hold nothing but links
+            shutil.copyfile(source, output)
+        limit.wrote(name, source.stat().st_size)
     if not found:
         raise DataError(
             f"{path}: no category folders in the archive; <category>/train/... expected, as in the published ones"
@@ -203,12 +221,14 @@ def _place(parts: list[str], path: Path) -> tuple[str, Path] | None:
     return category, Path(*parts[split:])
 
 
-def _write(entry: _Entry, output: Path) -> None:
+def _write(entry: _Entry, output: Path, limit: Limit) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     if output.exists() and (output.stat().st_size, output.stat().st_mtime) == (entry.size, entry.time):
         return  # from an interrupted call
     with entry.open() as source, output.open("wb") as file:
-        shutil.copyfileobj(source, file)
+        while block := source.read(_BLOCK):
+            file.write(block)
+            limit.wrote(entry.name, len(block))
     if output.stat().st_size != entry.size:
         raise EOFError(f"{entry.name} is cut off")
     os.utime(output, (entry.time, entry.time))  # last: marks the file as whole
@@ -217,14 +237,16 @@ def _write(entry: _Entry, output: Path) -> None:
 def _zip_entries(path: Path, file: IO[bytes], progress: tqdm) -> Iterator[_Entry]:
     with zipfile.ZipFile(file) as archive:
         for item in archive.infolist():
-            if item.is_dir():
-                yield _Entry(item.filename, "folder")
+            name = item.filename.replace("\\", "/") if item.create_system in _WINDOWS else item.filename
+            if name.endswith("/"):
+                yield _Entry(name, "folder")
             elif item.external_attr >> 28 not in (0, 0o10):  # Unix file type: 0 where packed on another system
-                yield _Entry(item.filename, "other")
+                yield _Entry(name, "other")
             else:
                 year, month, day, *clock = item.date_time
                 time = timegm((year, max(month, 1), max(day, 1), *clock))
-                yield _Entry(item.filename, "file", item.file_size, float(time), partial(archive.open, item))
+                opened = partial(archive.open, item)
+                yield _Entry(name, "file", item.file_size, float(time), item.compress_size, opened)
                 progress.update(item.compress_size)
 
 
@@ -234,7 +256,7 @@ def _tar_entries(path: Path, file: IO[bytes], progress: tqdm) -> Iterator[_Entry
         for item in archive:
             if item.isreg():
                 time = min(max(item.mtime, 0), 2**32) if math.isfinite(item.mtime) else 0
-                yield _Entry(item.name, "file", item.size, float(int(time)), partial(archive.extractfile, item))
+                yield _Entry(item.name, "file", item.size, float(int(time)), open=partial(archive.extractfile, item))
             elif item.islnk():
                 yield _Entry(item.name, "link", link=item.linkname)
             elif item.issym():  # from the archive's root, as hard links; one that climbs above it keeps its dots

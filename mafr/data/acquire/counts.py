@@ -1,6 +1,5 @@
 """Published numbers of samples per category, and the check that raw folders hold them all."""
 
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from mafr.config import CATEGORIES
 from mafr.data import eyecandies, mvtec3d
 from mafr.data.formats.images import decode_mask, read_bytes
 from mafr.data.layout import empty_category, subfolders
-from mafr.errors import DataError
+from mafr.errors import DataError, notice
 
 
 class Published(NamedTuple):
@@ -44,6 +43,7 @@ PUBLISHED: dict[str, dict[str, Published]] = {
         "tire": Published(210, 29, 25, 87, 600, 800),
     },
     "eyecandies": {name: Published(1000, 100, 25, 25, 512, 512) for name in CATEGORIES["eyecandies"]},
+    "adam3d": {},  # not checked
 }
 _PARTS = ("train", "validation", "test (good)", "test (anomalous)")  # the first fields of `Published`
 _BYTES_PER_PIXEL = 12 + 3  # an uncompressed float32 cloud, and at most three bytes of a png
@@ -83,19 +83,19 @@ def check_counts(
                 f"{problem}; the archive was not unpacked whole: delete {raw / category} and unpack it again, or use "
                 "--allow-incomplete if it is a part of the data set or data of your own"
             )
-        print(f"mafr: {problem}; going on, as --allow-incomplete says: not the published data set", file=sys.stderr)
+        notice(f"{problem}; going on, as --allow-incomplete says: not the published data set")
         return
 
 
 def _module(dataset: str) -> ModuleType:
-    return mvtec3d if dataset == "mvtec3d" else eyecandies
+    return eyecandies if dataset == "eyecandies" else mvtec3d
 
 
 def _parts(dataset: str, folder: Path) -> Iterator[str]:
     """The part of the published table that each sample of a category belongs to."""
     for sample in _module(dataset).scan(folder):
         split, *others = sample.key.split("/")
-        if dataset == "mvtec3d":
+        if dataset != "eyecandies":
             is_anomalous = others[0] != "good"
         else:
             split, mask = eyecandies.SPLIT_NAMES[split], dict(sample.files).get("gt")

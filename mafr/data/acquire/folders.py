@@ -1,7 +1,5 @@
 """Raw data folders from local archives or a download; then `preprocess` has what it needs."""
 
-import shutil
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,16 +9,19 @@ from mafr.config import CATEGORIES, DATASET_TITLES
 from mafr.data.acquire.archive import check_archives, is_archive, staged_size, unpack, unpacked_size
 from mafr.data.acquire.counts import unpacked_bytes
 from mafr.data.acquire.fetch import BrokenError, ChecksumError, FetchError, content_length, fetch, fetched, open_address
+from mafr.data.disk import PROCESSED_SHARE, DiskError, explaining, free_space, in_words
 from mafr.data.layout import subfolders, unknown_category
 from mafr.data.manifest import read_json
-from mafr.errors import DataError
+from mafr.errors import DataError, notice
 from mafr.parallel.progress import Workers
 from mafr.paths import write_json
 
 PAGES = {
     "mvtec3d": "https://www.mvtec.com/company/research/datasets/mvtec-3d-ad",
     "eyecandies": "https://eyecan-ai.github.io/eyecandies/",
+    "adam3d": "https://huggingface.co/datasets/pmchard/3D-ADAM_anomalib",
 }
+LICENCES = {"mvtec3d": "CC BY-NC-SA 4.0, ", "adam3d": "CC BY-NC-SA 4.0, "}  # Eyecandies names it on its page
 MVTEC3D_ARCHIVE = "mvtec_3d_anomaly_detection.tar.xz"
 MVTEC3D_MD5 = "d8bb2800fbf3ac88e798da6ae10dc819"
 MVTEC3D_ADDRESSES = (  # newer, older
@@ -41,10 +42,12 @@ EYECANDIES_IDS = {
     "Marshmallow": "1pebIU3AegEFilqqoROaVzOZqkSgX-JTo",
     "PeppermintCandy": "1tF_1fPJYaUVaf1AwjlEi-fsGWzgCx6UF",
 }
+ADAM3D_ARCHIVE = "adam3d_cropped.zip"  # all categories, some 5 GB
+ADAM3D_SHA256 = "ffc4c52afa1566a4165c42300c21758ec8292ff04305c65e81e830abb8200c36"
+ADAM3D_ADDRESSES = (f"{PAGES['adam3d']}/resolve/main/{ADAM3D_ARCHIVE}",)
 DRIVE = "https://drive.usercontent.google.com/download?id={}&export=download&confirm=t"
 _KNOWN = ".archives.json"  # archives that were unpacked, with the categories that they hold
 _PACKED = 3  # a compressed tar of other data than the published is unpacked at most this many times its size
-_PROCESSED = 0.4  # size of processed copies relative to unpacked files: clouds are packed, most points are dropped
 
 
 class Remote(NamedTuple):
@@ -64,6 +67,7 @@ def unpack_archives(
     """
     archives = [path for source in sources for path in _archives(source)]
     known = read_json(raw / _KNOWN, "delete it and use the same command again") or {}
+    known = {stamp: held for stamp, held in known.items() if isinstance(held, list)}
     there = subfolders(raw)
     stamps = {path: f"{path.resolve()} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in archives}
     todo = [
@@ -77,9 +81,10 @@ def unpack_archives(
         size = sum(_size(dataset, path, categories) for path in todo)
         check_space(raw, DATASET_TITLES[dataset], 0, size, staged_size(todo, raw, categories))
         local = workers if isinstance(workers, int | None) else 1
-        for path, held in unpack(todo, raw, categories, local).items():
-            known[stamps[path]] = held
-        write_json(raw / _KNOWN, known)
+        with explaining(raw):
+            for path, held in unpack(todo, raw, categories, local).items():
+                known[stamps[path]] = held
+            write_json(raw / _KNOWN, known)
         there = subfolders(raw)
     missing = [name for name in categories or () if name not in there]
     if missing:
@@ -99,8 +104,9 @@ def download_raw(
 ) -> None:
     """Download and unpack the categories (default: all published ones) that `raw` misses; interrupted calls continue.
 
-    Data put in place by hand stays as it is: without `url`, `categories` or a begun download, nothing is downloaded
-    to a `raw` that holds some, and stderr names the published categories that are missing.
+    Of 3D-ADAM, whose categories are not listed here, the default is all of the archive. Data put in place by hand stays
+    as it is: without `url`, `categories` or a begun download, nothing is downloaded to a `raw` that holds some, and
+    stderr names the published categories that are missing.
 
     Args:
         raw: gets `<category>/...`.
@@ -113,45 +119,60 @@ def download_raw(
     """
     found, published = subfolders(raw), CATEGORIES[dataset]
     missing = [name for name in (published if categories is None else categories) if name not in found]
-    if unknown := [name for name in missing if name not in published]:
+    if published and (unknown := [name for name in missing if name not in published]):
         raise unknown_category(dataset, raw, unknown[0])
-    if not missing:
+    wanted = missing if published or categories is not None else None  # None: all that the archive holds
+    if not missing and wanted is not None:
         return
     if found and categories is None and url is None and not downloads.is_dir():
         if len(missing) < len(published):  # else it is the user's own data
-            print(f"mafr: no {', '.join(missing)} in {raw}: not downloaded, as there is data already; --categories "
-                  f"{','.join(missing)} downloads what is missing", file=sys.stderr)  # fmt: skip
+            notice(
+                f"no {', '.join(missing)} in {raw}: not downloaded, as there is data already; --categories "
+                f"{','.join(missing)} downloads what is missing"
+            )
         return
     title, page = DATASET_TITLES[dataset], PAGES[dataset]
     advice = f"get the archive or a new address from {page}, then use --archive FILE or --url ADDRESS"
-    if dataset == "mvtec3d":
-        files = {MVTEC3D_ARCHIVE: (missing, (url,) if url else MVTEC3D_ADDRESSES)}
-    else:
+    archive, addresses, *checksum = _published_archive(dataset)
+    if dataset == "eyecandies":
         files = {f"{name}.tar": ([name], (_class_address(name, url),)) for name in missing}
+    else:
+        files = {archive: (wanted, (url,) if url else addresses)}
     remotes = {name: locate(addresses, title, advice) for name, (_, addresses) in files.items()}
     sizes = {name: remote.size or 0 for name, remote in remotes.items()}
     left = sum(max(size - fetched(downloads / name), 0) for name, size in sizes.items())
     # A published class of Eyecandies is a plain tar: as large unpacked, and removed before the next one is downloaded.
-    unpacked, largest = unpacked_bytes(dataset, missing) or sum(sizes.values()), max(sizes.values())
-    staged = sum(staged_size([downloads / name], raw, missing) for name in sizes if (downloads / name).is_file())
+    packed = 1 if dataset == "eyecandies" else _PACKED
+    unpacked, largest = unpacked_bytes(dataset, missing) or packed * sum(sizes.values()), max(sizes.values())
+    staged = sum(staged_size([downloads / name], raw, wanted) for name in sizes if (downloads / name).is_file())
     check_space(downloads, title, largest if len(sizes) > 1 else left, unpacked, staged)
-    size = _gb(sum(sizes.values()))
-    print(f"mafr: no {', '.join(missing)} in {raw}: downloading {title} ({size}; licence: see {page}); --archive or "
-          "--source take what is on disk already", file=sys.stderr)  # fmt: skip
-    downloads.mkdir(parents=True, exist_ok=True)  # from here on the next call continues with all that is missing
-    md5 = MVTEC3D_MD5 if dataset == "mvtec3d" and whole else ""
+    size, licence = in_words(sum(sizes.values())), LICENCES.get(dataset, "")
+    notice(
+        f"no {', '.join(missing) or 'categories'} in {raw}: downloading {title} ({size}; licence: {licence}see "
+        f"{page}); --archive or --source take what is on disk already"
+    )
+    with explaining(downloads):
+        downloads.mkdir(parents=True, exist_ok=True)  # from here on the next call continues with all that is missing
+    checksum = checksum if whole else []
     for name, remote in remotes.items():
-        path, wanted = download(remote.address, downloads / name, name, advice, md5), files[name][0]
+        path, asked = download(remote.address, downloads / name, name, advice, *checksum), files[name][0]
         try:
             if not is_archive(path):
                 problem = f"{remote.address} gave a file that is neither a tar nor a zip archive"
                 raise DataError(f"{name}: {problem}; {advice}")
-            held = unpack([path], raw, wanted)[path]
-            if absent := [category for category in wanted if category not in held]:
+            with explaining(raw):
+                held = unpack([path], raw, asked)[path]
+            absent = [category for category in asked or () if category not in held]
+            if absent and published:
                 raise DataError(f"{path}: the archive holds {', '.join(held)}, not {', '.join(absent)}; {advice}")
+        except DiskError:
+            raise
         except DataError:
             path.unlink(missing_ok=True)  # it would be no better the next time
             raise
+        if absent:  # a name that was not typed right is no reason to download again
+            there = f"the archive holds {', '.join(held)}, not {', '.join(absent)}"
+            raise DataError(f"{path}: {there}; correct --categories: the archive is kept")
         path.unlink(missing_ok=True)  # another process may have wanted it for other categories
     with suppress(OSError):  # not empty while other calls download
         downloads.rmdir()
@@ -169,17 +190,18 @@ def locate(addresses: Sequence[str], what: str, advice: str) -> Remote:
     raise DataError(f"{what}: no address gives the file ({'; '.join(reasons)}); {advice}")
 
 
-def download(address: str, target: Path, what: str, advice: str, md5: str = "") -> Path:
+def download(address: str, target: Path, what: str, advice: str, checksum: str = "", kind: str = "MD5") -> Path:
     """`fetch` for a data set: its errors become DataErrors that name `what` and end with `advice`."""
     try:
-        return fetch(address, target, md5, "MD5", what)
+        with explaining(target.parent):
+            return fetch(address, target, checksum, kind, what)
     except FetchError as error:
         way = f", or {advice}" if isinstance(error, BrokenError) else f"; {advice}"
         raise DataError(f"{what}: {error.short}{way}") from None
     except ChecksumError as error:
         raise DataError(
-            f"{what}: the MD5 of the downloaded file is {error.found}, {md5} is published: damaged on the way or not "
-            f"the published archive, and removed; run the same command again, or {advice}"
+            f"{what}: the {kind} of the downloaded file is {error.found}, {checksum} is published: damaged on the way "
+            f"or not the published archive, and removed; run the same command again, or {advice}"
         ) from None
 
 
@@ -188,16 +210,24 @@ def check_space(folder: Path, what: str, archive: float, unpacked: float, staged
 
     All in bytes; `staged` of the unpacked files are on the disk already.
     """
-    place = next(path for path in (folder, *folder.parents) if path.exists())
-    free = shutil.disk_usage(place).free
-    left, processed = max(unpacked - staged, 0), _PROCESSED * unpacked
+    place, free = free_space(folder)
+    left, processed = max(unpacked - staged, 0), PROCESSED_SHARE * unpacked
     needed = archive + left + processed
     if needed > free:
-        parts = f"{_gb(archive)} to download, {_gb(left)} unpacked, about {_gb(processed)} processed"
+        parts = f"{in_words(archive)} to download, {in_words(left)} unpacked, about {in_words(processed)} processed"
         raise DataError(
-            f"{place}: {what} needs {_gb(needed)} of disk ({parts}), {_gb(free)} are free; make room, choose another "
-            "folder by --data-root, or fewer by --categories"
+            f"{place}: {what} needs {in_words(needed)} of disk ({parts}), {in_words(free)} are free; make room, choose "
+            "another folder by --data-root, or fewer by --categories"
         )
+
+
+def _published_archive(dataset: str) -> tuple[str, tuple[str, ...], str, str]:
+    """Name, addresses, checksum and its kind of a data set's one archive; nothing of Eyecandies, which has several."""
+    if dataset == "eyecandies":
+        return "", (), "", "MD5"
+    if dataset == "adam3d":
+        return ADAM3D_ARCHIVE, ADAM3D_ADDRESSES, ADAM3D_SHA256, "SHA-256"
+    return MVTEC3D_ARCHIVE, MVTEC3D_ADDRESSES, MVTEC3D_MD5, "MD5"
 
 
 def _class_address(category: str, url: str | None) -> str:
@@ -227,7 +257,3 @@ def _size(dataset: str, path: Path, categories: Sequence[str] | None) -> int:
         return known
     published = unpacked_bytes(dataset, categories or CATEGORIES[dataset]) or _PACKED * path.stat().st_size
     return min(published, _PACKED * path.stat().st_size)
-
-
-def _gb(size: float) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
