@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def add_fit(commands: Commands) -> None:
-    text = "train and save a detector for a category of your own"
+    text = "train and save a detector for a category of your own; features are stored as for `mafr run`"
     sub = add_command(commands, "fit", fit_detector, text, parallel=False)
     sub.add_argument("--dataset", choices=ALL_DATASETS, default="mvtec3d")
     sub.add_argument("--category", required=True)
