@@ -218,11 +218,11 @@ def test_a_notebook_whose_files_are_absent_is_left_as_committed(tmp_path, monkey
 def one_notebook(root: Path, code: str) -> Paths:
     """A root whose only notebook runs `code`."""
     (root / "notebooks").mkdir()
-    parameters = nbformat.v4.new_code_cell("profile = 'demo'", metadata={"tags": ["parameters"]})
-    nbformat.write(
-        nbformat.v4.new_notebook(cells=[parameters, nbformat.v4.new_code_cell(code)]),
-        root / "notebooks" / "01_own.ipynb",
-    )
+    cells = [nbformat.v4.new_code_cell(text) for text in ("profile = 'demo'", code)]
+    cells[0].metadata["tags"] = ["parameters"]
+    kernel = {"name": "python3", "language": "python", "display_name": "Python 3"}
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+    nbformat.write(notebook, root / "notebooks" / "01_own.ipynb")
     return Paths.resolve("smoke", root=root)
 
 

@@ -126,7 +126,7 @@ def test_damaged_maps_are_one_line_and_the_run_is_made_again(
 ) -> None:
     load, name = (load_residuals, "residuals.npz") if run.method == "mafr" else (load_maps, "maps.npz")
     path = run.folder(paths) / name
-    before = [np.array(array) for array in load(run, paths)]
+    before = [np.asarray(array) for array in load(run, paths)]
     ARRAYS[damage](path)
     with pytest.raises(DataError, match=rf"{name} is damaged \(.*\); `mafr run .* makes it again$") as caught:
         load(run, paths, 4)
@@ -173,7 +173,5 @@ def test_figures_refuse_maps_of_other_samples(invented: tuple[Config, Paths]) ->
     config, paths = invented
     run = Run("mvtec3d", config.categories("mvtec3d")[0], config)
     ARRAYS["fewer samples"](run.folder(paths) / "residuals.npz")
-    with pytest.raises(
-        DataError, match=r"psi_rgb is \(2, 1, 14, 14\) of float32; \(8, 1, 14, 14\) of float32 expected"
-    ):
+    with pytest.raises(DataError, match=r"psi_rgb is \(2, 1, 14, 14\) of float32; \(8, 1, 14, 14\) of float32 exp"):
         load_result(run, paths)
