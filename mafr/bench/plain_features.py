@@ -126,6 +126,6 @@ def _convolve(layers: nn.Sequential, x: torch.Tensor, own_statistics: bool) -> t
 
 def _attention(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
     B, G, C = x.shape
-    q, k, v = layer.qkv(x).reshape(B, G, 3, layer.num_heads, C // layer.num_heads).permute(2, 0, 3, 1, 4)
-    scores = (q @ k.transpose(-2, -1)) * (C // layer.num_heads) ** -0.5
+    q, k, v = layer.qkv(x).reshape(B, G, 3, layer.heads, C // layer.heads).permute(2, 0, 3, 1, 4)
+    scores = (q @ k.transpose(-2, -1)) * (C // layer.heads) ** -0.5
     return layer.proj((scores.softmax(dim=-1) @ v).transpose(1, 2).reshape(B, G, C))

@@ -81,8 +81,8 @@ def test_a_run_checks_its_test_set_before_it_trains(tmp_path, monkeypatch):
 
     test = _test_set(tmp_path, {"0": _mask((8, 8, 2))})
     splits = {name: Split(test, None) for name in ("train", "validation", "test")}
-    monkeypatch.setattr(module, "run_splits", lambda *_: splits)
-    monkeypatch.setattr(module, "finished_record", lambda *_: None)
+    monkeypatch.setattr(module, "run_splits", lambda *_, **__: splits)
+    monkeypatch.setattr(module, "finished_record", lambda *_, **__: None)
     monkeypatch.setattr(module, "data_fingerprint", lambda *_: pytest.fail("went on to train"))
     with pytest.raises(DataError, match="leaves a pixel at 28 x 28"):
         module.execute(Run("mvtec3d", "bracket", rawdata.config()), Paths.resolve("smoke", tmp_path))

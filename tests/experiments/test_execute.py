@@ -30,7 +30,7 @@ from mafr.experiments.provenance import peak_megabytes
 from mafr.experiments.run_store import load_maps, load_residuals, read_record
 from mafr.features.sources import splits
 from mafr.features.sources.splits import extract_features, load_features, load_split
-from mafr.features.sources.store import open_store
+from mafr.features.sources.store import find_store
 from mafr.scoring import ResidualMaps
 
 
@@ -328,13 +328,13 @@ def test_a_full_disk_while_features_are_written_is_an_error_and_leaves_nothing(s
 def test_anomalous_training_samples_are_refused(smoke, monkeypatch):
     config, paths = smoke
 
-    def mislabelled(*arguments):
-        store = open_store(*arguments)
+    def mislabelled(*arguments, **options):
+        store = find_store(*arguments, **options)
         if store.split == "train":
             store.labels[1] = 1
         return store
 
-    monkeypatch.setattr(splits, "open_store", mislabelled)
+    monkeypatch.setattr(splits, "find_store", mislabelled)
     with pytest.raises(DataError, match=r"train/good/\d+ is an anomalous sample"):
         execute(Run("mvtec3d", "bagel", replace(config, seed=6)), paths)
 

@@ -94,7 +94,7 @@ def test_runs_on_other_data_are_told_where_features_are_shared(monkeypatch, tmp_
     record = {"samples": {"ids": ["a"]}}
     read = lambda run, paths: record | {"data_fingerprint": run.method}  # noqa: E731
     monkeypatch.setattr(results, "read_record", read)
-    monkeypatch.setattr(results, "load_maps", lambda run, paths: np.zeros((1, 2, 2), np.float16))
+    monkeypatch.setattr(results, "load_maps", lambda run, paths, count: np.zeros((count, 2, 2), np.float16))
     paths = Paths.resolve(profile, root=tmp_path)
     config = Config.preset(profile, variant)
     assert sorted(results.compared_maps(config, paths, "mvtec3d", "bagel", ["a"], ["m3dm", "cfm"])) == shown
