@@ -113,7 +113,7 @@ def clean_cloud(xyz: np.ndarray, plane: str, path: Path, seed_text: str = "") ->
             f"{path}: {len(border)} valid points within {BORDER} pixels of the edge, too few to find the table plane; "
             'if the table is removed already or there is none, use plane="none" (--plane none)'
         )
-    normal, offset = _table(border, seed_text or _contents(xyz))
+    normal, offset = _table(border, seed_text or contents_seed(xyz))
     points = xyz.astype(np.float64)
     kept = has_point(xyz) & (np.abs(points @ normal + offset) >= PLANE_DISTANCE)
     kept[kept] = largest_cluster(points[kept], CLUSTER_EPS, CLUSTER_POINTS)
@@ -132,11 +132,11 @@ def shows_table(xyz: np.ndarray) -> bool:
     border = border_points(xyz, BORDER)
     if len(border) < max(PLANE_SAMPLE, pixels // 2):
         return False
-    normal, offset = _table(border, _contents(xyz))
+    normal, offset = _table(border, contents_seed(xyz))
     return bool(np.count_nonzero(np.abs(border @ normal + offset) < PLANE_INLIER) >= pixels // 2)
 
 
-def _contents(xyz: np.ndarray) -> str:
+def contents_seed(xyz: np.ndarray) -> str:
     """A cloud's shape and SHA-256, as the text that seeds RANSAC."""
     points = np.ascontiguousarray(xyz, dtype=np.float32)
     return f"{points.shape} {hashlib.sha256(points).hexdigest()}"
