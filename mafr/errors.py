@@ -44,3 +44,7 @@ class ResultError(MafrError, ValueError):
 
 class StorageError(MafrError, OSError):
     """A file or folder cannot be written: no room, no permission, a file where a folder is needed."""
+
+
+class FullDiskError(StorageError):
+    """The disk has no room: what was written is whole as far as it goes, and a later call continues."""

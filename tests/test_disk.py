@@ -87,7 +87,8 @@ def test_an_error_of_the_system_reaches_the_command_line_with_file_and_reason(tm
 
     monkeypatch.setattr("mafr.cli.inputs.print_settings", refuse)
     assert main(["config"]) == 1
-    assert capsys.readouterr().err.startswith(f"mafr: {tmp_path / 'a.npy'}: Permission denied; finished runs are kept")
+    expected = f"mafr: {tmp_path / 'a.npy'}: Permission denied; change its rights, or choose another place; finished"
+    assert capsys.readouterr().err.startswith(expected)
     assert explained(OSError("odd")) == "odd"
 
 

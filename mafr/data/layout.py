@@ -12,6 +12,7 @@ from mafr.config import CATEGORIES
 from mafr.errors import DataError
 
 SPLITS = ("train", "validation", "test")
+PROCESSED_SHARE = 0.4  # size of processed copies relative to raw files: clouds are packed, most points are dropped
 SEED_CONTENTS = "contents"  # of a sample whose cleaning was seeded by the scan itself, see `Processed`
 _TIFF = (".tiff", ".tif")
 _SUFFIXES = {"rgb": (".png",), "xyz": _TIFF, "gt": (".png",)}

@@ -11,12 +11,12 @@ from types import ModuleType
 
 from mafr.config import ALL_DATASETS, DATASET_TITLES, Config
 from mafr.data import eyecandies, manifest, mvtec3d
-from mafr.data.disk import PROCESSED_SHARE, explaining
 from mafr.data.formats.images import encode_xyz, read_bytes
 from mafr.data.found import chosen_categories
 from mafr.data.held_out import announce, held_out, is_in_place, placed, record_of
-from mafr.data.layout import RawSample, empty_category, processed_files, some_of
+from mafr.data.layout import PROCESSED_SHARE, RawSample, empty_category, processed_files, some_of
 from mafr.data.verify import changed_samples
+from mafr.disk import writing
 from mafr.errors import DataError, notice
 from mafr.parallel.progress import Workers, map_parallel
 from mafr.paths import write_atomically, write_json
@@ -88,7 +88,7 @@ def preprocess(
         raise DataError(f"{raw_root}: raw and processed data need folders of their own; raw files are never changed")
     names = chosen_categories(dataset, raw_root, config, categories)
     plans: list[_Job] = []
-    with explaining(processed_root, lambda: _left(plans)):
+    with writing(processed_root, lambda: _left(plans)):
         for name in names:
             places = raw_root / name, processed_root / name
             plan = _plan(dataset, *places, config, plane, workers, verify)

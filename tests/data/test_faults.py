@@ -8,6 +8,7 @@ import shutil
 import tarfile
 import zipfile
 from collections import namedtuple
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +18,8 @@ from mafr.cli import main
 from mafr.data import open_dataset, preprocess
 from mafr.data.acquire import folders, limits
 from mafr.data.acquire.archive import unpack
-from mafr.data.disk import DiskError
-from mafr.errors import DataError
+from mafr.disk import size_text
+from mafr.errors import DataError, FullDiskError
 
 Usage = namedtuple("Usage", "total used free")
 GOOD = "set/bagel/train/good/rgb/000.png"
@@ -85,7 +86,7 @@ def test_a_sparse_entry_of_a_terabyte_is_refused_and_leaves_nothing(tmp_path):
     block[148:156] = b"%06o\0 " % sum(block[:512])
     path = tmp_path / "sparse.tar"
     path.write_bytes(_tar(tmp_path / "a.tar", (GOOD, b"x")).read_bytes()[:1024] + bytes(block) + bytes(10_240))
-    with pytest.raises(DataError, match=r"sparse.tar: entry 'bagel/.*' claims 1000.0 GB, no file of a data set has"):
+    with pytest.raises(DataError, match=r"sparse.tar: entry 'bagel/.*' claims 1.0 TB, no file of a data set has"):
         unpack([path], tmp_path / "raw")
     assert list((tmp_path / "raw").iterdir()) == []
 
@@ -125,7 +126,7 @@ def test_an_entry_larger_than_the_disk_says_where_and_how_much(tmp_path, monkeyp
     path = _tar(tmp_path / "a.tar", (GOOD, b"x"), ("set/bagel/train/good/xyz/000.tiff", bytes(10**7)))
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 0, 5 * 10**6))
-        with pytest.raises(DiskError, match=r"raw.*: the disk is full: 5.0 MB are free, about 10.0 MB are still"):
+        with pytest.raises(FullDiskError, match=r"raw.*: the disk is full \(5.0 MB free, 10.0 MB more needed\)"):
             unpack([path], tmp_path / "raw")
     assert len(_tree(tmp_path / "raw")) == 1  # kept: with room again the same call goes on
     unpack([path], tmp_path / "raw")
@@ -146,7 +147,7 @@ def test_a_full_disk_does_not_delete_the_downloaded_archive(server, tmp_path, mo
     with monkeypatch.context() as patch:
         patch.setattr("mafr.data.acquire.archive._write", full)
         assert main(command) == 1
-    assert "the disk is full: " in capsys.readouterr().err
+    assert "the disk is full (" in capsys.readouterr().err
     assert (tmp_path / "downloads/adam3d" / folders.ADAM3D_ARCHIVE).is_file()
     assert main(command) == 0
 
@@ -170,24 +171,23 @@ def test_an_entry_whose_name_is_too_long(tmp_path):
 def test_a_full_disk_while_preprocessing_says_where_and_how_much(tmp_path, monkeypatch, capsys):
     folder = rawdata.write_mvtec3d(tmp_path / "raw/mvtec3d")
     command = ["data", "mvtec3d", "--root", str(tmp_path), "--workers", "1"]
-    from mafr.data import preprocessing
-
-    real, written = preprocessing.write_atomically, []
+    real, clouds = Path.write_bytes, []
 
     def write(path, content):
-        written.append(path)
-        if len(written) > 6:  # three samples' images and clouds; five more to come
-            raise OSError(errno.ENOSPC, "No space left on device")
-        real(path, content)
+        if path.parent.name == "xyz":
+            clouds.append(path)
+            if len(clouds) > 3:  # three samples' images and clouds; five more to come
+                raise OSError(errno.ENOSPC, "No space left on device")
+        return real(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(preprocessing, "write_atomically", write)
+        patch.setattr(Path, "write_bytes", write)
         patch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 0, 123_000))
         assert main(command) == 1
     error = capsys.readouterr().err
     place = tmp_path / "processed/mvtec3d"
     raw = sum(p.stat().st_size for split in ("validation", "test") for p in (folder / split).rglob("*") if p.is_file())
-    assert f"{place}: the disk is full: 0.1 MB are free, about {0.4 * raw / 1e6:.1f} MB are still needed; make" in error
+    assert f"{place}: the disk is full (123.0 kB free, {size_text(0.4 * raw)} more needed); make" in error
     assert main(command) == 0
 
 

@@ -29,9 +29,8 @@ from tqdm import tqdm
 from tqdm.utils import CallbackIOWrapper
 
 from mafr.data.acquire.limits import Limit, explaining_entry
-from mafr.data.disk import DiskError
 from mafr.data.layout import subfolders
-from mafr.errors import DataError, printable
+from mafr.errors import DataError, MafrError, printable
 from mafr.parallel.progress import byte_bar, map_parallel
 from mafr.paths import leftovers, process_temporary
 
@@ -98,7 +97,8 @@ def unpack(
 
     categories: only these. workers: local processes, one archive each. Raises DataError where a file is no archive or
     damaged, an entry leaves its folder, is no plain file or claims more than data sets hold, or there is no category
-    folder: then nothing of the archive stays. Raises DiskError where the disk is too small: then what is written stays.
+    folder: then nothing of the archive stays. Raises FullDiskError where the disk is too small: then what is written
+    stays.
     """
     check_archives(archives)
     staging = _staging(archives, target)
@@ -107,8 +107,6 @@ def unpack(
     staging.mkdir(parents=True, exist_ok=True)
     try:
         found = map_parallel(job, list(archives), workers, "unpacking") if several else [job(path) for path in archives]
-    except DiskError:
-        raise
     except DataError:
         shutil.rmtree(staging, ignore_errors=True)
         raise
@@ -186,7 +184,7 @@ def _refusing(path: Path) -> Iterator[None]:
     """Turns whatever goes wrong while an archive is read into one DataError."""
     try:
         yield
-    except DataError:
+    except MafrError:
         raise
     except RuntimeError as error:  # what zipfile raises for an archive with a password
         raise DataError(f"{path}: cannot be unpacked ({error}); unpack it by hand and use --source") from error

@@ -9,9 +9,9 @@ from mafr.config import CATEGORIES, DATASET_TITLES
 from mafr.data.acquire.archive import check_archives, is_archive, staged_size, unpack, unpacked_size
 from mafr.data.acquire.counts import unpacked_bytes
 from mafr.data.acquire.fetch import BrokenError, ChecksumError, FetchError, content_length, fetch, fetched, open_address
-from mafr.data.disk import PROCESSED_SHARE, DiskError, explaining, free_space, in_words
-from mafr.data.layout import subfolders, unknown_category
+from mafr.data.layout import PROCESSED_SHARE, subfolders, unknown_category
 from mafr.data.manifest import read_json
+from mafr.disk import free_space, size_text, writing
 from mafr.errors import DataError, notice
 from mafr.parallel.progress import Workers
 from mafr.paths import write_json
@@ -81,7 +81,7 @@ def unpack_archives(
         size = sum(_size(dataset, path, categories) for path in todo)
         check_space(raw, DATASET_TITLES[dataset], 0, size, staged_size(todo, raw, categories))
         local = workers if isinstance(workers, int | None) else 1
-        with explaining(raw):
+        with writing(raw):
             for path, held in unpack(todo, raw, categories, local).items():
                 known[stamps[path]] = held
             write_json(raw / _KNOWN, known)
@@ -146,12 +146,12 @@ def download_raw(
     unpacked, largest = unpacked_bytes(dataset, missing) or packed * sum(sizes.values()), max(sizes.values())
     staged = sum(staged_size([downloads / name], raw, wanted) for name in sizes if (downloads / name).is_file())
     check_space(downloads, title, largest if len(sizes) > 1 else left, unpacked, staged)
-    size, licence = in_words(sum(sizes.values())), LICENCES.get(dataset, "")
+    size, licence = size_text(sum(sizes.values())), LICENCES.get(dataset, "")
     notice(
         f"no {', '.join(missing) or 'categories'} in {raw}: downloading {title} ({size}; licence: {licence}see "
         f"{page}); --archive or --source take what is on disk already"
     )
-    with explaining(downloads):
+    with writing(downloads):
         downloads.mkdir(parents=True, exist_ok=True)  # from here on the next call continues with all that is missing
     checksum = checksum if whole else []
     for name, remote in remotes.items():
@@ -160,13 +160,11 @@ def download_raw(
             if not is_archive(path):
                 problem = f"{remote.address} gave a file that is neither a tar nor a zip archive"
                 raise DataError(f"{name}: {problem}; {advice}")
-            with explaining(raw):
+            with writing(raw):
                 held = unpack([path], raw, asked)[path]
             absent = [category for category in asked or () if category not in held]
             if absent and published:
                 raise DataError(f"{path}: the archive holds {', '.join(held)}, not {', '.join(absent)}; {advice}")
-        except DiskError:
-            raise
         except DataError:
             path.unlink(missing_ok=True)  # it would be no better the next time
             raise
@@ -193,7 +191,7 @@ def locate(addresses: Sequence[str], what: str, advice: str) -> Remote:
 def download(address: str, target: Path, what: str, advice: str, checksum: str = "", kind: str = "MD5") -> Path:
     """`fetch` for a data set: its errors become DataErrors that name `what` and end with `advice`."""
     try:
-        with explaining(target.parent):
+        with writing(target.parent):
             return fetch(address, target, checksum, kind, what)
     except FetchError as error:
         way = f", or {advice}" if isinstance(error, BrokenError) else f"; {advice}"
@@ -214,10 +212,10 @@ def check_space(folder: Path, what: str, archive: float, unpacked: float, staged
     left, processed = max(unpacked - staged, 0), PROCESSED_SHARE * unpacked
     needed = archive + left + processed
     if needed > free:
-        parts = f"{in_words(archive)} to download, {in_words(left)} unpacked, about {in_words(processed)} processed"
+        parts = f"{size_text(archive)} to download, {size_text(left)} unpacked, about {size_text(processed)} processed"
         raise DataError(
-            f"{place}: {what} needs {in_words(needed)} of disk ({parts}), {in_words(free)} are free; make room, choose "
-            "another folder by --data-root, or fewer by --categories"
+            f"{place}: {what} needs {size_text(needed)} of disk ({parts}), {size_text(free)} are free; make room, "
+            "choose another folder by --data-root, or fewer by --categories"
         )
 
 
