@@ -12,7 +12,7 @@ def printable(text: str) -> str:
 
 def notice(text: str) -> None:
     """Say something on stderr that is no error but should be known, as one printable line."""
-    print(f"mafr: {printable(text)}", file=sys.stderr)
+    print(f"mafr: {printable(text)}", file=sys.stderr, flush=True)
 
 
 class MafrError(Exception):

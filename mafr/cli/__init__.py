@@ -22,10 +22,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return arguments.run(arguments) or 0
     except MafrError as error:
-        print(f"mafr: {error}", file=sys.stderr)
+        notice(str(error))
         return 1
     except KeyboardInterrupt:
-        print("mafr: interrupted; finished runs are kept, the same command continues from here", file=sys.stderr)
+        notice("interrupted; finished runs are kept, the same command continues from here")
         return 130
     except OSError as error:
         kept = "finished runs are kept, the same command continues from here"

@@ -2,14 +2,13 @@
 
 import argparse
 import dataclasses
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from mafr.baselines.registry import METHODS, check_methods
 from mafr.config import PROFILES, UNTRAINED, VARIANTS, Config
-from mafr.errors import ConfigError
+from mafr.errors import ConfigError, notice
 from mafr.experiments.plan import TABLES, compared_methods
 from mafr.parallel.progress import Workers
 from mafr.paths import Paths
@@ -90,7 +89,7 @@ def read_settings(arguments: argparse.Namespace) -> tuple[Config, Paths]:
     variation = f"settings-{config.digest()[:8]}" if arguments.settings else ""
     if config.random_weights:
         variation = f"random-weights-{config.digest()[:8]}"
-        print(f"warning: {UNTRAINED}", file=sys.stderr)
+        notice(f"warning: {UNTRAINED}")
     return config, Paths.resolve(arguments.profile, data_root=arguments.data_root, variation=variation)
 
 

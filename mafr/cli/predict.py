@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mafr.cli.options import HELP_AS_WRITTEN, Commands
 from mafr.config import UNTRAINED
-from mafr.errors import ConfigError, DataError
+from mafr.errors import ConfigError, DataError, notice, printable
 
 if TYPE_CHECKING:
     from mafr.method import Method
@@ -91,7 +91,7 @@ def predict_pair(arguments: argparse.Namespace) -> None:
         from mafr.paths import write_atomically
 
         write_atomically(Path(arguments.json), text + "\n")
-    print(f"{verdict}: score {prediction.score:.4f}, threshold {threshold:.4f} ({source})")
+    print(f"{verdict}: score {prediction.score:.4g}, threshold {threshold:.4g} ({source})")
     if warning:
         print(warning)
     if picture:
@@ -112,20 +112,19 @@ def predict_parts(arguments: argparse.Namespace) -> int:
     scorer = Scorer(detector, threshold, plane, arguments.intrinsics)
     outputs = Outputs(places, threshold, warning, append=arguments.watch)
     notes = [f"threshold: {threshold:.4g}, {source}", f"method: {detector.name}, from {arguments.detector}"]
-    title = f"{folder.resolve().name}: {detector.name}"
-    outputs.open_report(title, getattr(detector, "validation_scores", []), [warning, *notes] if warning else notes)
+    outputs.open_report(f"Parts in {folder.resolve().name}", detector.validation_scores, notes)
     if warning:
-        print(f"warning: {warning}", file=sys.stderr)
+        notice(f"warning: {warning}")
     with stoppable() as stop:
         try:
             work = watch_folder if arguments.watch else score_folder
             work(folder, scorer, outputs, _show_json if arguments.json == "-" else _show, stop)
         finally:
             counted = outputs.finish()
-            words = [f"{counted}; threshold {threshold:.4f} ({source})", *places.made()]
+            words = [f"{counted}; threshold {threshold:.4g} ({source})", *places.made()]
             print("\n".join(words), file=sys.stderr if arguments.json == "-" else sys.stdout)
     if stop.is_set() and not arguments.watch:
-        print("mafr: interrupted; the lines of the parts that were done are kept", file=sys.stderr)
+        notice("interrupted; the lines of the parts that were done are kept")
         return 130
     return 1 if outputs.counts[UNREADABLE] else 0
 
@@ -152,9 +151,7 @@ def _places(arguments: argparse.Namespace) -> Places:
 
 
 def _show(line: dict[str, object]) -> None:
-    from mafr.predict.outputs import printable
-
-    score = f"score {line['score']:.4f}" if line["score"] is not None else printable(str(line["error"]))
+    score = f"score {line['score']:.4g}" if line["score"] is not None else printable(str(line["error"]))
     print(f"{line['verdict']:6}  {printable(str(line['name']))}: {score}", flush=True)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mafr.baselines.registry import MAFR, METHODS, check_methods
 from mafr.config import VARIANTS, Config
+from mafr.errors import notice
 from mafr.experiments.notebooks import TABLE_NOTEBOOKS, is_preset, run_notebooks
 from mafr.experiments.plan import TABLES, all_runs, compared_methods, table_datasets
 from mafr.experiments.prepare import extract_all, prepare_data
@@ -79,7 +80,7 @@ def reproduce(
     all_compared = compared_methods(TABLES, methods) == compared_methods(TABLES)
     if "notebooks" in stages and not (is_preset(config, paths) and all_compared):
         left_out = "with --set, --methods or --random-weights they are left out"
-        print(f"mafr: the notebooks show a profile as it is; {left_out}", file=sys.stderr)
+        notice(f"the notebooks show a profile as it is; {left_out}")
         stages = [stage for stage in stages if stage != "notebooks"]
     seconds = {}
     for stage in STAGES:

@@ -51,10 +51,10 @@ def add_run(commands: Commands) -> None:
 
 
 def make_runs(arguments: argparse.Namespace) -> None:
-    from mafr.baselines.registry import feature_config, weight_files
+    from mafr.baselines.registry import weight_files
     from mafr.experiments.execute import run_all
     from mafr.experiments.plan import TABLES, all_runs, category_runs
-    from mafr.features.sources.splits import extract_features
+    from mafr.experiments.prepare import extract_category
     from mafr.features.weights.files import provide_files
     from mafr.tables.published import METRIC_TITLES
 
@@ -76,9 +76,7 @@ def make_runs(arguments: argparse.Namespace) -> None:
     provide_files(config, paths.weights, weight_files(config, {run.method for run in runs}))
     with chosen_workers(arguments, config, paths) as workers:
         if arguments.category:
-            needed = [feature_config(run.method, run.config) for run in runs]
-            for settings in {c.feature_digest(): c for c in needed}.values():
-                extract_features(paths, settings, arguments.dataset, [arguments.category], workers)
+            extract_category(config, paths, arguments.dataset, arguments.category, workers, methods, variants)
         records = run_all(runs, paths, workers)
     for run, record in records.items():
         print(run)

@@ -14,11 +14,11 @@ from mafr.errors import DataError
 SPLITS = ("train", "validation", "test")
 PROCESSED_SHARE = 0.4  # size of processed copies relative to raw files: clouds are packed, most points are dropped
 SEED_CONTENTS = "contents"  # of a sample whose cleaning was seeded by the scan itself, see `Processed`
-_TIFF = (".tiff", ".tif")
-_SUFFIXES = {"rgb": (".png",), "xyz": _TIFF, "gt": (".png",)}
-_RAW_SUFFIXES = {
-    "rgb": (".png", ".jpg", ".jpeg"), "xyz": (*_TIFF, ".ply", ".pcd"), "gt": (".png",), "ground_truth": (".png",),
-    "depth": (".png", *_TIFF),
+TIFF = (".tiff", ".tif")
+_SUFFIXES = {"rgb": (".png",), "xyz": TIFF, "gt": (".png",)}
+RAW_SUFFIXES = {
+    "rgb": (".png", ".jpg", ".jpeg"), "xyz": (*TIFF, ".ply", ".pcd"), "gt": (".png",), "ground_truth": (".png",),
+    "depth": (".png", *TIFF),
 }  # fmt: skip
 # What operating systems, disks and archivers put beside people's folders.
 _RUBBISH = {"__macosx", "@eadir", "lost+found", "system volume information", "$recycle.bin"}
@@ -167,7 +167,7 @@ def scan_split(category_folder: Path, split: str, raw: bool = False) -> list[Ent
     a split without samples, for images, clouds and masks that do not pair up, and for defective samples without masks.
     """
     entries: list[Entry] = []
-    folder, suffixes = category_folder / split, _RAW_SUFFIXES if raw else _SUFFIXES
+    folder, suffixes = category_folder / split, RAW_SUFFIXES if raw else _SUFFIXES
     for defect in subfolders(folder):
         entries += _scan_defect(folder / defect, split, defect, suffixes)
     if not entries:

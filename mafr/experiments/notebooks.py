@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mafr.config import DATASETS, Config
 from mafr.disk import writing
-from mafr.errors import ConfigError, MafrError
+from mafr.errors import ConfigError, MafrError, notice
 from mafr.experiments.plan import all_runs
 from mafr.parallel.processes import environment
 from mafr.parallel.progress import map_parallel
@@ -54,7 +54,7 @@ def run_notebooks(
     for source in sources:
         files, absent = needed_files(source, paths.root)
         if absent:
-            print(f"mafr: {source.name} is left as it is: there is no {', '.join(absent)}", file=sys.stderr)
+            notice(f"{source.name} is left as it is: there is no {', '.join(absent)}")
             continue
         shown.append(paths.executed / source.name)
         seen = "".join(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}\n" for file in files)

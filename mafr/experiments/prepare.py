@@ -1,10 +1,12 @@
 """Preparation of the inputs of runs: data sets and features of every category."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from mafr.baselines.registry import MAFR, METHODS, feature_config, method_settings, weight_files
 from mafr.config import CATEGORIES, DATASET_TITLES, DATASETS, VARIANTS, Config
+from mafr.data.layout import subfolders
+from mafr.data.manifest import MANIFEST
 from mafr.errors import MafrError
 from mafr.experiments.plan import compared_methods, table_of
 from mafr.parallel.progress import Workers
@@ -30,8 +32,9 @@ def what_is_there(config: Config, paths: Paths) -> tuple[Config, tuple[str, ...]
 
 
 def _categories_of(paths: Paths, dataset: str) -> tuple[str, ...]:
-    names = {file.parent.name for file in paths.processed(dataset).glob("*/manifest.json")}
-    names |= {folder.parent.name for folder in paths.raw(dataset).glob("*/train") if folder.is_dir()}
+    processed, raw = paths.processed(dataset), paths.raw(dataset)
+    names = {name for name in subfolders(processed) if (processed / name / MANIFEST).is_file()}
+    names |= {name for name in subfolders(raw) if (raw / name / "train").is_dir()}
     published = [name for name in CATEGORIES[dataset] if name in names]
     return (*published, *sorted(names - set(published)))
 
@@ -60,7 +63,7 @@ def extract_all(
     paths: Paths,
     workers: Workers = 1,
     datasets: Sequence[str] = DATASETS,
-    methods: Iterable[str] = METHODS,
+    methods: Collection[str] = METHODS,
     variants: Sequence[str] = VARIANTS,
 ) -> None:
     """Extract and store the features of every category, for MAFR in `variants` and for the compared `methods`.
@@ -73,10 +76,8 @@ def extract_all(
     # Everything that is missing is reported now, not when the runs need it.
     provide_files(config, paths.weights, (*needed_files(config), *weight_files(config, methods)))
     for dataset in datasets:
-        compared = compared_methods([table_of(dataset)], methods)
-        wanted = [method_settings(MAFR, config, variant, dataset) for variant in variants]
-        wanted += [feature_config(m, method_settings(m, config, dataset=dataset)) for m in compared]
-        for settings in {c.feature_digest(): c for c in wanted}.values():
+        used = (MAFR, *compared_methods([table_of(dataset)], methods))
+        for settings in _feature_settings(config, dataset, used, variants):
             extract_features(paths, settings, dataset, config.categories(dataset), workers)
 
 
@@ -86,15 +87,20 @@ def extract_category(
     dataset: str,
     category: str,
     workers: Workers = 1,
-    methods: Iterable[str] = (MAFR,),
+    methods: Collection[str] = (MAFR,),
     variants: Sequence[str] = VARIANTS,
 ) -> None:
-    """Extract and store the features of one category of any data set, for MAFR in `variants` and other `methods`."""
+    """Extract and store the features of one category of any data set, for `methods`, MAFR in `variants`."""
     from mafr.features.sources.splits import extract_features
     from mafr.features.weights.files import needed_files, provide_files
 
     provide_files(config, paths.weights, (*needed_files(config), *weight_files(config, methods)))
-    wanted = [method_settings(MAFR, config, variant, dataset) for variant in variants]
-    wanted += [feature_config(m, method_settings(m, config, dataset=dataset)) for m in methods if m != MAFR]
-    for settings in {c.feature_digest(): c for c in wanted}.values():
+    for settings in _feature_settings(config, dataset, methods, variants):
         extract_features(paths, settings, dataset, [category], workers)
+
+
+def _feature_settings(config: Config, dataset: str, methods: Collection[str], variants: Sequence[str]) -> list[Config]:
+    """The settings of each store of features that the methods use; several share most of them."""
+    wanted = [method_settings(MAFR, config, variant, dataset) for variant in variants if MAFR in methods]
+    wanted += [feature_config(m, method_settings(m, config, dataset=dataset)) for m in methods if m != MAFR]
+    return list({one.feature_digest(): one for one in wanted}.values())

@@ -6,7 +6,6 @@ The record, `metrics.json`, holds everything a table needs; it is written last, 
 import hashlib
 import io
 import json
-import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ import torch
 
 from mafr.baselines.registry import feature_config
 from mafr.data.layout import SPLITS
-from mafr.errors import DataError
+from mafr.errors import DataError, notice
 from mafr.experiments.plan import Run
 from mafr.features.sources.checks import DamagedStoreError
 from mafr.features.sources.on_demand import OnDemandFeatures
@@ -119,7 +118,7 @@ def finished_record(
     except DamagedRunError as error:
         if say:
             what = str(error).rpartition(";")[0]
-            print(f"mafr: {what}; the run is made again", file=sys.stderr, flush=True)
+            notice(f"{what}; the run is made again")
         return None
 
 

@@ -13,7 +13,6 @@ import logging
 import queue
 import secrets
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
@@ -24,7 +23,7 @@ from pathlib import Path
 from mafr import __version__
 from mafr.config import Config
 from mafr.device import Place
-from mafr.errors import ConfigError, MafrError
+from mafr.errors import ConfigError, MafrError, notice
 from mafr.paths import PACKAGE, Paths
 
 CONNECT_SECONDS = 15  # until the scheduler must have answered
@@ -114,7 +113,7 @@ class Cluster:
             while waiting or active:
                 workers = len(self._client.nthreads())
                 if not workers and not warned:
-                    print(f"mafr: {self.address} has no worker now; waiting for one", file=sys.stderr, flush=True)
+                    notice(f"{self.address} has no worker now; waiting for one")
                 warned = not workers
                 while waiting and len(active) < max(workers, 1):
                     k = waiting.pop()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
-from mafr.errors import DataError
+from mafr.errors import DataError, printable
 from mafr.predict.engine import NOT_OK, OK, UNREADABLE, Scored
 
 if TYPE_CHECKING:
@@ -60,7 +60,8 @@ class Outputs:
         if self.places.report is not None:
             from mafr.report import Report
 
-            self.report = Report(self.places.report, self.threshold, title, validation_scores, notes)
+            warnings = [self.warning] if self.warning else []
+            self.report = Report(self.places.report, self.threshold, title, validation_scores, notes, warnings)
 
     def add(self, scored: Scored) -> dict[str, object]:
         """Write one result; returns its line as an object."""
@@ -109,19 +110,12 @@ class Outputs:
         save_png(picture, self.places.heatmaps / f"{scored.part.name}.png")
 
 
-def printable(text: str) -> str:
-    """Text for a terminal: control characters and bytes of no encoding as escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
-
-
 def _report_part(scored: Scored) -> Part:
     from mafr.report.part import Part
 
     name = printable(scored.part.name)
     if scored.error:
-        nothing = np.zeros((0, 0), dtype=np.float32)
-        empty = np.zeros((0, 0, 3), dtype=np.uint8), nothing, np.zeros((3, 0, 0), dtype=np.float32)
-        return Part(name, float("nan"), NOT_OK, *empty, error=scored.error)
+        return Part.unread(name, scored.error)
     rgb = np.rint(scored.sample.rgb.transpose(1, 2, 0) * 255).astype(np.uint8)
     return Part(name, scored.score, scored.verdict, rgb, scored.prediction.psi, scored.sample.xyz)
 

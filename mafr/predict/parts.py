@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from mafr.data.formats.clouds import camera_file
-from mafr.data.layout import numeric_order
+from mafr.data.layout import RAW_SUFFIXES, TIFF, numeric_order, same
 from mafr.errors import DataError
 
-_TIFF = (".tiff", ".tif")
-_IMAGES = (".png", ".jpg", ".jpeg")
-_CLOUDS = {"xyz": (*_TIFF, ".ply", ".pcd"), "depth": (".png", *_TIFF)}
 _NOT_ENTERED = ("rgb", "xyz", "depth", "gt")
 
 
@@ -76,10 +72,10 @@ def _places(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
 
 
 def _parts_of(place: Path, root: Path) -> list[PartFiles]:
-    images = _by_stem(place / "rgb", _IMAGES)
+    images = _by_stem(place / "rgb", RAW_SUFFIXES["rgb"])
     kind = "xyz"
-    clouds = _by_stem(place / kind, _CLOUDS[kind])
-    if not clouds and (depth := _by_stem(place / "depth", _CLOUDS["depth"])):
+    clouds = _by_stem(place / kind, RAW_SUFFIXES[kind])
+    if not clouds and (depth := _by_stem(place / "depth", RAW_SUFFIXES["depth"])):
         kind, clouds = "depth", depth
     camera = _camera(place, root)
     prefix = place.relative_to(root)
@@ -95,7 +91,7 @@ def _parts_of(place: Path, root: Path) -> list[PartFiles]:
         elif not rgb:
             parts.append(PartFiles(name, error=f"{xyz[0]}: no rgb/ image of this name beside it; add or remove one"))
         else:
-            needs_camera = kind == "depth" or xyz[0].suffix.lower() not in _TIFF
+            needs_camera = kind == "depth" or xyz[0].suffix.lower() not in TIFF
             parts.append(PartFiles(name, rgb[0], xyz[0], camera if needs_camera else None))
     return parts
 
@@ -112,7 +108,7 @@ def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
     for name in names:
         stem, suffix = os.path.splitext(name)  # noqa: PTH122
         if suffix.lower() in suffixes and not name.startswith("."):
-            files.setdefault(unicodedata.normalize("NFC", stem), []).append(folder / name)
+            files.setdefault(same(stem), []).append(folder / name)
     return files
 
 

@@ -49,10 +49,12 @@ class Report:
         title: str,
         validation_scores: Sequence[float] = (),
         notes: Sequence[str] = (),
+        warnings: Sequence[str] = (),
     ) -> None:
-        """path: of the HTML file, its folder is made. notes: lines below the title, e.g. warnings."""
+        """path: of the HTML file, its folder is made. notes, warnings: lines below the title, warnings in colour."""
         self.path, self.threshold, self.title = Path(path), float(threshold), title
-        self.validation_scores, self.notes = [float(score) for score in validation_scores], list(notes)
+        self.validation_scores = [float(score) for score in validation_scores]
+        self.notes, self.warnings = list(notes), list(warnings)
         self._lines: list[_Line] = []
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._data = tempfile.TemporaryFile(dir=self.path.parent, prefix=".mafr-report-")  # noqa: SIM115
@@ -93,7 +95,10 @@ class Report:
         items = [_item(one, self.threshold) for one in scored] + [_failed(one) for one in failed]
         values = {
             "title": escape(self.title),
-            "notes": "".join(f"<li>{escape(note)}</li>" for note in self.notes),
+            "notes": "".join(
+                [f'<li class="warning">{escape(text)}</li>' for text in self.warnings]
+                + [f"<li>{escape(text)}</li>" for text in self.notes]
+            ),
             "summary": _summary(scored, failed, self.threshold),
             "histogram": histogram([one.score for one in scored], self.validation_scores, self.threshold),
             "items": "\n".join(items),

@@ -22,10 +22,7 @@ SETTINGS = {"image_size": 64, "grid": 32, "groups": 32, "group_size": 8, "epochs
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data")
-    rawdata.write_mvtec3d(root / "raw/mvtec3d")
-    preprocess("mvtec3d", root / "raw/mvtec3d", root / "processed/mvtec3d", rawdata.config())
-    return root
+    return rawdata.home(tmp_path_factory.mktemp("home"), rawdata.config()).data
 
 
 @pytest.fixture

@@ -119,7 +119,7 @@ def test_names_that_are_not_utf8_are_refused(raw):
 
 
 def test_control_characters_of_names_do_not_reach_the_terminal(raw, capsys, tmp_path):
-    assert printable("a\x1b[31mb\nc\u202ed é") == "a\\x1b[31mb\\nc\\u202ed é"
+    assert printable("a\x1b[31mb\nc\u202ed \udcff é") == "a\\x1b[31mb\\nc\\u202ed \\udcff é"
     images = raw / "bracket/test/crack/rgb"
     (images / "009.png").rename(images / "009\x1b[2J.png")
     with pytest.raises(MafrError) as caught:

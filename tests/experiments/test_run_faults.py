@@ -13,7 +13,6 @@ import pytest
 from support import fake_results, rawdata
 
 from mafr.config import Config
-from mafr.data import preprocess
 from mafr.errors import DataError, StorageError
 from mafr.experiments import execute as execution
 from mafr.experiments.execute import execute
@@ -32,10 +31,7 @@ RUNS = (Run("mvtec3d", "bracket", CONFIG), Run("mvtec3d", "bracket", CONFIG, met
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Paths:
     """Two finished runs; not to be changed."""
-    root = tmp_path_factory.mktemp("home")
-    paths = Paths.resolve("smoke", root=root, data_root=root / "data")
-    rawdata.write_mvtec3d(paths.raw("mvtec3d"))
-    preprocess("mvtec3d", paths.raw("mvtec3d"), paths.processed("mvtec3d"), CONFIG)
+    paths = rawdata.home(tmp_path_factory.mktemp("home"), CONFIG)
     extract_features(paths, CONFIG, "mvtec3d", ["bracket"])
     for run in RUNS:
         execute(run, paths)

@@ -11,7 +11,7 @@ from support import rawdata
 
 from mafr.baselines.registry import method_settings
 from mafr.config import DATASETS, Config
-from mafr.data import open_dataset, preprocess
+from mafr.data import open_dataset
 from mafr.experiments import prepare
 from mafr.features.extract import FeatureExtractor
 from mafr.features.sources import splits
@@ -26,10 +26,7 @@ BLACK = {"image_background": "black"}
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the data sets; the images are not square."""
-    root = tmp_path_factory.mktemp("data")
-    rawdata.write_mvtec3d(root / "raw/mvtec3d")
-    preprocess("mvtec3d", root / "raw/mvtec3d", root / "processed/mvtec3d", rawdata.config())
-    return root
+    return rawdata.home(tmp_path_factory.mktemp("home"), rawdata.config()).data
 
 
 def content(folder: Path) -> dict[str, bytes]:

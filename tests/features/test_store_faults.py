@@ -14,7 +14,7 @@ import pytest
 from support import rawdata
 
 from mafr.config import Config
-from mafr.data import open_dataset, preprocess
+from mafr.data import open_dataset
 from mafr.errors import DataError, StorageError
 from mafr.experiments.execute import execute
 from mafr.experiments.plan import Run
@@ -32,10 +32,7 @@ CONFIG = rawdata.config(
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Paths:
     """Stored features of one category; not to be changed."""
-    root = tmp_path_factory.mktemp("home")
-    paths = Paths.resolve("smoke", root=root, data_root=root / "data")
-    rawdata.write_mvtec3d(paths.raw("mvtec3d"))
-    preprocess("mvtec3d", paths.raw("mvtec3d"), paths.processed("mvtec3d"), CONFIG)
+    paths = rawdata.home(tmp_path_factory.mktemp("home"), CONFIG)
     extract_features(paths, CONFIG, "mvtec3d", ["bracket"])
     return paths
 

@@ -9,6 +9,8 @@ import tifffile
 from PIL import Image
 
 from mafr.config import Config
+from mafr.data import preprocess
+from mafr.paths import Paths
 
 SIZE = (40, 60)  # height, width: not square
 
@@ -16,6 +18,14 @@ SIZE = (40, 60)  # height, width: not square
 def config(**overrides: object) -> Config:
     """Settings for data of one's own, small."""
     return Config.preset("smoke", overrides={"generated": False, "image_size": 28, "grid": 14} | overrides)
+
+
+def home(root: Path, settings: Config) -> Paths:
+    """The locations below `root`, with one category's raw and processed copies below `root / "data"`."""
+    paths = Paths.resolve("smoke", root=root, data_root=root / "data")
+    write_mvtec3d(paths.raw("mvtec3d"))
+    preprocess("mvtec3d", paths.raw("mvtec3d"), paths.processed("mvtec3d"), settings)
+    return paths
 
 
 def scene(seed: int, height: int = SIZE[0], width: int = SIZE[1]) -> np.ndarray:

@@ -3,10 +3,11 @@
 What is left out is said on stderr, once a folder and process: a camera that does it does it in every file.
 """
 
-import sys
 from pathlib import Path
 
 import numpy as np
+
+from mafr.errors import notice
 
 _SHARE = 0.001  # of all pixels with a depth; a repeated value of fewer pixels may be a measurement
 _APART = 1.5  # times the median, or the median by this; a part's own depths differ less
@@ -76,4 +77,4 @@ def drop_far(points: np.ndarray, farthest: float, path: Path) -> np.ndarray:
 def _say_once(path: Path, kind: str, text: str) -> None:
     if (path.parent, kind) not in _said:
         _said.add((path.parent, kind))
-        print(f"warning: {path}: {text} (said once for this folder)", file=sys.stderr)
+        notice(f"warning: {path}: {text} (said once for this folder)")

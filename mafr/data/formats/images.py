@@ -1,7 +1,6 @@
 """Image, mask and cloud files; anything wrong with a file becomes one clear DataError."""
 
 import io
-import sys
 import zlib
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from mafr.data.formats.kinds import advice_for, kind_of
 from mafr.data.formats.tiffs import decode_tiff, is_tiff
-from mafr.errors import DataError
+from mafr.errors import DataError, notice
 
 _IMAGE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 _IMAGES = ("a PNG", "a JPEG", "a GIF", "a BMP", "a WebP", "a PGM", "a PPM")  # kinds that Pillow reads
@@ -104,10 +103,9 @@ def warn_of_mask(mask: np.ndarray, path: Path) -> None:
     """Print a line where a mask (H, W) bool marks most of the image, as an inverted one does."""
     share = float(mask.mean())
     if share > _SUSPICIOUS:
-        print(
+        notice(
             f"warning: {path}: the mask marks {share:.1%} of the image; it should be zero wherever nothing is "
-            "anomalous: is it inverted?",
-            file=sys.stderr,
+            "anomalous: is it inverted?"
         )
 
 

@@ -5,7 +5,6 @@ import itertools
 import json
 import os
 import shutil
-import sys
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +22,7 @@ from mafr.config import FEATURE_SETTINGS, Config
 from mafr.data import FolderDataset
 from mafr.data.samples import Sample
 from mafr.disk import writing
-from mafr.errors import ConfigError, DataError
+from mafr.errors import ConfigError, DataError, notice
 from mafr.features.encoders import known_weights
 from mafr.features.extract import FEATURE_VERSION, TOKEN_NAMES, FeatureExtractor, Tokens
 from mafr.features.interpolation import densify
@@ -124,7 +123,7 @@ def build_store(
     try:
         found = find_store(*asked, checked=True)
     except DamagedStoreError as error:
-        print(f"mafr: {error}; the features are made again", file=sys.stderr, flush=True)
+        notice(f"{error}; the features are made again")
         found = None
     if found is not None:
         return found
