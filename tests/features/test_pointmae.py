@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from mafr.config import Config
-from mafr.data.acquire.fetch import file_sha256
+from mafr.data.acquire.checksum import file_sha256
 from mafr.errors import ConfigError, WeightsError
 from mafr.features import encoders
 from mafr.features.encoders import SMALL_WEIGHTS, known_weights, point_encoder, small_weights_sha256

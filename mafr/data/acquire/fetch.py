@@ -1,7 +1,6 @@
 """Downloads of single files: resumed after a break, checked, and in their place whole or not at all."""
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -21,6 +20,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
 from mafr import __version__
+from mafr.data.acquire.checksum import checksum as checksum_of
 from mafr.data.acquire.drive import confirm_address
 from mafr.errors import MafrError
 from mafr.parallel.progress import byte_bar
@@ -33,7 +33,6 @@ _REQUESTS = 3  # attempts to get an answer
 _PASSING = (408, 425, 429, 500, 502, 503, 504)  # answers that may be better a moment later
 _HEAD = 64  # bytes that show a web page
 _BLOCK = 2**16  # what a reset connection loses at most
-_CHECKED = 2**20  # bytes at a time for checksums
 
 
 class FetchError(OSError):
@@ -89,7 +88,7 @@ def fetch(address: str, target: Path, checksum: str = "", kind: str = "SHA-256",
             try:
                 _receive(address, partial, target, what)
                 file.flush()
-                if checksum and (found := _checksum(part, kind, what)) != checksum:
+                if checksum and (found := checksum_of(part, kind, what)) != checksum:
                     raise ChecksumError(address, kind, found, checksum)
             except BaseException as error:
                 if isinstance(error, ChecksumError) or not partial.have:
@@ -104,11 +103,6 @@ def fetch(address: str, target: Path, checksum: str = "", kind: str = "SHA-256",
 def fetched(target: Path) -> int:
     """Bytes of a file that are on the disk already, in part or whole, from earlier calls of `fetch`."""
     return next((path.stat().st_size for path in (target, _part(target)) if path.exists()), 0)
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
-    return _checksum(path, "SHA-256")
 
 
 @contextmanager
@@ -268,15 +262,6 @@ def _append(address: str, partial: _Partial, target: Path, progress: tqdm) -> No
             progress.update(len(block))
     if partial.size is not None and partial.have < partial.size:
         raise PassingError(address, "closed early")
-
-
-def _checksum(path: Path, kind: str, what: str = "") -> str:
-    found = hashlib.new(kind.replace("-", ""), usedforsecurity=False)
-    with path.open("rb") as file, byte_bar(path.stat().st_size, 0, f"checking {what}", not what) as progress:
-        while block := file.read(_CHECKED):
-            found.update(block)
-            progress.update(len(block))
-    return found.hexdigest()
 
 
 def _part(target: Path) -> Path:

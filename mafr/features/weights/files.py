@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mafr.config import Config
-from mafr.data.acquire.fetch import fetch, file_sha256, root_cause
+from mafr.data.acquire.checksum import file_sha256
 from mafr.errors import MafrError, WeightsError
 from mafr.paths import Paths
 
@@ -227,6 +227,8 @@ def _reason(error: Exception) -> str:
 
 
 def _download(file: WeightFile, folder: Path) -> Path:
+    from mafr.data.acquire.fetch import fetch  # here, as it loads what downloads need
+
     if not file.hub:
         return fetch(file.address, folder / file.names[0], file.sha256)
     reach(huggingface_hub.hf_hub_url(file.hub, HUB_FILE))
@@ -238,7 +240,9 @@ def _download(file: WeightFile, folder: Path) -> Path:
 
 def reach(url: str) -> None:
     """Raise OSError where no connection is possible: the hub's client would try for half a minute first."""
-    import requests  # here, as loading it takes a while
+    import requests
+
+    from mafr.data.acquire.fetch import root_cause
 
     try:
         requests.head(url, timeout=15)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mafr.config import UNTRAINED, Config
-from mafr.data.acquire.fetch import file_sha256
+from mafr.data.acquire.checksum import file_sha256
 from mafr.features.encoders import SMALL_WEIGHTS
 from mafr.features.rgb import LITE0_SHA256, lite0_file
 from mafr.features.weights.files import WeightFile, expected_sha256, find_file, missing_text, needed_files
