@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # With --out, for many parts.
 LINES, JSON_LINES, REPORT = "results.csv", "results.jsonl", "report.html"
-_FOR_MANY = ("csv", "report", "heatmaps", "watch")
+_FOR_MANY = ("csv", "report", "heatmaps", "watch", "resume")
 
 
 def add_predict(commands: Commands) -> None:
@@ -46,6 +46,8 @@ def add_predict(commands: Commands) -> None:
     many.add_argument("--heatmaps", metavar="DIR", help="folder for heatmap pictures, png")
     text = "score parts as they come into the folder, until interrupted; those that --csv lists already are passed over"
     many.add_argument("--watch", action="store_true", help=text)
+    text = "go on after an interruption: parts that --csv lists already are passed over"
+    many.add_argument("--resume", action="store_true", help=text)
 
 
 def predict(arguments: argparse.Namespace) -> int:
@@ -91,7 +93,7 @@ def predict_pair(arguments: argparse.Namespace) -> None:
         from mafr.paths import write_atomically
 
         write_atomically(Path(arguments.json), text + "\n")
-    print(f"{verdict}: score {prediction.score:.4g}, threshold {threshold:.4g} ({source})")
+    print(f"{verdict}: score {prediction.score:#.4g}, threshold {threshold:#.4g} ({source})")
     if warning:
         print(warning)
     if picture:
@@ -110,7 +112,9 @@ def predict_parts(arguments: argparse.Namespace) -> int:
     warning = UNTRAINED if detector.config.random_weights else ""
     plane = None if arguments.processed else detector.config.plane
     scorer = Scorer(detector, threshold, plane, arguments.intrinsics)
-    outputs = Outputs(places, threshold, warning, append=arguments.watch)
+    if arguments.resume and not places.csv:
+        raise ConfigError("--resume needs --csv FILE or --out PATH, where the lines of the earlier call are")
+    outputs = Outputs(places, threshold, warning, append=arguments.watch or arguments.resume)
     notes = [f"threshold: {threshold:.4g}, {source}", f"method: {detector.name}, from {arguments.detector}"]
     outputs.open_report(f"Parts in {folder.resolve().name}", detector.validation_scores, notes)
     if warning:
@@ -121,10 +125,11 @@ def predict_parts(arguments: argparse.Namespace) -> int:
             work(folder, scorer, outputs, _show_json if arguments.json == "-" else _show, stop)
         finally:
             counted = outputs.finish()
-            words = [f"{counted}; threshold {threshold:.4g} ({source})", *places.made()]
+            words = [f"{counted}; threshold {threshold:#.4g} ({source})", *places.made()]
             print("\n".join(words), file=sys.stderr if arguments.json == "-" else sys.stdout)
     if stop.is_set() and not arguments.watch:
-        notice("interrupted; the lines of the parts that were done are kept")
+        way = "; --resume goes on from there" if places.csv else ""
+        notice(f"interrupted; the lines of the parts that were done are kept{way}")
         return 130
     return 1 if outputs.counts[UNREADABLE] else 0
 
@@ -151,9 +156,17 @@ def _places(arguments: argparse.Namespace) -> Places:
 
 
 def _show(line: dict[str, object]) -> None:
-    score = f"score {line['score']:.4g}" if line["score"] is not None else printable(str(line["error"]))
-    print(f"{line['verdict']:6}  {printable(str(line['name']))}: {score}", flush=True)
+    score = f"score {line['score']:#.4g}" if line["score"] is not None else printable(str(line["error"]))
+    _print(f"{line['verdict']:6}  {printable(str(line['name']))}: {score}")
 
 
 def _show_json(line: dict[str, object]) -> None:
-    print(json.dumps(line), flush=True)
+    _print(json.dumps(line))
+
+
+def _print(line: str) -> None:
+    """A line at once, above the progress bar where there is one."""
+    from tqdm.auto import tqdm
+
+    tqdm.write(line, file=sys.stdout)
+    sys.stdout.flush()

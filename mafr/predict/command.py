@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mafr.parallel.progress import bar
 from mafr.predict.engine import Scored, Scorer
 from mafr.predict.outputs import Outputs
 from mafr.predict.parts import PartFiles, find_parts
@@ -20,10 +21,13 @@ Show = Callable[[dict[str, object]], None]
 
 
 def score_folder(folder: Path, scorer: Scorer, outputs: Outputs, show: Show, stop: threading.Event) -> None:
-    """Score the parts in a folder, until all are done or `stop` is set; `show` gets each line."""
-    parts = find_parts(folder)
+    """Score the parts in a folder, until all are done or `stop` is set; `show` gets each line.
+
+    Parts whose names an earlier run has listed are passed over.
+    """
+    parts = [part for part in find_parts(folder) if part.name not in outputs.listed]
     with scorer:
-        for scored in scorer(parts):
+        for scored in bar(scorer(parts), len(parts), "scoring"):
             show(outputs.add(scored))
             if stop.is_set():
                 return

@@ -49,6 +49,9 @@ class Outputs:
         self.places, self.threshold, self.warning = places, threshold, warning
         self.counts: Counter[str] = Counter()
         self.report: Report | None = None
+        if append:
+            for path in (places.csv, places.json):
+                _drop_unfinished_line(path)
         self.listed = _listed(places.csv) if append and places.csv else set()  # names whose lines are there already
         self._csv, self._json = (_opened(path, append) for path in (places.csv, places.json))
         if self._csv is not None and not self._csv.tell():
@@ -61,6 +64,9 @@ class Outputs:
             from mafr.report import Report
 
             warnings = [self.warning] if self.warning else []
+            if count := len(self.listed):
+                earlier = f"the {count} parts that" if count > 1 else "the part that"
+                warnings.append(f"{earlier} {self.places.csv.name} held before this call began: not shown here")
             self.report = Report(self.places.report, self.threshold, title, validation_scores, notes, warnings)
 
     def add(self, scored: Scored) -> dict[str, object]:
@@ -129,6 +135,16 @@ def _opened(path: Path | None, append: bool) -> TextIO | None:
         return path.open("a" if append else "w", encoding="utf-8", errors="backslashreplace", newline="")
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+
+
+def _drop_unfinished_line(path: Path | None) -> None:
+    """Cut off what a process that was killed has left of its last line."""
+    if path is None or not path.is_file():
+        return
+    with path.open("rb+") as file:
+        whole = file.read()
+        if not whole.endswith(b"\n"):
+            file.truncate(whole.rfind(b"\n") + 1)
 
 
 def _listed(path: Path) -> set[str]:

@@ -130,6 +130,26 @@ def test_out_holds_lines_and_the_report_and_heatmaps_come_where_asked(given, tmp
     assert len(list((tmp_path / "heat").iterdir())) == 2
 
 
+def test_a_second_call_goes_on_where_the_first_one_ended(given, tmp_path, capsys):
+    detector, raw = given
+    folder, out = tmp_path / "bracket", tmp_path / "out"
+    a_few(raw, folder)
+    call = ["predict", "--detector", str(detector), "--parts", str(folder), "--out", str(out)]
+    assert main(call) == 0
+    names = ("results.csv", "results.jsonl")
+    whole = {name: (out / name).read_bytes() for name in names}
+    for name in names:  # killed while the second line was being written
+        (out / name).write_bytes(whole[name][: whole[name].rindex(b"\n", 0, -1) + 3])
+    capsys.readouterr()
+    assert main([*call, "--resume"]) == 0
+    assert {name: (out / name).read_bytes() for name in names} == whole
+    assert "1 part: " in capsys.readouterr().out
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "the part that results.csv held before this call began: not shown here" in page
+    assert main([*call[:-2], "--resume"]) == 1
+    assert "--resume needs --csv FILE or --out PATH" in capsys.readouterr().err
+
+
 def test_options_that_do_not_go_together(given, tmp_path, capsys):
     start = ["predict", "--detector", str(given[0])]
     for options, message in (
