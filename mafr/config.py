@@ -113,9 +113,9 @@ class Config(  # fields go from the last base to the first
         return {"sim": self.weight_sim, "smooth": self.weight_smooth, "census": self.weight_census}
 
     def categories(self, dataset: str) -> tuple[str, ...]:
-        """The categories of a data set in this profile, in the paper's order; none of a data set in no table."""
+        """The categories of a data set in this profile, in the paper's order; of one in no table those named."""
         check_choice("data set", dataset, ALL_DATASETS)
-        return getattr(self, f"{dataset}_categories", ())
+        return getattr(self, f"{dataset}_categories")
 
     def dataset_title(self, dataset: str) -> str:
         """The data set's name, distinct for a generated stand-in and for own data."""
@@ -123,7 +123,7 @@ class Config(  # fields go from the last base to the first
         if self.generated:
             return f"{title} stand-in"
         own = set(self.categories(dataset)) - set(CATEGORIES[dataset])
-        return f"own data in {title} layout" if own else title
+        return f"own data in {title} layout" if own and CATEGORIES[dataset] else title
 
     def as_dict(self) -> dict[str, object]:
         """Every field, tuples as lists: what is written beside a result."""
@@ -204,6 +204,7 @@ def _variant_settings(profile: str, variant: str) -> dict[str, object]:
 
 def _left_out(name: str, value: object) -> bool:
     said = SETTINGS[name].metadata
+    value = tuple(value) if isinstance(value, list) else value
     return any(word in said and value == said[word] for word in ("absent_is", "unnamed_at"))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from mafr.config import DATASETS, Config
+from mafr.config import ALL_DATASETS, Config
 from mafr.disk import writing
 from mafr.errors import ConfigError, MafrError, notice
 from mafr.experiments.plan import all_runs
@@ -90,7 +90,7 @@ def is_preset(config: Config, paths: Paths) -> bool:
     """Whether the settings are the profile's own; a data set of the user's own has other categories in any profile."""
     overrides = None
     if paths.data_root:
-        overrides = {"generated": False} | {f"{name}_categories": config.categories(name) for name in DATASETS}
+        overrides = {"generated": False} | {f"{name}_categories": config.categories(name) for name in ALL_DATASETS}
     return config == Config.preset(config.profile, config.variant, overrides)
 
 

@@ -103,6 +103,11 @@ def table_of(dataset: str) -> int:
     return DATASETS.index(dataset) + 1
 
 
+def dataset_methods(dataset: str, variants: Sequence[str] = VARIANTS) -> list[TableMethod]:
+    """The measured methods of a data set's table; of a data set in no table those of Table I."""
+    return table_methods(table_of(dataset) if dataset in DATASETS else 1, variants)
+
+
 def dataset_of(table: int) -> str:
     """The data set of a table. Raises ConfigError for a table that does not exist."""
     if table not in TABLES:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from mafr.baselines.registry import MAFR, METHODS, feature_config, method_settings, weight_files
-from mafr.config import CATEGORIES, DATASET_TITLES, DATASETS, VARIANTS, Config
+from mafr.config import ALL_DATASETS, CATEGORIES, DATASET_TITLES, DATASETS, VARIANTS, Config
 from mafr.data.layout import subfolders
 from mafr.data.manifest import MANIFEST
 from mafr.errors import MafrError
@@ -21,8 +21,8 @@ def what_is_there(config: Config, paths: Paths) -> tuple[Config, tuple[str, ...]
     """
     if config.generated:
         return config, DATASETS
-    found = {dataset: _categories_of(paths, dataset) for dataset in DATASETS}
-    datasets = tuple(dataset for dataset in DATASETS if found[dataset])
+    found = {dataset: _categories_of(paths, dataset) for dataset in ALL_DATASETS}
+    datasets = tuple(dataset for dataset in ALL_DATASETS if found[dataset])
     if not datasets:
         raise MafrError(
             f"{paths.data} holds no category: there is no {paths.processed(DATASETS[0])}/<category>; "

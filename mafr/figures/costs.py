@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from mafr.config import DATASETS, VARIANTS, Config
 from mafr.errors import ResultError
-from mafr.experiments.plan import table_methods, table_of
+from mafr.experiments.plan import dataset_methods
 from mafr.experiments.results import needs_warning, stamp, stored_records
 from mafr.figures.label_placement import label_points
 from mafr.figures.style import GREY, VARIANT_STYLES, Picture, log_scale, new_figure
@@ -57,7 +57,7 @@ def cost_accuracy(
 def method_points(config: Config, paths: Paths, dataset: str, variants: Sequence[str] = VARIANTS) -> list[Point]:
     """The methods of a data set's table that have finished and timed runs of all categories."""
     points = []
-    for method in table_methods(table_of(dataset), variants):
+    for method in dataset_methods(dataset, variants):
         records = list(stored_records(method, dataset, config, paths).values())
         seconds = [sample_seconds(record) for record in records]
         if len(records) < len(config.categories(dataset)) or None in seconds:

@@ -10,7 +10,7 @@ from mafr.baselines.registry import MAFR, title
 from mafr.config import DATASETS, FUSIONS, Config
 from mafr.errors import ResultError
 from mafr.experiments import results
-from mafr.experiments.plan import Run, TableMethod, table_methods, table_of
+from mafr.experiments.plan import Run, TableMethod, dataset_methods
 from mafr.experiments.prepare import what_is_there
 from mafr.figures.style import Picture, png_bytes
 from mafr.figures.view import Compared, SampleView, cloud_figure, explore, plot_view
@@ -124,7 +124,7 @@ class Explorer:
     def _dataset_changed(self, *_: object) -> None:
         dataset = self.dataset.value
         categories = self.available[dataset]
-        compared = table_methods(table_of(dataset), variants=())
+        compared = dataset_methods(dataset, variants=())
         run = [one for one in compared if results.stored_records(one, dataset, self.config, self.paths)]
         self._fill(self.method, [("mask against truth", None), *((one.title, one.method) for one in run)], None)
         self._fill(self.category, [(c.replace("_", " "), c) for c in categories], categories[0])

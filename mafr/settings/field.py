@@ -62,7 +62,8 @@ def setting(
         "rules": rules, "of": of, "decides": decides, "choices": choices, "smoke": smoke, "full": full,
         "absent_is": absent_is, "unnamed_at": unnamed_at,
     }  # fmt: skip
-    return dataclasses.field(default=default, metadata={k: v for k, v in said.items() if v not in (None, ())})
+    metadata = {k: v for k, v in said.items() if v is not None and (k, v) not in (("rules", ()), ("of", ()))}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(setting,))

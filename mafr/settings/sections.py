@@ -42,6 +42,7 @@ class DataSettings:
     eyecandies_categories: tuple[str, ...] = setting(
         CATEGORIES["eyecandies"], smoke=("CandyCane", "Lollipop"), decides="runs"
     )
+    adam3d_categories: tuple[str, ...] = setting((), decides="runs", absent_is=())  # those that are there
     mvtec3d_train: int = setting(80, smoke=6)  # counts of generated samples per category
     eyecandies_train: int = setting(24, smoke=4)
     validation_count: int = setting(8, smoke=2)

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from support import rawdata
 
 from mafr.cli import main
 from mafr.config import Config
@@ -82,3 +83,19 @@ def test_explorer_and_notebooks_on_own_data(bracket, monkeypatch, capsys):
 def pictures(notebook: Path) -> int:
     cells = json.loads(notebook.read_text())["cells"]
     return sum("image/png" in output.get("data", {}) for cell in cells for output in cell.get("outputs", []))
+
+
+def test_a_data_set_of_no_table_is_shown_as_well(tmp_path, monkeypatch):
+    paths = Paths.resolve("smoke", root=tmp_path, data_root=tmp_path / "work")
+    rawdata.write_adam3d(paths.raw("adam3d"))
+    monkeypatch.setenv("MAFR_HOME", str(tmp_path))
+    options = ["--profile", "smoke", "--data-root", str(paths.data)]
+    assert main(["data", "adam3d", "--data-root", str(paths.data), "--source", str(paths.raw("adam3d"))]) == 0
+    assert main(["run", *options, "--dataset", "adam3d", "--category", "1m1", "--workers", "1"]) == 0
+    explorer = Explorer(OWN, paths)
+    assert explorer.available == {"adam3d": ["1m1"]} and explorer.view().sample.category == "1m1"
+    assert main(["notebooks", *options, "--workers", "2"]) == 0
+    for path in paths.executed.glob("*.ipynb"):
+        text = path.read_text()
+        assert "3D-ADAM · smoke profile" in text and "own data in" not in text
+        assert pictures(path)
