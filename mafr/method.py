@@ -279,7 +279,7 @@ def read_record(folder: Path) -> dict:
             f"{path} is missing; a saved detector is a folder with {RECORD} and {WEIGHTS}, written by `mafr fit` or "
             "Detector.save"
         ) from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise WeightsError(f"{path} cannot be read as a saved detector ({error}); save it again") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise WeightsError(f"{path} is no detector of format {FORMAT}; it was written by another version of mafr")

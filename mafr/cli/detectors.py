@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mafr.baselines.registry import BASELINES, MAFR, METHODS
 from mafr.cli.options import Commands, add_command, read_settings
 from mafr.config import ALL_DATASETS, UNTRAINED
-from mafr.errors import DataError
+from mafr.errors import DataError, printable
 from mafr.paths import Paths
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def add_fit(commands: Commands) -> None:
     text = "train and save a detector for a category of your own; features are stored as for `mafr run`"
     sub = add_command(commands, "fit", fit_detector, text, parallel=False)
     sub.add_argument("--dataset", choices=ALL_DATASETS, default="mvtec3d")
-    sub.add_argument("--category", required=True)
+    sub.add_argument("--category", type=str.strip, required=True)
     text = f"mafr (default) or a compared method: {', '.join(BASELINES)}"
     sub.add_argument("--method", choices=METHODS, default=MAFR, metavar="M", help=text)
     sub.add_argument("--out", required=True, metavar="DIR", help="folder for the detector")
@@ -39,7 +39,7 @@ def fit_detector(arguments: argparse.Namespace) -> None:
     detector.save(arguments.out)
     scores, promised = detector.validation_scores, detector.false_alarms
     origin = f"the {config.quantile:.0%} quantile of the good validation scores"
-    print(f"detector in {arguments.out}; threshold {threshold:.4g}, {origin}")
+    print(f"detector in {printable(arguments.out)}; threshold {threshold:.4g}, {origin}")
     print(f"validation scores, {len(scores)} from the highest down, * above the threshold:")
     print(score_lines(scores, threshold))
     print(f"expected of new good parts to be called not OK: {promised}")
@@ -87,4 +87,5 @@ def import_released(arguments: argparse.Namespace) -> None:
         config = replace(config, extractor_mode="batch-statistics")  # in every profile: their heads saw no others
     detector = Detector.from_released(arguments.folder or arguments.files, config)
     detector.save(arguments.out)
-    print(f"detector in {arguments.out}; it has no threshold of its own: give `mafr predict` one with --threshold")
+    place = printable(arguments.out)
+    print(f"detector in {place}; it has no threshold of its own: give `mafr predict` one with --threshold")

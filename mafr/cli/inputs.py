@@ -100,7 +100,7 @@ def add_features(commands: Commands) -> None:
     text = "extract and store the features of the prepared data"
     sub = add_command(commands, "features", store_features, text, cluster=True, variant="both", methods=BESIDE)
     sub.add_argument("--dataset", choices=ALL_DATASETS, default="mvtec3d", help="of --category")
-    sub.add_argument("--category", help="this one alone, instead of all of both data sets")
+    sub.add_argument("--category", type=str.strip, help="this one alone, instead of all of both data sets")
 
 
 def store_features(arguments: argparse.Namespace) -> None:

@@ -122,7 +122,7 @@ def chosen_workers(
 
 def chosen_stages(arguments: argparse.Namespace, known: tuple[str, ...]) -> tuple[str, ...]:
     """--stages, default all. Raises ConfigError for others than `known`."""
-    stages = tuple(arguments.stages.split(",")) if arguments.stages else known
+    stages = names(arguments.stages) if arguments.stages else known
     if unknown := set(stages) - set(known):
         raise ConfigError(f"unknown stage {', '.join(sorted(unknown))}; the stages are {', '.join(known)}")
     return stages
@@ -139,7 +139,7 @@ def _value(text: str, default: object) -> object:
             return {"true": True, "false": False}[text.lower()]
         if isinstance(default, tuple):
             kind = type(default[0])
-            return tuple(kind(part) for part in text.split(",") if part)
+            return tuple(kind(part) for part in names(text))
         return type(default)(text)
     except (KeyError, ValueError):
         raise ConfigError(f"--set: {text!r} is no value like {default!r}") from None

@@ -97,7 +97,7 @@ def predict_pair(arguments: argparse.Namespace) -> None:
     if warning:
         print(warning)
     if picture:
-        print(f"heatmap in {picture}")
+        print(f"heatmap in {printable(picture)}")
 
 
 def predict_parts(arguments: argparse.Namespace) -> int:

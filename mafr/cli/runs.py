@@ -15,7 +15,7 @@ from mafr.cli.options import (
     read_settings,
 )
 from mafr.config import ALL_DATASETS, UNTRAINED, VARIANTS, Config
-from mafr.errors import ConfigError
+from mafr.errors import ConfigError, printable
 
 
 def add_reproduce(commands: Commands) -> None:
@@ -36,7 +36,7 @@ def reproduce_all(arguments: argparse.Namespace) -> None:
     with chosen_workers(arguments, config, paths) as crew:
         cluster = crew if arguments.scheduler else None
         reproduce(config, paths, arguments.workers, variants, seeds, tables, stages, cluster, methods)
-    print(f"tables in {paths.tables}, figures in {paths.figures}, notebooks in {paths.executed}")
+    print(printable(f"tables in {paths.tables}, figures in {paths.figures}, notebooks in {paths.executed}"))
 
 
 def add_run(commands: Commands) -> None:
@@ -45,7 +45,7 @@ def add_run(commands: Commands) -> None:
     sub = add_command(commands, "run", make_runs, text, cluster=True, variant="both", methods=methods)
     sub.add_argument("--table", type=numbers, default=(), metavar="1,2,…", help="the runs of these tables")
     sub.add_argument("--dataset", choices=ALL_DATASETS, default="mvtec3d")
-    sub.add_argument("--category", help="one category instead of tables")
+    sub.add_argument("--category", type=str.strip, help="one category instead of tables")
     sub.add_argument("--shots", type=int, help="training samples; default all")
     sub.add_argument("--seeds", type=int, default=1, metavar="N")
 
@@ -113,10 +113,10 @@ def write_tables(arguments: argparse.Namespace) -> None:
     if arguments.readme and not readme.is_file():
         raise ConfigError(f"{readme} is not there; run from the checkout, or set MAFR_HOME to it")
     for path in make_tables(config, paths, variants, arguments.seeds, arguments.tables, methods):
-        print(path)
+        print(printable(str(path)))
     if arguments.readme:
         update_readme(readme, paths.tables)
-        print(readme)
+        print(printable(str(readme)))
 
 
 def add_figures(commands: Commands) -> None:
@@ -128,7 +128,7 @@ def draw_figures(arguments: argparse.Namespace) -> None:
 
     config, paths = read_settings(arguments)
     for path in make_figures(config, paths, chosen_variants(arguments), arguments.workers):
-        print(path)
+        print(printable(str(path)))
 
 
 def add_notebooks(commands: Commands) -> None:
@@ -152,4 +152,4 @@ def execute_notebooks(arguments: argparse.Namespace) -> None:
         names = own_notebooks(names)
         prepare_data(there, paths, arguments.workers, datasets)
     for path in run_notebooks(there, paths, arguments.workers, names, arguments.force):
-        print(path)
+        print(printable(str(path)))

@@ -3,7 +3,7 @@
 import argparse
 
 from mafr.cli.options import HELP_AS_WRITTEN, Commands, names
-from mafr.errors import ConfigError, ResultError
+from mafr.errors import ConfigError, ResultError, printable
 
 
 def add_validate(commands: Commands) -> None:
@@ -44,4 +44,4 @@ def validate(arguments: argparse.Namespace) -> None:
     if (table := validation_table(done)).entries:
         print(table.to_markdown())
     for path in write_real_tables(done, paths.root / "tables" / "real"):
-        print(path)
+        print(printable(str(path)))

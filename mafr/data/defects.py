@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import tifffile
 from scipy import ndimage
 
 from mafr.data.folder import FolderDataset
 from mafr.data.formats.images import decode_mask, read_bytes
+from mafr.data.formats.tiffs import tiff_shape
 from mafr.data.layout import Entry, some_of
 from mafr.data.transforms import InputRules, common_side, mask_tensor
 from mafr.errors import DataError, notice
@@ -64,11 +64,9 @@ def defects_of(entry: Entry, rules: InputRules) -> Defects:
     """The defects of a processed sample. Raises DataError for damaged files."""
     mask = decode_mask(read_bytes(entry.gt), entry.gt)
     regions, count = ndimage.label(mask, structure=np.ones((3, 3)))
-    try:
-        with tifffile.TiffFile(entry.xyz) as cloud:
-            shape = cloud.pages[0].shape[:2]
-    except Exception as error:  # tifffile lets many kinds of errors through for damaged files
-        raise DataError(f"{entry.xyz}: not a complete tiff ({error}); preprocess again") from error
+    shape = tiff_shape(entry.xyz)[:2]
+    if not shape:
+        raise DataError(f"{entry.xyz}: not a complete tiff; delete it and preprocess again")
     side = common_side(mask.shape, shape) or max(mask.shape)
     left = np.unique(mask_tensor(regions, side, rules.size, edge=rules.mask_padding == "edge"))
     return Defects(entry, count, count - int(np.count_nonzero(left)), side / rules.size)

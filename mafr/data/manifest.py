@@ -60,7 +60,7 @@ def read_json(path: Path, way_out: str) -> dict | None:
         value = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: damaged ({error}); {way_out}") from error
     if not isinstance(value, dict):
         raise DataError(f"{path}: damaged (not an object); {way_out}")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mafr.baselines.registry import MAFR, METHODS, check_methods, has_variants, method_settings, title
 from mafr.config import DATASETS, NEED_STORED, VARIANTS, Config, deciding_settings
-from mafr.errors import ConfigError
+from mafr.errors import ConfigError, printable
 from mafr.paths import Paths
 
 RESULTS_VERSION = 3  # raised whenever a change of the code changes numbers; finished runs are then repeated
@@ -77,7 +77,7 @@ class Run:
     def __str__(self) -> str:
         shots = "all samples" if self.shots is None else f"{self.shots} shots"
         of_mafr = f", {self.variant}, loss {'+'.join(self.config.loss_terms)}" if self.variant else ""
-        return f"{self.dataset}/{self.category}, {title(self.method)}{of_mafr}, {shots}"
+        return printable(f"{self.dataset}/{self.category}, {title(self.method)}{of_mafr}, {shots}")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from tqdm.auto import tqdm
 
+from mafr.errors import printable
 from mafr.parallel.processes import processors, run_in_processes, worker_environments
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def bar(items: Iterable, total: int | None = None, what: str = "", show: bool = 
     """A progress bar for the terminal or Jupyter; none on request, outside a terminal and with TQDM_DISABLE."""
     silent = True if not show or os.environ.get("TQDM_DISABLE") else None
     _plain_lock()
-    return tqdm(items, total=total, desc=what, disable=silent, dynamic_ncols=True)
+    return tqdm(items, total=total, desc=printable(what), disable=silent, dynamic_ncols=True)
 
 
 def byte_bar(total: int | None, done: int = 0, what: str = "", silent: bool = False) -> tqdm:
@@ -36,7 +37,7 @@ def byte_bar(total: int | None, done: int = 0, what: str = "", silent: bool = Fa
     silent = True if silent or os.environ.get("TQDM_DISABLE") else None
     _plain_lock()
     units = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
-    return tqdm(total=total, initial=done, desc=what, disable=silent, dynamic_ncols=True, **units)
+    return tqdm(total=total, initial=done, desc=printable(what), disable=silent, dynamic_ncols=True, **units)
 
 
 def _plain_lock() -> None:

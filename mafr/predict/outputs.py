@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
+from mafr.disk import writing
 from mafr.errors import DataError, printable
 from mafr.predict.engine import NOT_OK, OK, UNREADABLE, Scored
 
@@ -35,7 +36,7 @@ class Places:
     def made(self) -> list[str]:
         """The places in words, for the last line."""
         named = (("lines", self.csv), ("json", self.json), ("heatmaps", self.heatmaps), ("report", self.report))
-        return [f"{what} in {path}" for what, path in named if path is not None]
+        return [f"{what} in {printable(str(path))}" for what, path in named if path is not None]
 
 
 class Outputs:
@@ -44,7 +45,8 @@ class Outputs:
     def __init__(self, places: Places, threshold: float, warning: str = "", append: bool = False) -> None:
         """warning: a line in every picture. append: to files that are there, instead of writing them anew.
 
-        Raises DataError where a file cannot be written, or the csv file to append to holds something else.
+        Raises StorageError where a file cannot be written, as all methods do, and DataError where the csv file to
+        append to holds something else.
         """
         self.places, self.threshold, self.warning = places, threshold, warning
         self.counts: Counter[str] = Counter()
@@ -55,8 +57,7 @@ class Outputs:
         self.listed = _listed(places.csv) if append and places.csv else set()  # names whose lines are there already
         self._csv, self._json = (_opened(path, append) for path in (places.csv, places.json))
         if self._csv is not None and not self._csv.tell():
-            self._csv.write(_csv_line(FIELDS))
-            self._csv.flush()
+            _write(self._csv, places.csv, _csv_line(FIELDS))
 
     def open_report(self, title: str, validation_scores: list[float], notes: list[str]) -> None:
         """Begin the report, if one is wanted."""
@@ -78,11 +79,9 @@ class Outputs:
             "verdict": scored.verdict, "error": scored.error,
         }  # fmt: skip
         if self._csv is not None:
-            self._csv.write(_csv_line("" if value is None else value for value in line.values()))
-            self._csv.flush()
+            _write(self._csv, self.places.csv, _csv_line("" if value is None else value for value in line.values()))
         if self._json is not None:
-            self._json.write(json.dumps(line) + "\n")
-            self._json.flush()
+            _write(self._json, self.places.json, json.dumps(line) + "\n")
         if self.places.heatmaps is not None and not unread:
             self._picture(scored)
         if self.report is not None:
@@ -98,9 +97,10 @@ class Outputs:
 
     def close(self) -> None:
         """Close the files; the report is left out."""
-        for file in (self._csv, self._json):
+        for file, path in ((self._csv, self.places.csv), (self._json, self.places.json)):
             if file is not None:
-                file.close()
+                with writing(path):
+                    file.close()
 
     def summary(self) -> str:
         """The count in words."""
@@ -129,12 +129,16 @@ def _report_part(scored: Scored) -> Part:
 def _opened(path: Path | None, append: bool) -> TextIO | None:
     if path is None:
         return None
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # Names of files may hold bytes of no encoding.
         return path.open("a" if append else "w", encoding="utf-8", errors="backslashreplace", newline="")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+
+
+def _write(file: TextIO, path: Path, text: str) -> None:
+    with writing(path, len(text.encode(errors="backslashreplace"))):
+        file.write(text)
+        file.flush()
 
 
 def _drop_unfinished_line(path: Path | None) -> None:

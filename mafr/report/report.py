@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mafr.disk import writing
 from mafr.paths import temporary_beside
 from mafr.report.encode import check_part, encode
 from mafr.report.histogram import histogram
@@ -56,34 +57,41 @@ class Report:
         self.validation_scores = [float(score) for score in validation_scores]
         self.notes, self.warnings = list(notes), list(warnings)
         self._lines: list[_Line] = []
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._data = tempfile.TemporaryFile(dir=self.path.parent, prefix=".mafr-report-")  # noqa: SIM115
+        with writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._data = tempfile.TemporaryFile(dir=self.path.parent, prefix=".mafr-report-")  # noqa: SIM115
 
     def add(self, part: Part) -> None:
-        """Encode a part. Raises ValueError for arrays that do not fit together."""
+        """Encode a part. Raises ValueError for arrays that do not fit together, StorageError as `finish` does."""
         number = len(self._lines)
         error = part.error or ("" if math.isfinite(part.score) else f"the score is {part.score}, no number")
         peak = math.nan
         if not part.error:
             check_part(part)
-            self._data.write(f'<script type="application/json" id="part-{number}">{encode(part)}</script>\n'.encode())
+            data = f'<script type="application/json" id="part-{number}">{encode(part)}</script>\n'.encode()
+            with writing(self.path, len(data)):
+                self._data.write(data)
             peak = float(np.nan_to_num(part.heat, nan=-np.inf, posinf=np.inf, neginf=-np.inf).max())
         self._lines.append(_Line(number, part.name, float(part.score), part.verdict, error, peak))
 
     def finish(self) -> Path:
-        """Write the page with the parts added so far, whole or not at all; more may be added and written again."""
+        """Write the page with the parts added so far, whole or not at all; more may be added and written again.
+
+        Raises StorageError where the disk refuses it.
+        """
         head, tail = self._page()
         temporary = temporary_beside(self.path)
-        try:
-            with temporary.open("wb") as file:
-                file.write(head.encode())
-                self._data.seek(0)
-                shutil.copyfileobj(self._data, file)
-                file.write(tail.encode())
-            temporary.replace(self.path)
-        finally:
-            temporary.unlink(missing_ok=True)
-            self._data.seek(0, 2)
+        with writing(self.path, len(head) + len(tail) + self._data.tell()):
+            try:
+                with temporary.open("wb") as file:
+                    file.write(head.encode())
+                    self._data.seek(0)
+                    shutil.copyfileobj(self._data, file)
+                    file.write(tail.encode())
+                temporary.replace(self.path)
+            finally:
+                temporary.unlink(missing_ok=True)
+                self._data.seek(0, 2)
         return self.path
 
     def _page(self) -> tuple[str, str]:

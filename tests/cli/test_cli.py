@@ -85,6 +85,24 @@ def test_config_prints_every_setting(capsys):
     assert set(Config.preset("full").as_dict()) == set(lines)
 
 
+def test_lists_and_names_may_hold_spaces(capsys, tmp_path):
+    assert main(["config", "--set", "mvtec3d_categories=bagel, tire ,"]) == 0
+    assert "['bagel', 'tire']" in capsys.readouterr().out
+    message = refused(capsys, "reproduce", "--profile", "smoke", "--stages", " runs, training")
+    assert "unknown stage training; the stages are" in message
+    for command in (["run"], ["features"], ["fit", "--out", str(tmp_path / "out")]):
+        chosen = ["--profile", "smoke", "--data-root", str(tmp_path), "--category", " lid\t"]
+        assert "'lid'" in refused(capsys, *command, *chosen)
+
+
+def test_names_of_categories_and_folders_are_printed_escaped(capsys, tmp_path, monkeypatch):
+    assert str(Run("mvtec3d", "a\x1b[2J", Config.preset("smoke"))).startswith("mvtec3d/a\\x1b[2J, ")
+    monkeypatch.setenv("MAFR_HOME", str(tmp_path / "a\x1b[2J"))
+    monkeypatch.setattr("mafr.cli.reproduce.reproduce", lambda *_: None)
+    assert main(["reproduce", "--profile", "smoke"]) == 0
+    assert "a\\x1b[2J" in (shown := capsys.readouterr().out) and "\x1b" not in shown
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [("epoch=3", "mafr config"), ("epochs", "NAME=VALUE"), ("epochs=many", "no value like"), ("epochs=0", "positive")],

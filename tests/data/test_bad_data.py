@@ -296,7 +296,7 @@ def test_another_plane_mode(raw, done):
 def test_damaged_manifests(done):
     path = done / "bracket/manifest.json"
     whole = path.read_text()
-    for content in (whole[:100], "[]", json.dumps({"format": 1, "dataset": "mvtec3d"})):
+    for content in (whole[:100], "[]", "[" * 100_000, json.dumps({"format": 1, "dataset": "mvtec3d"})):
         path.write_text(content)
         with pytest.raises(DataError, match=r"manifest.json: damaged .*; delete it and preprocess again"):
             _open(done)

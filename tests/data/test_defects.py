@@ -56,6 +56,17 @@ def test_a_folder_whose_defects_all_vanish_names_the_size(tmp_path, capsys):
     assert "leave no pixel" not in capsys.readouterr().err
 
 
+def test_a_damaged_processed_cloud_is_one_error_and_no_remark_of_the_reader(tmp_path, caplog):
+    test = _test_set(tmp_path, {"0": _mask((50, 50, 40))})
+    cloud = test.entries[0].xyz
+    content = cloud.read_bytes()
+    for damaged in (content[:4] + b"\xff\xff\xff\x7f" + content[8:], content[:50], b""):
+        cloud.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"0.tiff: not a complete tiff; delete it and preprocess again"):
+            defects_of(test.entries[0], test.rules)
+    assert not caplog.records
+
+
 def test_empty_masks_are_another_matter(tmp_path):
     with pytest.raises(DataError, match=r"crack: all masks are empty; mark the defects, or move samples"):
         check_test_set(_test_set(tmp_path, {"0": _mask()}))

@@ -313,6 +313,13 @@ def test_a_processed_file_changed_with_its_time_kept_is_made_again_by_verify(nam
     assert _tree(done / "root/processed/mvtec3d") == before
 
 
+def test_the_help_of_data_says_what_counts_as_changed(capsys):
+    with pytest.raises(SystemExit):
+        main(["data", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "--verify compare contents, too; without it a raw file counts as changed when its size or time is" in said
+
+
 def test_what_is_as_it_was_is_not_touched_by_verify(done, capsys):
     times = {p: p.stat().st_mtime_ns for p in (done / "out").rglob("*")}
     preprocess("mvtec3d", done / "raw", done / "out", rawdata.config(), verify=True)

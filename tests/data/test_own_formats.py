@@ -224,6 +224,7 @@ def test_damaged_compression(tmp_path):
     ("content", "message"),
     [
         (b"{", "no camera parameters"),
+        (b"[" * 100_000, "no camera parameters"),
         (b"[]", "not an object"),
         (camera(cx=None), "KeyError: 'cx'"),
         (camera(fx=0), "must be positive"),

@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import tifffile
 from PIL import Image
 from sklearn.cluster import DBSCAN
 from support import rawdata
+from support.places import CHECKOUT
 
 from mafr.data import mvtec3d, open_dataset, preprocess
 from mafr.data.clean.dbscan import dbscan, largest_cluster
@@ -343,6 +346,20 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
     preprocess("mvtec3d", raw, out, config)
     assert len(calls) == 4 + 5  # three of eight were there already
     assert _tree(out) == _tree(tmp_path / "whole")
+
+
+def test_two_calls_at_once_leave_what_one_makes(tmp_path):
+    rawdata.write_mvtec3d(tmp_path / "raw")
+    preprocess("mvtec3d", tmp_path / "raw", tmp_path / "alone", rawdata.config())
+    code = (
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]); from support import rawdata\n"
+        "from mafr.data import preprocess; places = [Path(sys.argv[2], name) for name in ('raw', 'out')]\n"
+        "preprocess('mvtec3d', *places, rawdata.config())"
+    )
+    command = [sys.executable, "-c", code, str(CHECKOUT / "tests"), str(tmp_path)]
+    calls = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [(call.communicate(timeout=60)[1], call.returncode) for call in calls] == [("", 0)] * 2
+    assert _tree(tmp_path / "out") == _tree(tmp_path / "alone")
 
 
 def test_another_plane_mode_replaces_everything_even_after_an_interruption(tmp_path, monkeypatch):

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from support import fake_results, rawdata
 
+from mafr.baselines.registry import load_detector
 from mafr.config import Config
-from mafr.errors import DataError, StorageError
+from mafr.errors import DataError, StorageError, WeightsError
 from mafr.experiments import execute as execution
 from mafr.experiments.execute import execute
 from mafr.experiments.plan import Run
@@ -157,6 +158,14 @@ def test_a_file_in_the_place_of_the_runs_is_named(paths: Paths) -> None:
     assert read_record(RUNS[1], paths) is None
     with pytest.raises(StorageError, match="runs is a file where a folder is needed"):
         execute(RUNS[1], paths)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"\xff\x00", b"[" * 100_000, b"{}"])
+def test_a_damaged_record_of_a_detector_is_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "detector.json").write_bytes(content)
+    with pytest.raises(WeightsError, match=r"detector\.json (cannot be read as|is no detector)") as caught:
+        load_detector(tmp_path)
+    assert str(tmp_path) in one_line(caught)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mafr.errors import DataError, MafrError
+from mafr.parallel import progress
 from mafr.parallel.processes import MAX_DEATHS, worker_environments
 from mafr.parallel.progress import bar, map_parallel
 
@@ -116,6 +117,7 @@ def test_an_interrupt_while_a_worker_starts_ends_it_too():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert done.stderr.rstrip().endswith("KeyboardInterrupt")
+    assert "resource_tracker" not in done.stderr and "SpawnProcess" not in done.stderr
 
 
 def test_an_interrupt_that_another_thread_takes_does_not_come_between_start_and_end():
@@ -194,6 +196,21 @@ def test_an_exit_status_is_no_lack_of_memory():
     with pytest.raises(MafrError, match="exit status 3") as caught:
         map_parallel(leave, [1, 2], 2)
     assert "memory" not in str(caught.value)
+
+
+def test_names_in_bars_are_printed_escaped(monkeypatch):
+    shown = []
+
+    class Bar:
+        _lock = None
+
+        def __init__(self, *_: object, desc: str, **__: object) -> None:
+            shown.append(desc)
+
+    monkeypatch.setattr(progress, "tqdm", Bar)
+    bar([], what="verifying a\x1b[2J")
+    progress.byte_bar(1, what="unpacking a\x1b[2J.tar")
+    assert shown == ["verifying a\\x1b[2J", "unpacking a\\x1b[2J.tar"]
 
 
 def test_thread_limits_end_with_the_work(monkeypatch):

@@ -18,11 +18,12 @@ import torch
 from PIL import Image
 
 from mafr.cli import main
+from mafr.cli.predict import _show as show_line
 from mafr.data import load_pair
-from mafr.errors import DataError
+from mafr.errors import DataError, StorageError
 from mafr.experiments.plan import Run
 from mafr.predict import command, parts
-from mafr.predict.engine import Scorer
+from mafr.predict.engine import Scored, Scorer
 from mafr.predict.outputs import FIELDS, Outputs, Places
 from mafr.predict.parts import find_parts
 
@@ -270,8 +271,30 @@ def detector_side(detector: Path) -> int:
     return json.loads((detector / "detector.json").read_text())["config"]["image_size"]
 
 
-def test_names_reach_the_terminal_as_text():
-    assert FIELDS == ("name", "score", "threshold", "verdict", "error")
+def test_names_reach_the_terminal_as_text(tmp_path, capsys):
+    line = dict.fromkeys(FIELDS, "") | {"name": "a\x1b[2J", "verdict": "OK"}
+    show_line(line | {"score": 1.0})
+    show_line(line | {"score": None, "error": "a\x1b[2J.tiff is empty"})
+    assert capsys.readouterr().out == "OK      a\\x1b[2J: score 1.000\nOK      a\\x1b[2J: a\\x1b[2J.tiff is empty\n"
+    assert Places(csv=Path("b\x1b[2J.csv")).made() == ["lines in b\\x1b[2J.csv"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("kind", ["csv", "json"])
+def test_a_full_disk_is_named_while_lines_are_written(kind):
+    outputs = None
+    with pytest.raises(StorageError, match=r"^/dev: the disk is full \(.* free, \d+ bytes more needed\); make room"):
+        outputs = Outputs(Places(**{kind: Path("/dev/full")}), 1.0)
+        outputs.add(Scored(parts.PartFiles("a"), error="no scan"))
+    if outputs is not None:
+        with pytest.raises(StorageError, match=r"^/dev: the disk is full"):
+            outputs.finish()
+
+
+def test_a_file_where_the_folder_of_lines_is_needed_is_named(tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(StorageError, match=r"out is a file where a folder is needed"):
+        Outputs(Places(csv=tmp_path / "out/scores.csv"), 1.0)
 
 
 def test_times_and_sizes_of_files_that_vanish_are_no_error(tmp_path):

@@ -7,6 +7,8 @@ import io
 import json
 import math
 import re
+import shutil
+import tempfile
 import tracemalloc
 import zlib
 from html.parser import HTMLParser
@@ -19,6 +21,7 @@ from support.places import CHECKOUT
 from support.samples import make_sample
 
 from mafr.data.display import around_middle, thinned
+from mafr.errors import StorageError
 from mafr.report import Part, Report
 from mafr.report.histogram import histogram
 
@@ -200,6 +203,22 @@ def test_odd_parts_do_not_break_the_page(tmp_path: Path) -> None:
     assert made(tmp_path / "empty.html", []).entries == []
     with pytest.raises(ValueError, match=r"part 'x': rgb \(S, S, 3\), heat \(S, S\) and xyz \(3, S, S\) expected"):
         Report(tmp_path / "x.html", 1.0, "x").add(Part("x", 1.0, "OK", plain.rgb[:-1], plain.heat, plain.xyz))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = rf"^{re.escape(str(tmp_path))}: the disk is full \(.* free, .* kB more needed\)"
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "TemporaryFile", lambda **_: open("/dev/full", "r+b", buffering=0))  # noqa: SIM115, PTH123
+        report = Report(tmp_path / "report.html", 2.5, "x")
+    with pytest.raises(StorageError, match=message):
+        report.add(part())
+    report = Report(tmp_path / "report.html", 2.5, "x")
+    report.add(part())
+    monkeypatch.setattr(shutil, "copyfileobj", lambda *_: Path("/dev/full").write_bytes(b"x"))
+    with pytest.raises(StorageError, match=message):
+        report.finish()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_it_can_be_written_again_with_more_parts_and_leaves_nothing_beside(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from tqdm.utils import CallbackIOWrapper
 
 from mafr.data.acquire.limits import Limit, explaining_entry
 from mafr.data.layout import subfolders
-from mafr.errors import DataError, MafrError, printable
+from mafr.errors import DataError, MafrError
 from mafr.parallel.progress import byte_bar, map_parallel
 from mafr.paths import leftovers, process_temporary
 
@@ -136,7 +136,7 @@ def _unpack_one(path: Path, staging: Path, skip: Sequence[str], only: Sequence[s
     found: set[str] = set()
     links: list[tuple[str, str, Path]] = []
     written: dict[str, Path] = {}
-    size, what = path.stat().st_size, f"unpacking {printable(path.name)}"
+    size, what = path.stat().st_size, f"unpacking {path.name}"
     with _refusing(path), path.open("rb") as file, byte_bar(size, 0, what, silent) as progress:
         limit = Limit(path, staging, file)
         for entry in (_zip_entries if _is_zip(path) else _tar_entries)(path, file, progress):

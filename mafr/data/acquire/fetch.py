@@ -203,7 +203,7 @@ class _Partial:
         try:
             known = json.loads(self.note.read_bytes())
             self.size, self.tag = known["size"], known["tag"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             if self.have and not is_checked:
                 self.begin(None, "")
 

@@ -62,7 +62,7 @@ def decode_intrinsics(content: bytes, path: Path) -> Intrinsics:
             raise ValueError(f"{', '.join(bent)}: distortion is not supported: undistort image and depth first")
         if values.get("unit", "m") not in UNITS:
             raise ValueError(f"unit must be one of {', '.join(UNITS)}")
-    except (ValueError, TypeError, KeyError, IndexError, UnicodeDecodeError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
         raise DataError(
             f"{path}: no camera parameters ({type(error).__name__}: {error}); numbers fx, fy, cx, cy in pixels and, "
             "for integer depth, depth_scale in metres expected"

@@ -54,11 +54,11 @@ def decode_tiff(content: bytes, path: Path, advice: str = "copy or download it a
     return values
 
 
-def tiff_shape(content: bytes) -> tuple[int, ...]:
-    """The shape of a tiff's first image, () where there is none or the file is damaged."""
+def tiff_shape(tiff: bytes | Path) -> tuple[int, ...]:
+    """The shape of the first image of a tiff, its content or a file; () where there is none or it is damaged."""
     with _remarks() as remarks:
         try:
-            with tifffile.TiffFile(io.BytesIO(content)) as file:
+            with tifffile.TiffFile(io.BytesIO(tiff) if isinstance(tiff, bytes) else tiff) as file:
                 return file.series[0].shape
         except Exception:  # as in `decode_tiff`, which says it
             return ()

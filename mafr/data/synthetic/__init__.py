@@ -53,7 +53,7 @@ def _is_complete(dataset: str, root: Path, config: Config, category: str) -> boo
     """Whether a category's folder is whole and from the same settings, by the stamp in it."""
     try:
         stamp = json.loads((root / category / GENERATED).read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return stamp == _half(dataset).stamp(category, config)
 

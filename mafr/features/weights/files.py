@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mafr.config import Config
 from mafr.data.acquire.checksum import file_sha256
+from mafr.disk import writing
 from mafr.errors import MafrError, WeightsError
 from mafr.paths import Paths
 
@@ -230,7 +231,8 @@ def _download(file: WeightFile, folder: Path) -> Path:
     from mafr.data.acquire.fetch import fetch  # here, as it loads what downloads need
 
     if not file.hub:
-        return fetch(file.address, folder / file.names[0], file.sha256)
+        with writing(folder):
+            return fetch(file.address, folder / file.names[0], file.sha256)
     reach(huggingface_hub.hf_hub_url(file.hub, HUB_FILE))
     try:
         return Path(huggingface_hub.hf_hub_download(file.hub, HUB_FILE))
