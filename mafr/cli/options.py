@@ -138,7 +138,7 @@ def _value(text: str, default: object) -> object:
         if isinstance(default, bool):
             return {"true": True, "false": False}[text.lower()]
         if isinstance(default, tuple):
-            kind = type(default[0])
+            kind = type(default[0]) if default else str
             return tuple(kind(part) for part in names(text))
         return type(default)(text)
     except (KeyError, ValueError):

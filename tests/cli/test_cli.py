@@ -88,6 +88,8 @@ def test_config_prints_every_setting(capsys):
 def test_lists_and_names_may_hold_spaces(capsys, tmp_path):
     assert main(["config", "--set", "mvtec3d_categories=bagel, tire ,"]) == 0
     assert "['bagel', 'tire']" in capsys.readouterr().out
+    assert main(["config", "--set", "adam3d_categories=1m1, spiral"]) == 0  # none by default
+    assert "['1m1', 'spiral']" in capsys.readouterr().out
     message = refused(capsys, "reproduce", "--profile", "smoke", "--stages", " runs, training")
     assert "unknown stage training; the stages are" in message
     for command in (["run"], ["features"], ["fit", "--out", str(tmp_path / "out")]):
