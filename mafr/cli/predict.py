@@ -115,7 +115,7 @@ def predict_parts(arguments: argparse.Namespace) -> int:
     if arguments.resume and not places.csv:
         raise ConfigError("--resume needs --csv FILE or --out PATH, where the lines of the earlier call are")
     outputs = Outputs(places, threshold, warning, append=arguments.watch or arguments.resume)
-    notes = [f"threshold: {threshold:.4g}, {source}", f"method: {detector.name}, from {arguments.detector}"]
+    notes = [f"threshold: {source}", f"method: {detector.name}, from {arguments.detector}"]
     outputs.open_report(f"Parts in {folder.resolve().name}", detector.validation_scores, notes)
     if warning:
         notice(f"warning: {warning}")

@@ -117,7 +117,7 @@ def test_out_holds_lines_and_the_report_and_heatmaps_come_where_asked(given, tmp
     assert main(["predict", "--detector", str(detector), "--parts", str(folder), *options]) == 1
     assert {path.name for path in out.iterdir()} == {"results.csv", "results.jsonl", "report.html"}
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert "<h1>Parts in bracket</h1>" in page and "threshold: 3.5, as given" in page
+    assert "<h1>Parts in bracket</h1>" in page and "Threshold 3.5." in page and "threshold: as given" in page
     for row in rows(out / "results.csv"):
         if row["error"]:
             assert re.search(rf'class="part error" data-name="{row["name"]}".*{folder}/xyz/x.tiff: ', page, re.DOTALL)
