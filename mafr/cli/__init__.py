@@ -25,7 +25,8 @@ def main(argv: list[str] | None = None) -> int:
         notice(str(error))
         return 1
     except KeyboardInterrupt:
-        notice("interrupted; finished runs are kept, the same command continues from here")
+        kept = "; finished runs are kept, the same command continues from here"
+        notice("interrupted" + (kept if arguments.run.__name__ != "predict" else ""))
         return 130
     except OSError as error:
         kept = "finished runs are kept, the same command continues from here"

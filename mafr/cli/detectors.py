@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 from mafr.baselines.registry import BASELINES, MAFR, METHODS
 from mafr.cli.options import Commands, add_command, read_settings
 from mafr.config import ALL_DATASETS, UNTRAINED
-from mafr.errors import DataError, printable
+from mafr.errors import DataError, notice, printable
 from mafr.paths import Paths
 
 if TYPE_CHECKING:
     from mafr.features.sources.splits import Split
     from mafr.method import Method
+
+FEW = 10  # training parts below which a warning is given
 
 
 def add_fit(commands: Commands) -> None:
@@ -35,6 +37,8 @@ def fit_detector(arguments: argparse.Namespace) -> None:
     config = method_settings(arguments.method, config, dataset=arguments.dataset)
     detector = method_class(arguments.method)(config)
     train, validation = _training_inputs(detector, paths, arguments.dataset, arguments.category)
+    if (count := len(train)) < FEW:
+        notice(f"warning: {count} good training parts are few; notebook 05 shows what that costs")
     threshold = detector.fit_split(train, show=True).calibrate_split(validation)
     detector.save(arguments.out)
     scores, promised = detector.validation_scores, detector.false_alarms

@@ -44,9 +44,9 @@ def add_predict(commands: Commands) -> None:
     many.add_argument("--csv", metavar="FILE", help="a line per part: name, score, threshold, verdict, error")
     many.add_argument("--report", metavar="FILE", help="one html file with all parts, sorted by score")
     many.add_argument("--heatmaps", metavar="DIR", help="folder for heatmap pictures, png")
-    text = "score parts as they come into the folder, until interrupted; those that --csv lists already are passed over"
+    text = "score parts as they come into the folder, until interrupted; those that --csv has scores of are passed over"
     many.add_argument("--watch", action="store_true", help=text)
-    text = "go on after an interruption: parts that --csv lists already are passed over"
+    text = "go on after an interruption: parts that --csv has scores of are passed over, and taken into the report"
     many.add_argument("--resume", action="store_true", help=text)
 
 
@@ -57,7 +57,8 @@ def predict(arguments: argparse.Namespace) -> int:
             raise ConfigError("give --parts FOLDER, or --rgb FILE and --xyz FILE, not both")
         return predict_parts(arguments)
     if not (arguments.rgb and arguments.xyz):
-        raise ConfigError("nothing to score: give --rgb FILE and --xyz FILE, or --parts FOLDER")
+        given = "--xyz is missing" if arguments.rgb else "--rgb is missing" if arguments.xyz else "nothing to score"
+        raise ConfigError(f"{given}: give --rgb FILE and --xyz FILE, or --parts FOLDER")
     if wrong := [f"--{name}" for name in _FOR_MANY if getattr(arguments, name)]:
         raise ConfigError(f"{', '.join(wrong)} goes with --parts FOLDER, not with one scan")
     predict_pair(arguments)
@@ -119,6 +120,8 @@ def predict_parts(arguments: argparse.Namespace) -> int:
     outputs.open_report(f"Parts in {folder.resolve().name}", detector.validation_scores, notes)
     if warning:
         notice(f"warning: {warning}")
+    if arguments.watch:
+        notice(f"watching {folder}; Ctrl-C ends it")
     with stoppable() as stop:
         try:
             work = watch_folder if arguments.watch else score_folder

@@ -32,7 +32,7 @@ def check_category(dataset: str, root: Path, category: str, config: Config) -> N
         return
     if (root / MANIFEST).is_file():
         raise DataError(f"{root}: this is a category itself; name the folder above it, {root.parent}")
-    if category not in CATEGORIES[dataset] and (CATEGORIES[dataset] or subfolders(root)):
+    if category not in CATEGORIES[dataset] and subfolders(root):
         raise unknown_category(dataset, root, category)
     way = data_command(dataset, config, category)
     raise DataError(f"{root / category}: no such folder ({found_in(root)}); make the data ready with `{way}`")

@@ -14,7 +14,7 @@ from mafr.data import eyecandies, manifest, mvtec3d
 from mafr.data.formats.images import encode_xyz, read_bytes
 from mafr.data.found import chosen_categories
 from mafr.data.held_out import announce, held_out, is_in_place, placed, record_of
-from mafr.data.layout import PROCESSED_SHARE, RawSample, empty_category, processed_files, some_of
+from mafr.data.layout import PROCESSED_SHARE, SPLITS, RawSample, empty_category, processed_files, some_of, subfolders
 from mafr.data.verify import changed_samples
 from mafr.disk import writing
 from mafr.errors import DataError, notice
@@ -161,6 +161,8 @@ def _plan(
                 stale.unlink(missing_ok=True)
         elif _is_whole(out, record["id"], record):
             records[record["key"]] = record
+    if module is mvtec3d and (odd := [name for name in subfolders(raw) if name not in SPLITS]):
+        notice(f"{raw}: {', '.join(odd)} is not read; the folders of a category are {', '.join(SPLITS)}")
     if previous:
         # Until all is done the category is not to be used. Files of other settings are overwritten one by
         # one from here on: none of them may count as current if this run is interrupted.

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -14,14 +11,13 @@ from typing import TYPE_CHECKING, TextIO
 import numpy as np
 
 from mafr.disk import writing
-from mafr.errors import DataError, printable
+from mafr.errors import printable
+from mafr.predict.earlier import FIELDS, csv_line, keep_scored
 from mafr.predict.engine import NOT_OK, OK, UNREADABLE, Scored
 
 if TYPE_CHECKING:
     from mafr.report import Report
     from mafr.report.part import Part
-
-FIELDS = ("name", "score", "threshold", "verdict", "error")
 
 
 @dataclass(frozen=True)
@@ -46,18 +42,21 @@ class Outputs:
         """warning: a line in every picture. append: to files that are there, instead of writing them anew.
 
         Raises StorageError where a file cannot be written, as all methods do, and DataError where the csv file to
-        append to holds something else.
+        append to holds something else, see `keep_scored`.
         """
         self.places, self.threshold, self.warning = places, threshold, warning
-        self.counts: Counter[str] = Counter()
+        self.verdicts: dict[str, str] = {}  # by name
         self.report: Report | None = None
-        if append:
-            for path in (places.csv, places.json):
-                _drop_unfinished_line(path)
-        self.listed = _listed(places.csv) if append and places.csv else set()  # names whose lines are there already
+        # names whose lines are there already
+        self.listed = keep_scored(places.csv, places.json, threshold) if append and places.csv else set()
         self._csv, self._json = (_opened(path, append) for path in (places.csv, places.json))
         if self._csv is not None and not self._csv.tell():
-            _write(self._csv, places.csv, _csv_line(FIELDS))
+            _write(self._csv, places.csv, csv_line(FIELDS))
+
+    @property
+    def counts(self) -> Counter[str]:
+        """The number of parts by verdict."""
+        return Counter(self.verdicts.values())
 
     def open_report(self, title: str, validation_scores: list[float], notes: list[str]) -> None:
         """Begin the report, if one is wanted."""
@@ -65,27 +64,31 @@ class Outputs:
             from mafr.report import Report
 
             warnings = [self.warning] if self.warning else []
-            if count := len(self.listed):
-                earlier = f"the {count} parts that" if count > 1 else "the part that"
-                warnings.append(f"{earlier} {self.places.csv.name} held before this call began: not shown here")
             self.report = Report(self.places.report, self.threshold, title, validation_scores, notes, warnings)
+            names = {printable(name) for name in self.listed}
+            if absent := len(names) - self.report.take_from(self.places.report, names):
+                parts = "1 part" if absent == 1 else f"{absent} parts"
+                self.report.warnings.append(f"{parts} of an earlier call that left no report: not shown here")
 
     def add(self, scored: Scored) -> dict[str, object]:
         """Write one result; returns its line as an object."""
-        self.counts[scored.verdict] += 1
-        unread = bool(scored.error)
+        unread, again = bool(scored.error), scored.part.name in self.verdicts
+        self.verdicts[scored.part.name] = scored.verdict
         line = {
             "name": scored.part.name, "score": None if unread else scored.score, "threshold": self.threshold,
             "verdict": scored.verdict, "error": scored.error,
         }  # fmt: skip
         if self._csv is not None:
-            _write(self._csv, self.places.csv, _csv_line("" if value is None else value for value in line.values()))
+            _write(self._csv, self.places.csv, csv_line("" if value is None else value for value in line.values()))
         if self._json is not None:
             _write(self._json, self.places.json, json.dumps(line) + "\n")
         if self.places.heatmaps is not None and not unread:
             self._picture(scored)
         if self.report is not None:
-            self.report.add(_report_part(scored))
+            part = _report_part(scored)
+            if again:
+                self.report.forget(part.name)
+            self.report.add(part)
         return line
 
     def finish(self) -> str:
@@ -107,7 +110,8 @@ class Outputs:
         words = {OK: "OK", NOT_OK: "not OK", UNREADABLE: "could not be read or scored"}
         counted = [f"{self.counts[verdict]} {text}" for verdict, text in words.items() if self.counts[verdict]]
         total = self.counts.total()
-        return f"{total} part{'s' if total != 1 else ''}" + (f": {', '.join(counted)}" if counted else "")
+        text = f"{total} part{'s' if total != 1 else ''}" + (f": {', '.join(counted)}" if counted else "")
+        return f"{text}; scored before: {len(self.listed)}" if self.listed else text
 
     def _picture(self, scored: Scored) -> None:
         from mafr.figures import plot_heatmap, save_png
@@ -139,33 +143,3 @@ def _write(file: TextIO, path: Path, text: str) -> None:
     with writing(path, len(text.encode(errors="backslashreplace"))):
         file.write(text)
         file.flush()
-
-
-def _drop_unfinished_line(path: Path | None) -> None:
-    """Cut off what a process that was killed has left of its last line."""
-    if path is None or not path.is_file():
-        return
-    with path.open("rb+") as file:
-        whole = file.read()
-        if not whole.endswith(b"\n"):
-            file.truncate(whole.rfind(b"\n") + 1)
-
-
-def _listed(path: Path) -> set[str]:
-    """The names in a csv file of an earlier run. Raises DataError where it holds something else."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.reader(file))
-    except FileNotFoundError:
-        return set()
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read as csv ({error}); choose another place") from error
-    if rows and tuple(rows[0]) != FIELDS:
-        raise DataError(f"{path}: not the lines of an earlier call, {','.join(FIELDS)}; choose another place")
-    return {row[0] for row in rows[1:] if row}
-
-
-def _csv_line(values: Iterable[object]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(values)
-    return text.getvalue()

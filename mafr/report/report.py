@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,10 @@ from mafr.report.histogram import histogram
 from mafr.report.part import Part
 
 _PAGE = Path(__file__).parent
+_ITEM = re.compile(
+    rb'<li class="part (ok|bad)" data-number="(\d+)" data-name="([^"]*)" data-score="([^"]+)" data-peak="([^"]+)">'
+)
+_DATA = re.compile(rb'<script type="application/json" id="part-(\d+)">(.*)', re.DOTALL)
 _SAME = 1e-3  # relative: by how much the ratio of map and score may differ between parts and still be one
 
 
@@ -57,13 +62,14 @@ class Report:
         self.validation_scores = [float(score) for score in validation_scores]
         self.notes, self.warnings = list(notes), list(warnings)
         self._lines: list[_Line] = []
+        self._count = 0  # of parts that were ever added
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._data = tempfile.TemporaryFile(dir=self.path.parent, prefix=".mafr-report-")  # noqa: SIM115
 
     def add(self, part: Part) -> None:
         """Encode a part. Raises ValueError for arrays that do not fit together, StorageError as `finish` does."""
-        number = len(self._lines)
+        number = self._next()
         error = part.error or ("" if math.isfinite(part.score) else f"the score is {part.score}, no number")
         peak = math.nan
         if not part.error:
@@ -73,6 +79,33 @@ class Report:
                 self._data.write(data)
             peak = float(np.nan_to_num(part.heat, nan=-np.inf, posinf=np.inf, neginf=-np.inf).max())
         self._lines.append(_Line(number, part.name, float(part.score), part.verdict, error, peak))
+
+    def forget(self, name: str) -> None:
+        """Leave out the parts by a name: one of them has been scanned again."""
+        self._lines = [one for one in self._lines if one.name != name]
+
+    def take_from(self, path: Path, names: set[str]) -> int:
+        """Take the scored parts by these names over from an earlier report; returns how many of them it holds."""
+        found: dict[bytes, tuple] = {}  # by their numbers there
+        if not names or not path.is_file():
+            return 0
+        with path.open("rb") as file:
+            for line in file:
+                if item := _ITEM.match(line):
+                    kind, number, name, score, peak = (value.decode() for value in item.groups())
+                    if (name := unescape(name)) in names:
+                        verdict = "OK" if kind == "ok" else "not OK"
+                        found[number.encode()] = name, float(score), verdict, "", float(peak)
+                elif (data := _DATA.match(line)) and data[1] in found:  # in the order of scanning
+                    one = _Line(self._next(), *found[data[1]])
+                    with writing(self.path, len(line)):
+                        self._data.write(b'<script type="application/json" id="part-%d">' % one.number + data[2])
+                    self._lines.append(one)
+        return len({one.name for one in self._lines})
+
+    def _next(self) -> int:
+        self._count += 1
+        return self._count - 1
 
     def finish(self) -> Path:
         """Write the page with the parts added so far, whole or not at all; more may be added and written again.
@@ -161,7 +194,8 @@ def _item(one: _Line, threshold: float) -> str:
     share = f", {one.score / threshold:.2f} × threshold" if threshold > 0 else ""
     kind, mark = ("ok", "✓") if good else ("bad", "✕")
     return (
-        f'<li class="part {kind}" data-number="{one.number}" data-name="{name}" data-score="{one.score!r}">'
+        f'<li class="part {kind}" data-number="{one.number}" data-name="{name}" data-score="{one.score!r}" '
+        f'data-peak="{one.peak!r}">'
         f'<button type="button"><canvas role="img" aria-label="image of {name} with its heatmap"></canvas>'
         f'<span class="name">{name}</span><span class="verdict"><i aria-hidden="true">{mark}</i> '
         f'{escape(one.verdict)}</span><span class="score">score {one.score:.4g}{share}</span></button></li>'

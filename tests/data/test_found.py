@@ -164,3 +164,11 @@ def test_masks_of_other_kinds_are_named(raw):
         path.rename(path.with_suffix(".jpg"))
     with pytest.raises(DataError, match=r"no masks \(gt holds 009.jpg, 010.jpg, where only .png are read\)"):
         _preprocess(raw)
+
+
+def test_folders_that_are_no_split_are_named(tmp_path, capsys):
+    rawdata.write_mvtec3d(tmp_path / "raw")
+    (tmp_path / "raw/bracket/validation").rename(tmp_path / "raw/bracket/val")
+    preprocess("mvtec3d", tmp_path / "raw", tmp_path / "processed", rawdata.config())
+    error = capsys.readouterr().err
+    assert f"{tmp_path}/raw/bracket: val is not read; the folders of a category are train, validation, test" in error

@@ -137,16 +137,20 @@ def test_a_second_call_goes_on_where_the_first_one_ended(given, tmp_path, capsys
     a_few(raw, folder)
     call = ["predict", "--detector", str(detector), "--parts", str(folder), "--out", str(out)]
     assert main(call) == 0
-    names = ("results.csv", "results.jsonl")
+    names = ("results.csv", "results.jsonl", "report.html")
     whole = {name: (out / name).read_bytes() for name in names}
-    for name in names:  # killed while the second line was being written
+    for name in names[:2]:  # killed while the second line was being written
         (out / name).write_bytes(whole[name][: whole[name].rindex(b"\n", 0, -1) + 3])
     capsys.readouterr()
     assert main([*call, "--resume"]) == 0
     assert {name: (out / name).read_bytes() for name in names} == whole
-    assert "1 part: " in capsys.readouterr().out
+    assert re.search(r"^1 part: .*; scored before: 1; ", capsys.readouterr().out, re.MULTILINE)
+    assert main([*call, "--resume"]) == 0  # nothing is left
+    assert {name: (out / name).read_bytes() for name in names} == whole
+    (out / "report.html").unlink()
+    assert main([*call, "--resume"]) == 0
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert "the part that results.csv held before this call began: not shown here" in page
+    assert "2 parts of an earlier call that left no report: not shown here" in page
     assert main([*call[:-2], "--resume"]) == 1
     assert "--resume needs --csv FILE or --out PATH" in capsys.readouterr().err
 
