@@ -71,9 +71,10 @@ def test_unknown_names(tmp_path, done):
         _open(done, "brakcet")
     with pytest.raises(DataError, match=r"unknown category 'brakcet'; found are bracket"):
         _preprocess(tmp_path / "raw", categories=["brakcet"])
-    message = r"nothing: unknown category 'brakcet'; nothing is there; published are bagel, cable_gland, carrot,"
+    message = r"nothing/brakcet: no such folder \(nothing is there\); make the data ready with `mafr data mvtec3d"
     with pytest.raises(DataError, match=message):
         _open(tmp_path / "nothing", "brakcet")
+    message = r"nothing: unknown category 'brakcet'; nothing is there; published are bagel, cable_gland, carrot,"
     with pytest.raises(DataError, match=message):
         _preprocess(tmp_path / "nothing", categories=["brakcet"])
     with pytest.raises(DataError, match=r"unknown plane mode 'keep'"):
