@@ -68,8 +68,11 @@ class Original:
         width = self.tokens.shape[1:]
         return self.once("normed", part.start, lambda: F.layer_norm(self.pixels(part), width, eps=_EPS))
 
-    def guide(self) -> Tensor:
-        """The mean over the channels, (P, 1), from the mean of the tokens: interpolation is linear."""
+    def guide_edges(self) -> tuple[Tensor, Tensor]:
+        """Weights as of `edges`, from the mean over the channels; interpolation is linear."""
+        return self.once("guide", 0, lambda: _edges(self.canvas.spread(self._guide()), self.canvas.corners, 1))
+
+    def _guide(self) -> Tensor:
         return self.rows.apply(self.tokens.mean(dim=1, keepdim=True))
 
 
@@ -136,8 +139,7 @@ class Objective:
         """Eq. 4 as released: channels 0 and 1, guided by the mean of all channels; their penalties are summed."""
         canvas, two = original.canvas, slice(0, 2)
         e = original.once("first two", 0, lambda: original.rows.apply(original.tokens[:, two].contiguous()))
-        edges = original.once("guide", 0, lambda: _edges(canvas.spread(original.guide()), canvas.corners, 1))
-        value, change = _smooth(canvas.spread(e_hat[:, two].float() - e), *edges)
+        value, change = _smooth(canvas.spread(e_hat[:, two].float() - e), *original.guide_edges())
         gradient[:, two] += canvas.gather(change) * self.weights["smooth"]
         return value
 

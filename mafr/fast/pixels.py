@@ -2,6 +2,7 @@
 
 from functools import cached_property
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -41,6 +42,12 @@ class Canvas:
         """(height, width, C) -> (P, C)."""
         flat = image.reshape(self.height * self.width, image.shape[2])
         return flat if self.whole else flat.index_select(0, self._place)
+
+    @cached_property
+    def places(self) -> tuple[np.ndarray, np.ndarray]:
+        """(P,) int64 each: y and x in the rectangle, of a canvas on the CPU."""
+        flat = self._place.numpy()
+        return flat // self.width, flat % self.width
 
     @cached_property
     def corners(self) -> Tensor:

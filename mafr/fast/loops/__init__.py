@@ -1,0 +1,6 @@
+"""What lies between the matrix products of a small training step, as compiled loops (Numba) over rows of pixels.
+
+A small step is a few hundred rows wide: torch's operations then cost more by their calls than by their arithmetic.
+Each function here does at one go what takes torch five to thirty operations. All arrays are float32, C-contiguous and
+written in place; sums run in an order that is written down, so that every processor gives the same bits.
+"""
