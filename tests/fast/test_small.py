@@ -1,0 +1,109 @@
+"""The compiled step of small heads (`mafr.fast.small`) against the head on dense maps and against the general step."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from support.samples import CPU, config_of, model_of, relative, tokens_of
+
+from mafr.fast.attention import map_attention, pixel_attention
+from mafr.fast.layers import Dropout
+from mafr.fast.loops import elementary
+from mafr.fast.pixels import Canvas
+from mafr.fast.restorer import Restorer, open_scene
+from mafr.fast.small import SmallStep, _MapAttention, _PixelAttention
+from mafr.features.interpolation import densify
+from mafr.losses import CompositeLoss
+from mafr.model import CBAM
+
+SCOPES = [("paper", {}), ("released", {}), ("paper", {"valid_only": False}), ("released", {"valid_only": True}),
+          ("released", {"cbam_scope": "map"}), ("paper", {"cbam_scope": "pixel"}), ("paper", {"shared_norm": True}),
+          *((variant, {"loss_terms": (term,)}) for variant in ("paper", "released")
+            for term in ("sim", "smooth", "census"))]  # fmt: skip
+
+
+def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize(("variant", "changes"), SCOPES)
+def test_a_small_step_leaves_the_plain_gradients(variant, changes):
+    config = config_of(variant, xyz_pool=3, **changes)
+    tokens, model = tokens_of(config), model_of(config).train()
+    e_rgb, e_xyz, valid = densify(tokens, config)
+    restored = model(e_rgb, e_xyz, valid if config.valid_only else None)
+    total, plain = CompositeLoss(config)(e_rgb, restored[0], e_xyz, restored[1], valid)
+    total.backward()
+    wanted = gradients(model)
+    model.zero_grad()
+    scene = open_scene(tokens, config, CPU, every_pixel=not config.valid_only)
+    values = SmallStep(model, config)(scene, Dropout(0.0, (0,)))
+    assert list(values) == list(config.loss_terms)
+    for name, value in plain.items():
+        assert values[name].item() == pytest.approx(value.item(), rel=1e-4)
+    for name, gradient in gradients(model).items():
+        if "cbam.spatial_attention" in name:
+            torch.testing.assert_close(gradient, wanted[name], rtol=1e-3, atol=1e-8)
+        else:
+            assert relative(gradient, wanted[name]) < 1e-4, name
+
+
+@pytest.mark.parametrize("variant", ["paper", "released"])
+def test_a_small_step_drops_what_the_general_one_drops(variant):
+    config = config_of(variant)
+    tokens, model = tokens_of(config), model_of(config).train()
+    scene = open_scene(tokens, config, CPU, every_pixel=not config.valid_only)
+    dropout = Dropout(0.25, (1, 2, 3))
+    general = Restorer(model, config, CPU).step(scene, dropout)
+    wanted = gradients(model)
+    model.zero_grad()
+    small = SmallStep(model, config)(scene, dropout)
+    for name, value in general.items():
+        assert small[name].item() == pytest.approx(value.item(), rel=1e-5)
+    for name, gradient in gradients(model).items():
+        assert relative(gradient, wanted[name]) < 1e-4, name
+    once = gradients(model)
+    SmallStep(model, config)(scene, dropout)  # a second sample of the same step
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, 2 * once[name], rtol=1e-6, atol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize("scope", ["map", "pixel"])
+def test_ties_share_the_gradient_of_a_maximum(scope):
+    generator = torch.Generator().manual_seed(5)
+    canvas, cbam = Canvas(torch.rand(13, 11, generator=generator) < 0.6), CBAM(48, scope=scope)
+    x = torch.randn(len(canvas), 48, generator=generator).round(decimals=1)  # many ties, in rows and in columns
+    x[3] = x[5] = x.amax(dim=0)
+    x[7] = 0.5
+    narrow, _, wide = cbam.channel_attention.fc
+    kernel, leaf, upstream = cbam.spatial_attention.conv.weight, x.clone().requires_grad_(), torch.randn(x.shape)
+    if scope == "map":
+        wanted = map_attention(leaf * 1.0, narrow, wide, kernel, canvas)
+    else:
+        wanted = pixel_attention(leaf * 1.0, narrow, wide, kernel[:, :, 3, 3])
+    wanted.backward(upstream)
+    expected = gradients(cbam)
+    cbam.zero_grad()
+    block = (_MapAttention if scope == "map" else _PixelAttention)(cbam, canvas)
+    with torch.no_grad():
+        torch.testing.assert_close(block.forward(x), wanted, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(block.backward(upstream.clone()), leaf.grad, rtol=1e-4, atol=1e-5)
+    for name, gradient in gradients(cbam).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-4, msg=name)
+
+
+def test_elementary_functions_are_as_exact_as_float32():
+    for x in np.linspace(-87, 88, 3001, dtype=np.float32):
+        assert elementary.exp(x) == pytest.approx(math.exp(float(x)), rel=3e-7)
+    for x in np.linspace(-12, 12, 2001, dtype=np.float32):
+        cumulative, density = elementary.gauss(x)
+        assert cumulative == pytest.approx(0.5 * math.erfc(-float(x) / 2**0.5), abs=4e-7)
+        assert density == pytest.approx(math.exp(-0.5 * float(x) ** 2) / (2 * math.pi) ** 0.5, rel=4e-6)
+        assert elementary.sigmoid(x) == pytest.approx(1 / (1 + math.exp(-float(x))), rel=5e-7)
+    lanes = np.empty(elementary.LANES, np.float32)
+    for count in (1, 5, 16, 37, 192):
+        values = np.random.default_rng(count).standard_normal(count).astype(np.float32)
+        assert elementary.total(values, lanes) == pytest.approx(float(values.astype(float).sum()), abs=1e-5)
+        assert elementary.highest(values, lanes) == values.max()
+        assert elementary.highest(-np.abs(values), lanes) == -np.abs(values).min()
