@@ -46,7 +46,8 @@ def test_a_small_step_leaves_the_plain_gradients(variant, changes):
         if "cbam.spatial_attention" in name:
             torch.testing.assert_close(gradient, wanted[name], rtol=1e-3, atol=1e-8)
         else:
-            assert relative(gradient, wanted[name]) < 1e-4, name
+            # Below 1e-6: eq. 3 over pixels does not see what all pixels share; what is left is rounding.
+            assert relative(gradient, wanted[name]) < 1e-4 or (gradient - wanted[name]).norm() < 1e-6, name
 
 
 @pytest.mark.parametrize("variant", ["paper", "released"])
