@@ -31,7 +31,7 @@ class SmallStep:
         self.model, self.config = model, config
 
     @torch.no_grad()
-    def __call__(self, scene, dropout: Dropout) -> dict[str, Tensor]:  # noqa: ANN001 (a Scene, of the importing module)
+    def __call__(self, scene, dropout: Dropout) -> dict[str, Tensor]:
         """As `Restorer.step`."""
         encoder = _Encoder(self.model.encoder, scene)
         fused = encoder.forward(dropout)
@@ -51,7 +51,7 @@ class SmallStep:
 def losses(
     config: Config, original: Original, restored: np.ndarray, gradient: np.ndarray
 ) -> Iterator[tuple[str, float]]:
-    """Eqs. 3-6 of one modality: (term, value) each; their weighted gradient is added to `gradient` (P, C), zeros before.
+    """Eqs. 3-6 of one modality: (term, value) each; adds their weighted gradient to `gradient` (P, C), zeros before.
 
     restored: (P, C) float32.
     """
@@ -101,7 +101,7 @@ def _smooth_first_two(
 class _Encoder:
     """Eq. 1, its first layer on the tokens."""
 
-    def __init__(self, block: FusionEncoder, scene) -> None:  # noqa: ANN001
+    def __init__(self, block: FusionEncoder, scene) -> None:
         self.block, self.scene = block, scene
         self.split, self.count = scene.rgb.shape[1], len(scene.rgb)
 
@@ -123,8 +123,8 @@ class _Encoder:
 
     def backward(self, g: Tensor) -> None:
         """g: the gradient of the output (P, F)."""
-        for layer, activation in zip(reversed(self.layers), reversed(self.activations), strict=True):
-            g = activation.backward(_linear_back(layer, activation.out, g))
+        for layer, one in zip(reversed(self.layers), reversed(self.activations), strict=True):
+            g = one.backward(_linear_back(layer, one.out, g))
         scene, weight = self.scene, self.block.input_fc.weight
         _add(self.block.input_fc.bias, _sums(g))
         d_tokens, nothing = torch.empty(scene.both_rows.columns, g.shape[1]), np.zeros(g.shape[1], dtype=np.float32)
@@ -136,7 +136,7 @@ class _Encoder:
 
 
 class _Decoder:
-    """Eq. 2: layers, attention, and output layer and linear skip as one product."""
+    """Eq. 2."""
 
     def __init__(self, block: RestorationDecoder, canvas: Canvas, number: int) -> None:
         self.block, self.number = block, number
@@ -147,24 +147,18 @@ class _Decoder:
         block, x, self.inputs, self.activations = self.block, fused, [], []
         self.layers = [block.input_fc, *block.layers]
         for k, layer in enumerate(self.layers):
-            activation = _Activation(norm_of(block.norm, k), block.order == "norm-gelu", dropout, (self.number, k))
+            one = _Activation(norm_of(block.norm, k), block.order == "norm-gelu", dropout, (self.number, k))
             self.inputs.append(x)
-            self.activations.append(activation)
-            x = activation.forward(torch.addmm(layer.bias, x, layer.weight.T))
-        weight = torch.cat([block.output_fc.weight, block.skip.weight], dim=1)
-        self.joined, self.weight = torch.cat([self.attention.forward(x), fused], dim=1), weight
-        return torch.addmm(block.output_fc.bias + block.skip.bias, self.joined, weight.T)
+            self.activations.append(one)
+            x = one.forward(torch.addmm(layer.bias, x, layer.weight.T))
+        self.fused, self.attended = fused, self.attention.forward(x)
+        restored = torch.addmm(block.output_fc.bias + block.skip.bias, self.attended, block.output_fc.weight.T)
+        return restored.addmm_(fused, block.skip.weight.T)
 
     def backward(self, g: Tensor, d_fused: Tensor) -> None:
         """g: the gradient of the output (P, C); that of the embedding is added to d_fused (P, F)."""
-        block, channels = self.block, self.block.output_fc.out_features
-        d_weight, d_bias = g.T @ self.joined, _sums(g)
-        _add(block.output_fc.weight, d_weight[:, :channels].contiguous())
-        _add(block.skip.weight, d_weight[:, channels:].contiguous())
-        _add(block.output_fc.bias, d_bias)
-        _add(block.skip.bias, d_bias.clone())
-        d_fused.addmm_(g, self.weight[:, channels:])
-        g = self.attention.backward(g @ self.weight[:, :channels])
+        _linear_back(self.block.skip, self.fused, g, d_fused)
+        g = self.attention.backward(_linear_back(self.block.output_fc, self.attended, g))
         for k in reversed(range(len(self.layers))):
             g = self.activations[k].backward(g)
             back = _linear_back(self.layers[k], self.inputs[k], g, None if k else d_fused)
@@ -178,25 +172,30 @@ class _Activation:
         self.norm, self.norm_first, self.dropout, self.layer = norm, norm_first, dropout, layer
 
     def forward(self, h: Tensor) -> Tensor:
-        self.factors = _factors(self.dropout, self.layer, h)
-        self.out, self.normed, self.slope = (torch.empty_like(h) for _ in range(3))
-        self.inverse = np.empty(len(h), dtype=np.float32)
+        """(P, W) -> (P, W)."""
+        self.h, self.kept = h, _kept(self.dropout, self.layer, h)
+        self.out, self.inverse = torch.empty_like(h), np.empty(len(h), dtype=np.float32)
         activation.activate(
-            h.numpy(), _array(self.norm.weight), _array(self.norm.bias), self.factors, self.norm_first, _EPS,
-            self.out.numpy(), self.normed.numpy(), self.inverse, self.slope.numpy(),
-        )  # fmt: skip
+            h.numpy(), *self._learnt(), self.kept, self._scale(), self.norm_first, _EPS, self.out.numpy(), self.inverse
+        )
         return self.out
 
     def backward(self, g: Tensor) -> Tensor:
         """In place."""
         d_gamma, d_beta = (torch.zeros_like(self.norm.weight) for _ in range(2))
         activation.activate_back(
-            g.numpy(), _array(self.norm.weight), self.factors, self.norm_first, self.normed.numpy(), self.inverse,
-            self.slope.numpy(), d_gamma.numpy(), d_beta.numpy(),
+            g.numpy(), self.h.numpy(), *self._learnt(), self.kept, self._scale(), self.norm_first, self.inverse,
+            d_gamma.numpy(), d_beta.numpy(),
         )  # fmt: skip
         _add(self.norm.weight, d_gamma)
         _add(self.norm.bias, d_beta)
         return g
+
+    def _learnt(self) -> tuple[np.ndarray, np.ndarray]:
+        return _array(self.norm.weight), _array(self.norm.bias)
+
+    def _scale(self) -> np.float32:
+        return np.float32(self.dropout.scale)
 
 
 class _MapAttention:
@@ -283,19 +282,16 @@ def _sums(rows: Tensor) -> Tensor:
     return out
 
 
-def _factors(dropout: Dropout, layer: Layer, h: Tensor) -> np.ndarray:
-    """What dropout multiplies rows (P, C) by."""
+def _kept(dropout: Dropout, layer: Layer, h: Tensor) -> np.ndarray:
+    """Which of the rows (P, C) dropout keeps, bool."""
     if not dropout.dropped:
-        return np.ones(h.shape, dtype=np.float32)
-    drawn = dropout.draw(layer, 0, *h.shape, h.device)
-    if drawn.dtype == torch.bool:
-        drawn = (~drawn).float().mul_(dropout.scale)
-    return drawn.numpy()
+        return np.ones(h.shape, dtype=bool)
+    return ~dropout.mask(layer, 0, *h.shape, h.device).numpy()
 
 
 def _array(parameter: Tensor) -> np.ndarray:
     return parameter.detach().numpy()
 
 
-def _arrays(rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # noqa: ANN001 (Rows)
+def _arrays(rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return rows.index.numpy(), rows.weight.numpy(), rows.offsets.numpy()

@@ -44,44 +44,55 @@ def _normalise_back(g, x, inverse, products, lanes):
 
 
 @compiled
-def activate(h, gamma, beta, factors, norm_first, eps, out, normed, inverse, slope):
-    """h (P, W) -> out (P, W); `normed` (P, W), `inverse` (P,) and `slope` (P, W) are for `activate_back`.
+def activate(h, gamma, beta, kept, scale, norm_first, eps, out, inverse):
+    """h (P, W) -> out (P, W); `inverse` (P,) is for `activate_back`, which computes the rest again from h.
 
-    norm_first: GELU of the norm instead of the norm of the GELU. factors (P, W): of dropout.
+    norm_first: GELU of the norm instead of the norm of the GELU. kept (P, W) bool, scale: of dropout.
     """
     rows, width = h.shape
-    lanes, spare = np.empty(LANES, F), np.empty(width, F)
+    lanes, spare, slope = np.empty(LANES, F), np.empty(width, F), np.empty(width, F)
     for i in range(rows):
-        row, done = normed[i], out[i]
+        done, chosen = out[i], kept[i]
         if norm_first:
             for j in range(width):
-                row[j] = h[i, j]
+                done[j] = h[i, j]
         else:
-            _gelu(h[i], row, slope[i])
-        inverse[i] = _normalise(row, eps, spare, lanes)
+            _gelu(h[i], done, slope)
+        inverse[i] = _normalise(done, eps, spare, lanes)
         for j in range(width):
-            done[j] = row[j] * gamma[j] + beta[j]
+            done[j] = done[j] * gamma[j] + beta[j]
         if norm_first:
             for j in range(width):
                 spare[j] = done[j]
-            _gelu(spare, done, slope[i])
-        kept = factors[i]
+            _gelu(spare, done, slope)
         for j in range(width):
-            done[j] *= kept[j]
+            done[j] = done[j] * scale if chosen[j] else F(0.0)
 
 
 @compiled
-def activate_back(g, gamma, factors, norm_first, normed, inverse, slope, d_gamma, d_beta):
-    """The gradient g (P, W) of `activate`'s output, in place, becomes that of its input; adds to d_gamma and d_beta."""
+def activate_back(g, h, gamma, beta, kept, scale, norm_first, inverse, d_gamma, d_beta):
+    """The gradient g (P, W) of `activate`'s output, in place, becomes that of h; adds to d_gamma and d_beta."""
     rows, width = g.shape
     lanes, spare = np.empty(LANES, F), np.empty(width, F)
+    x, slope, outer = np.empty(width, F), np.empty(width, F), np.empty(width, F)
     for i in range(rows):
-        row, x, kept, rise = g[i], normed[i], factors[i], slope[i]
-        for j in range(width):
-            row[j] *= kept[j]
+        row, chosen = g[i], kept[i]
         if norm_first:
             for j in range(width):
-                row[j] *= rise[j]
+                x[j] = h[i, j]
+        else:
+            _gelu(h[i], x, slope)
+        mean = total(x, lanes) / F(width)
+        for j in range(width):
+            x[j] = (x[j] - mean) * inverse[i]
+        for j in range(width):
+            row[j] = row[j] * scale if chosen[j] else F(0.0)
+        if norm_first:
+            for j in range(width):
+                spare[j] = x[j] * gamma[j] + beta[j]
+            _gelu(spare, outer, slope)
+            for j in range(width):
+                row[j] *= slope[j]
         for j in range(width):
             d_beta[j] += row[j]
         for j in range(width):
@@ -91,4 +102,4 @@ def activate_back(g, gamma, factors, norm_first, normed, inverse, slope, d_gamma
         _normalise_back(row, x, inverse[i], spare, lanes)
         if not norm_first:
             for j in range(width):
-                row[j] *= rise[j]
+                row[j] *= slope[j]

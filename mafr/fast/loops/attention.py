@@ -33,8 +33,9 @@ def _summaries(x, summary):
 def map_gates(x, w1, b1, w2, b2, filters, y, column, height, width, out, gate, ends, inner, summary, image, scale):
     """x (P, C) -> out (P, C); the rest is kept for `map_gates_back`.
 
-    y, column (P,): where the pixels lie in the height x width rectangle. filters (2, k, k). gate (C,); ends (2, C): mean
-    and maximum of each channel; inner (2, hidden); summary (P, 2); image (2, height + k - 1, width + k - 1); scale (P,).
+    y, column (P,): where the pixels lie in the height x width rectangle. filters (2, k, k). gate (C,); ends (2, C):
+    mean and maximum of each channel; inner (2, hidden); summary (P, 2); image (2, height + k - 1, width + k - 1);
+    scale (P,).
     """
     rows, channels = x.shape
     side = filters.shape[1]
@@ -128,7 +129,8 @@ def map_gates_back(
     d_gate, ties, top = np.zeros(channels, F), np.zeros(channels, F), ends[1]
     for i in range(rows):
         row, push = x[i], g[i]
-        _gated_back(row, push, gate, scale[i], d_summary[i, 0] / F(channels), summary[i, 1], d_summary[i, 1], gated, spare)
+        mean_push, top_push = d_summary[i, 0] / F(channels), d_summary[i, 1]
+        _gated_back(row, push, gate, scale[i], mean_push, summary[i, 1], top_push, gated, spare)
         for j in range(channels):
             push[j] = spare[j]
         for j in range(channels):
