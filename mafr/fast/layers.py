@@ -73,6 +73,10 @@ class Dropout:
         self._compare(np.less, seed, mask)
         return torch.from_numpy(mask)
 
+    def draws(self, layer: Layer, rows: int, width: int) -> np.ndarray:
+        """(rows, width) uint16 on a CPU: what is below `dropped` is dropped. The rows are few: one part."""
+        return _draw(np.random.SFC64(self._seed(layer, 0)), rows * width).reshape(rows, width)
+
     def _seed(self, layer: Layer, first: int) -> np.random.SeedSequence:
         block, number = layer
         return np.random.SeedSequence((*self.key, _APART * block + number, first))
@@ -82,8 +86,11 @@ class Dropout:
         generator, width = np.random.SFC64(seed), out.shape[1]
         for part in parts(*out.shape, torch.device("cpu")):
             count = (part.stop - part.start) * width
-            draws = generator.random_raw(-(-count // 4)).view(np.uint16)[:count]  # four in 64 bits
-            comparison(draws.reshape(-1, width), self.dropped, out=out[part])
+            comparison(_draw(generator, count).reshape(-1, width), self.dropped, out=out[part])
+
+
+def _draw(generator: np.random.BitGenerator, count: int) -> np.ndarray:
+    return generator.random_raw(-(-count // 4)).view(np.uint16)[:count]  # four in 64 bits
 
 
 def is_one_part(rows: Tensor) -> bool:

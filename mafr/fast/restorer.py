@@ -33,9 +33,9 @@ _OUTPUT_ROWS = 4096  # pixels whose restored features exist at a time when scori
 class Scene:
     """One sample as the head sees it: tokens, the pixels that count, and the matrices from one to the other."""
 
-    rgb: Tensor  # (h·w, C) float32 tokens
-    xyz: Tensor  # (G, D) float32 tokens
-    rgb_rows: Rows  # (P, h·w), from tokens to the canvas's pixels
+    rgb: Tensor  # (n, C) float32, the tokens that some pixel takes
+    xyz: Tensor  # (G, D) float32
+    rgb_rows: Rows  # (P, n), from tokens to the canvas's pixels
     xyz_rows: Rows  # (P, G)
     both_rows: Rows | None  # side by side, from concatenated tokens to the sum of both; None if the head needs none
     canvas: Canvas  # the pixels that are computed
@@ -79,18 +79,28 @@ def open_scene(tokens: Tokens, config: Config, place: Place, every_pixel: bool =
         )
     chosen = torch.ones(grid, grid, dtype=torch.bool) if every_pixel else torch.from_numpy(valid)
     rgb_all = rgb_rows(height, width, grid, None if every_pixel else valid)
+    rgb, rgb_all = _used(tokens.rgb[0].reshape(channels, -1).T, rgb_all)
+    xyz, xyz_all = _used(tokens.xyz[0], xyz_all)
     both_all = Rows.beside(rgb_all, xyz_all) if both else None
     if both_all is not None and place.device.type != "cpu":
         _ = both_all.transposed  # computed while it lies on the CPU, so that a step never waits for the GPU
     return Scene(
-        send(tokens.rgb[0].reshape(channels, -1).T.float().contiguous(), place.device),
-        send(tokens.xyz[0].float(), place.device),
+        send(rgb.float().contiguous(), place.device),
+        send(xyz.float(), place.device),
         rgb_all.to(place.device),
         xyz_all.to(place.device),
         None if both_all is None else both_all.to(place.device),
         Canvas(chosen, place.device),
         send(torch.from_numpy(valid), place.device),
     )
+
+
+def _used(tokens: Tensor, rows: Rows) -> tuple[Tensor, Rows]:
+    """The tokens (n, C) that some pixel takes, and the matrix (P, n) for them, both on the CPU."""
+    used, index = torch.unique(rows.index, return_inverse=True)
+    if len(used) == rows.columns:
+        return tokens, rows
+    return tokens[used.long()], Rows(index.to(torch.int32), rows.weight, rows.offsets, len(used))
 
 
 def scores_every_pixel(config: Config) -> bool:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from mafr.fast.loops.elementary import LANES, F, compiled, highest, sigmoid, total
+from mafr.fast.loops.elementary import F, compiled, dot, highest, sigmoid, total
 
 
 @compiled
 def _mlp(end, w1, b1, w2, inner, out):
     """out (C,) += w2 · relu(w1 · end + b1); `inner` (hidden,) is kept."""
     for k in range(inner.shape[0]):
-        value = b1[k]
-        for j in range(end.shape[0]):
-            value += w1[k, j] * end[j]
-        inner[k] = max(value, F(0.0))
+        inner[k] = max(b1[k] + dot(w1[k], end), F(0.0))
     for j in range(out.shape[0]):
         for k in range(inner.shape[0]):
             out[j] += w2[j, k] * inner[k]
@@ -23,10 +20,9 @@ def _mlp(end, w1, b1, w2, inner, out):
 @compiled
 def _summaries(x, summary):
     """Mean and maximum of each row (P, C) -> (P, 2)."""
-    lanes = np.empty(LANES, F)
     for i in range(x.shape[0]):
-        summary[i, 0] = total(x[i], lanes) / F(x.shape[1])
-        summary[i, 1] = highest(x[i], lanes)
+        summary[i, 0] = total(x[i]) / F(x.shape[1])
+        summary[i, 1] = highest(x[i])
 
 
 @compiled
@@ -117,13 +113,13 @@ def map_gates_back(
     """The gradient g (P, C) of `map_gates`'s output, in place, becomes that of x; adds to the weights' gradients."""
     rows, channels = x.shape
     hidden = inner.shape[1]
-    lanes, gated, spare = np.empty(LANES, F), np.empty(channels, F), np.empty(channels, F)
+    gated, spare = np.empty(channels, F), np.empty(channels, F)
     d_logit, d_summary = np.empty(rows, F), np.empty((rows, 2), F)
     for i in range(rows):
         row, push = x[i], g[i]
         for j in range(channels):
-            spare[j] = row[j] * gate[j] * push[j]
-        d_logit[i] = total(spare, lanes) * scale[i] * (F(1.0) - scale[i])
+            spare[j] = row[j] * gate[j]
+        d_logit[i] = dot(spare, push) * scale[i] * (F(1.0) - scale[i])
     _convolution_back(d_logit, filters, image, y, column, d_filters, d_summary)
 
     d_gate, ties, top = np.zeros(channels, F), np.zeros(channels, F), ends[1]
@@ -188,12 +184,12 @@ def pixel_gates(x, logits, taps, out, gate, summary, scale):
 def pixel_gates_back(g, x, taps, gate, summary, scale, d_logits, d_taps):
     """The gradient g (P, C) of the output, in place, becomes that of x through the product; and d_logits (P, C)."""
     rows, channels = x.shape
-    lanes, gated, spare = np.empty(LANES, F), np.empty(channels, F), np.empty(channels, F)
+    gated, spare = np.empty(channels, F), np.empty(channels, F)
     for i in range(rows):
         row, push, opened, wanted = x[i], g[i], gate[i], d_logits[i]
         for j in range(channels):
-            spare[j] = row[j] * opened[j] * push[j]
-        d_logit = total(spare, lanes) * scale[i] * (F(1.0) - scale[i])
+            spare[j] = row[j] * opened[j]
+        d_logit = dot(spare, push) * scale[i] * (F(1.0) - scale[i])
         for c in range(2):
             d_taps[c] += d_logit * summary[i, c]
         mean_push = d_logit * taps[0] / F(channels)

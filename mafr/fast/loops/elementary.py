@@ -1,25 +1,72 @@
-"""Exponential, Gaussian cumulative, sums: functions that LLVM turns into vector code, with one result everywhere."""
+"""Exponential, Gaussian cumulative, sums: functions that LLVM turns into vector code."""
 
 from __future__ import annotations
 
+import hashlib
+import os
+from pathlib import Path
+
 import numpy as np
-from numba import njit, types
+from llvmlite.binding import get_host_cpu_features
+from numba import config, njit, types
 from numba.extending import intrinsic
 
 F = np.float32
-LANES = 16  # partial sums side by side: the width of the widest vectors
 _LOG2_E, _LN2_HIGH, _LN2_LOW = F(1.44269504), F(0.693359375), F(-2.12194440e-4)
 _ROUND = F(12582912.0)  # 1.5 · 2^23: adding and subtracting it rounds to whole numbers
 
 
+# Vectors of another width sum in another order. These have one width on every x86 processor since 2013, and wider ones
+# gain nothing here.
+if all(get_host_cpu_features().get(name, False) for name in ("avx2", "fma", "bmi2")):
+    config.CPU_NAME = "haswell"
+
+
+def _cache_folder() -> str:
+    """Where compiled functions are kept; "" if nothing can be written there.
+
+    Numba compiles a function again when its own file changes, but not when a file changes that it calls: the folder's
+    name therefore follows from all of them.
+    """
+    here = Path(__file__).parent
+    sources = b"".join(path.read_bytes() for path in sorted(here.glob("*.py")))
+    folder = Path(config.CACHE_DIR or here / "__pycache__") / f"loops-{hashlib.sha256(sources).hexdigest()[:16]}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return str(folder) if os.access(folder, os.W_OK) else ""
+    except OSError:
+        return ""
+
+
+def _compile(function, *fast: str, inline: str = "never"):
+    folder, before = _FOLDER, config.CACHE_DIR
+    config.CACHE_DIR = folder  # read when the function is decorated
+    try:
+        options = {"nogil": True, "error_model": "numpy", "fastmath": set(fast), "inline": inline}
+        return njit(cache=bool(folder), **options)(function)
+    finally:
+        config.CACHE_DIR = before
+
+
+_FOLDER = _cache_folder()
+
+
 def compiled(function):
-    """Compile at the first call and keep the result on disk; without the interpreter's lock."""
-    return njit(cache=True, nogil=True, error_model="numpy")(function)
+    """Compile at the first call and keep the result on disk; without the interpreter's lock.
+
+    A product and a sum may become one operation, which rounds once.
+    """
+    return _compile(function, "contract")
 
 
 def inlined(function):
     """As `compiled`, for a function that others take into their loops."""
-    return njit(cache=True, nogil=True, error_model="numpy", inline="always")(function)
+    return _compile(function, "contract", inline="always")
+
+
+def summed(function):
+    """As `compiled`, for a sum that may run in several parts side by side."""
+    return _compile(function, "contract", "reassoc", "nsz")
 
 
 @intrinsic
@@ -66,38 +113,39 @@ def gauss(x):
     return (tail if x < F(0.0) else F(1.0) - tail), e * F((2 * np.pi) ** -0.5)
 
 
-@compiled
-def total(values, lanes):
-    """The sum of (W,) values; `lanes` (LANES,) holds the partial sums."""
-    count = values.shape[0]
-    whole = count - count % LANES
-    for lane in range(LANES):
-        lanes[lane] = F(0.0)
-    for j in range(0, whole, LANES):
-        for lane in range(LANES):
-            lanes[lane] += values[j + lane]
-    for j in range(whole, count):
-        lanes[j - whole] += values[j]
-    half = LANES // 2
-    while half:
-        for lane in range(half):
-            lanes[lane] += lanes[lane + half]
-        half //= 2
-    return lanes[0]
+@summed
+def total(values):
+    """The sum of (W,) values."""
+    value = F(0.0)
+    for j in range(values.shape[0]):
+        value += values[j]
+    return value
+
+
+@summed
+def dot(x, y):
+    """The sum of the products of (W,) values."""
+    value = F(0.0)
+    for j in range(x.shape[0]):
+        value += x[j] * y[j]
+    return value
+
+
+_LANES = 16
 
 
 @compiled
-def highest(values, lanes):
-    """The maximum of (W,) values; `lanes` (LANES,) holds partial ones."""
-    count = values.shape[0]
-    whole = count - count % LANES
-    for lane in range(LANES):
+def highest(values):
+    """The maximum of (W,) values."""
+    count, lanes = values.shape[0], np.empty(_LANES, F)
+    whole = count - count % _LANES
+    for lane in range(_LANES):
         lanes[lane] = values[0]
-    for j in range(0, whole, LANES):
-        for lane in range(LANES):
+    for j in range(0, whole, _LANES):
+        for lane in range(_LANES):
             lanes[lane] = max(lanes[lane], values[j + lane])
     top = lanes[0]
-    for lane in range(1, LANES):
+    for lane in range(1, _LANES):
         top = max(top, lanes[lane])
     for j in range(whole, count):
         top = max(top, values[j])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mafr.fast.loops.elementary import LANES, F, compiled, total
+from mafr.fast.loops.elementary import F, compiled, dot, total
 
 EPS = F(1e-8)
 
@@ -51,35 +51,29 @@ def sim_pixels(restored, minus_z, weight, gradient):
         row, g = restored[i], gradient[i]
         for j in range(channels):
             g[j] = (g[j] - pushed[j] - (row[j] - mean[j]) * shrink[j]) * factor[j]
-    return total(value, np.empty(LANES, F)) / F(rows * channels)
+    return total(value) / F(rows * channels)
 
 
 @compiled
 def sim_channels(restored, z, weight, gradient):
     """Eq. 3 over each pixel's channels. Adds weight times its gradient (P, C), returns the value."""
     rows, channels = restored.shape
-    lanes, y, g, spare = np.empty(LANES, F), np.empty(channels, F), np.empty(channels, F), np.empty(channels, F)
+    y, g = np.empty(channels, F), np.empty(channels, F)
     scale, value = F(2.0) / F(rows * channels), 0.0
     for i in range(rows):
         row, known, done = restored[i], z[i], gradient[i]
-        mean = total(row, lanes) / F(channels)
+        mean = total(row) / F(channels)
         for j in range(channels):
             y[j] = row[j] - mean
-        for j in range(channels):
-            spare[j] = y[j] * y[j]
-        inverse = F(1.0) / np.sqrt(total(spare, lanes) / F(channels) + EPS)
+        inverse = F(1.0) / np.sqrt(dot(y, y) / F(channels) + EPS)
         for j in range(channels):
             y[j] *= inverse
         for j in range(channels):
             g[j] = y[j] - known[j]
-        for j in range(channels):
-            spare[j] = g[j] * g[j]
-        value += total(spare, lanes)
+        value += dot(g, g)
         for j in range(channels):
             g[j] *= scale
-        for j in range(channels):
-            spare[j] = g[j] * y[j]
-        shift, slope = total(g, lanes) / F(channels), total(spare, lanes) / F(channels)
+        shift, slope = total(g) / F(channels), dot(g, y) / F(channels)
         for j in range(channels):
             done[j] += (g[j] - shift - y[j] * slope) * inverse * weight
     return F(value / (rows * channels))
@@ -97,40 +91,41 @@ def spread_difference(restored, original, y, column, out):
 
 
 @compiled
-def _step(base, ahead, weight, value, at_base, at_ahead):
-    """One difference of eq. 4 in all channels: adds to the value and to the gradients at both pixels.
-
-    weight: (C,), or (1,) for all channels.
-    """
-    last = weight.shape[0] - 1
-    for j in range(value.shape[0]):
-        step, w = ahead[j] - base[j], weight[min(j, last)]
+def _difference(base, ahead, weight, value, push):
+    """One difference of eq. 4 in all channels (C,): adds to the value; push: the gradient at `ahead`."""
+    for j in range(base.shape[0]):
+        step, w = ahead[j] - base[j], weight[j]
         value[j] += abs(step) * w
-    for j in range(value.shape[0]):
-        step, w = ahead[j] - base[j], weight[min(j, last)]
-        push = w if step > F(0.0) else (-w if step < F(0.0) else F(0.0))
-        at_ahead[j] += push
-        at_base[j] -= push
+        push[j] = w if step > F(0.0) else (-w if step < F(0.0) else F(0.0))
+
+
+@compiled
+def _pull(push, at_base, at_ahead):
+    for j in range(push.shape[0]):
+        at_base[j] -= push[j]
+        at_ahead[j] += push[j]
 
 
 @compiled
 def smooth(delta, along_x, along_y, corners, y, column, weight, gradient):
     """Eq. 4 of the rectangle delta (h, w, C). Adds weight times its gradient (P, C), returns the value.
 
-    along_x, along_y (h - 1, w - 1, C or 1): see `mafr.fast.objective`; corners (h - 1, w - 1): where differences count.
+    along_x, along_y (h - 1, w - 1, C): see `mafr.fast.objective`; corners (h - 1, w - 1): where differences count.
     """
     height, width, channels = delta.shape
-    change, value = np.zeros(delta.shape, F), np.zeros(channels, F)
+    change, value, push = np.zeros(delta.shape, F), np.zeros(channels, F), np.empty(channels, F)
     for a in range(height - 1):
         for b in range(width - 1):
             if corners[a, b] > F(0.0):
-                _step(delta[a, b], delta[a, b + 1], along_x[a, b], value, change[a, b], change[a, b + 1])
-                _step(delta[a, b], delta[a + 1, b], along_y[a, b], value, change[a, b], change[a + 1, b])
+                _difference(delta[a, b], delta[a, b + 1], along_x[a, b], value, push)
+                _pull(push, change[a, b], change[a, b + 1])
+                _difference(delta[a, b], delta[a + 1, b], along_y[a, b], value, push)
+                _pull(push, change[a, b], change[a + 1, b])
     for i in range(y.shape[0]):
         done, row = gradient[i], change[y[i], column[i]]
         for j in range(channels):
             done[j] += weight * row[j]
-    return total(value, np.empty(LANES, F))
+    return total(value)
 
 
 @compiled
@@ -176,4 +171,4 @@ def census(delta, counts, side, y, column, weight, gradient):
         done, row = gradient[i], spare[y[i], column[i]]
         for j in range(channels):
             done[j] += weight * row[j]
-    return total(value, np.empty(LANES, F)) * share
+    return total(value) * share

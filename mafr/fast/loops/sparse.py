@@ -20,10 +20,8 @@ def apply(index, weight, offsets, dense, start, out):
 
 
 @compiled
-def column_sums(rows, out):
-    """The sum of (P, D) rows -> (D,)."""
-    for j in range(out.shape[0]):
-        out[j] = 0
+def add_columns(rows, out):
+    """Add the sum of (P, D) rows to out (D,)."""
     for i in range(rows.shape[0]):
         row = rows[i]
         for j in range(out.shape[0]):
