@@ -22,6 +22,7 @@ from mafr.device import Place, computing, own_randomness
 from mafr.errors import MafrError
 from mafr.fast.layers import Dropout
 from mafr.fast.restorer import Restorer, Scene, open_scene
+from mafr.fast.weights import FlatWeights
 from mafr.features.sources.splits import Split
 from mafr.features.sources.store import FeatureStore
 from mafr.model import MAFR
@@ -58,7 +59,8 @@ def fit(
     with computing(config), own_randomness(place):
         torch.manual_seed(config.seed)
         model = MAFR.from_config(config).to(place.device)
-        optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
+        weights = FlatWeights(model)
+        optimiser = torch.optim.Adam([weights.vector], lr=config.learning_rate, fused=True)
         restorer = Restorer(model, config, place)
         history: list[dict[str, float]] = []
         if checkpoint is not None and checkpoint.exists():
@@ -69,35 +71,37 @@ def fit(
         def make(k: int) -> Scene:
             return open_scene(features.tokens([indices[k]]), config, place, every_pixel=not config.valid_only)
 
-        with Scenes(make, len(indices), place, features) as scenes:
+        with Scenes(make, len(indices), place, features, losses=config) as scenes:
             remaining = range(len(history), epochs)
             for epoch in bar(remaining, what="training") if show else remaining:
                 last = epoch + 1 == epochs
-                history.append(_epoch(config, restorer, optimiser, scenes, epoch, last))
+                history.append(_epoch(config, restorer, weights, optimiser, scenes, epoch, last))
                 if not math.isfinite(history[-1]["total"]):
                     raise MafrError(f"the loss became {history[-1]['total']} in epoch {epoch + 1}; lower learning_rate")
                 if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
                     _save(checkpoint, model, optimiser, history)
                     saved = time.monotonic()
+        weights.release()
     return model.eval(), history
 
 
 def _epoch(
-    config: Config, restorer: Restorer, optimiser: torch.optim.Optimizer, scenes: Scenes, epoch: int, last: bool
-) -> dict[str, float]:
+    config: Config, restorer: Restorer, weights: FlatWeights, optimiser: torch.optim.Optimizer, scenes: Scenes,
+    epoch: int, last: bool,
+) -> dict[str, float]:  # fmt: skip
     order = shuffled(config, epoch, len(scenes))
     opened = enumerate(scenes.walk(order, epoch, () if last else shuffled(config, epoch + 1, len(scenes))))
     sums: dict[str, Tensor] = {}
     for first in range(0, len(order), config.samples_a_step):
         together = min(config.samples_a_step, len(order) - first)
-        optimiser.zero_grad(set_to_none=True)
+        weights.zero()
         # One after the other: at full size one sample fills a GPU.
         for number, scene in islice(opened, together):
             terms = restorer.step(scene, Dropout(config.dropout, (config.seed, epoch, number)))
             for name, value in terms.items():
                 sums[name] = sums[name] + value if name in sums else value
         if together > 1:
-            torch._foreach_mul_([p.grad for p in restorer.model.parameters() if p.grad is not None], 1 / together)
+            weights.vector.grad.mul_(1 / together)
         optimiser.step()
     # One transfer per epoch: the loop itself waits for no result of the device.
     means = {name: value.item() / len(scenes) for name, value in sums.items()}
@@ -114,9 +118,13 @@ class Scenes:
     """Samples prepared for training: kept when they are small enough, else a few ahead of the training."""
 
     def __init__(
-        self, make: Callable[[int], Scene], count: int, place: Place, features: Split | FeatureStore, batch: int = 1
-    ) -> None:
-        """make: prepares one of `count` samples of `features`, in one of several threads; batch: samples per step."""
+        self, make: Callable[[int], Scene], count: int, place: Place, features: Split | FeatureStore, batch: int = 1,
+        losses: Config | None = None,
+    ) -> None:  # fmt: skip
+        """make: prepares one of `count` samples of `features`, in one of several threads; batch: samples per step.
+
+        losses: settings of the losses whose share of the original features alone is kept too, if there is room.
+        """
         self.make, self.count, self.features = make, count, features
         self.live = features.live
         self.kept: dict[int, Scene] = {}
@@ -124,7 +132,7 @@ class Scenes:
         if not self.live:  # features that change at every access must not be kept
             first, room = make(0), cache_bytes(place) / count
             self.keep = first.nbytes <= room
-            self.remember = first.nbytes + first.bytes_remembered <= room
+            self.remember = losses is not None and first.nbytes + first.bytes_remembered(losses) <= room
         threads = 1 if self.live else AHEAD[place.device.type]
         self.depth = threads * batch
         self.coming: dict[int, Future[Scene]] = {}

@@ -35,9 +35,11 @@ class Original:
         self._known: dict[tuple[str, int], object] | None = {} if remember else None
 
     @staticmethod
-    def bytes_remembered(width: int, canvas: Canvas) -> int:
-        """An upper bound of the memory kept for a modality of `width` channels."""
-        return 4 * width * 2 * (len(canvas) + canvas.height * canvas.width)
+    def bytes_remembered(config: Config, width: int, canvas: Canvas) -> int:
+        """The memory kept for a modality of `width` channels, but for what has one or two channels."""
+        rows = 1 + ("sim" in config.loss_terms)  # the features, and those of eq. 3
+        edges = 2 * ("smooth" in config.loss_terms and config.smooth_channels == "all")
+        return 4 * width * (rows * len(canvas) + edges * canvas.height * canvas.width)
 
     def once(self, name: str, first: int, make: Callable[[], T]) -> T:
         """The result of `make` for the part that begins at row or channel `first`, from memory if it is there."""

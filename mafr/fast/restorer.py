@@ -26,6 +26,7 @@ from mafr.features.interpolation import Rows, rgb_rows, xyz_rows
 from mafr.model import CBAM, MAFR, RestorationDecoder, norm_of
 
 ROWS_KEPT = 2**16  # pixels up to which activations are kept for the backward pass; of more, they are computed twice
+SMALL = 2**20  # pixels times channels up to which a CPU takes the step without automatic gradients
 _OUTPUT_ROWS = 4096  # pixels whose restored features exist at a time when scoring
 
 
@@ -50,10 +51,10 @@ class Scene:
             Original(self.xyz, self.xyz_rows, self.canvas, self.remember),
         )
 
-    @property
-    def bytes_remembered(self) -> int:
-        """An upper bound of the bytes kept beside `nbytes` with `remember`."""
-        return sum(Original.bytes_remembered(tokens.shape[1], self.canvas) for tokens in (self.rgb, self.xyz))
+    def bytes_remembered(self, config: Config) -> int:
+        """Bytes kept beside `nbytes` with `remember`."""
+        widths = self.rgb.shape[1], self.xyz.shape[1]
+        return sum(Original.bytes_remembered(config, width, self.canvas) for width in widths)
 
     @property
     def nbytes(self) -> int:
@@ -115,10 +116,21 @@ class Restorer:
         self.model, self.config, self.place = model, config, place
         self.decoders = model.decoder_rgb, model.decoder_xyz
         self.objective = Objective(config)
+        self.small: Callable | None = None  # see `mafr.fast.small`
         keep_freed_memory()
 
     def step(self, scene: Scene, dropout: Dropout) -> dict[str, Tensor]:
-        """One training step's losses by term (unweighted, both modalities); gradients are left in the weights."""
+        """One training step's losses by term (unweighted, both modalities); gradients are added to the weights'."""
+        if not self._is_small(scene):
+            return self.general_step(scene, dropout)
+        if self.small is None or not self.small.fits():
+            from mafr.fast.small import SmallStep  # Numba takes half a second, and scoring does without it
+
+            self.small = SmallStep(self.model, self.config)
+        return self.small(scene, dropout)
+
+    def general_step(self, scene: Scene, dropout: Dropout) -> dict[str, Tensor]:
+        """`step` for every size and place."""
         fused = self._encode(scene, dropout)
         leaf = fused.detach().requires_grad_()
         values: dict[str, Tensor] = {}
@@ -134,6 +146,12 @@ class Restorer:
                 values[name] = values[name] + value if name in values else value
         fused.backward(leaf.grad)
         return values
+
+    def _is_small(self, scene: Scene) -> bool:
+        """Whether the calls of the general step would cost more than its arithmetic."""
+        if self.place.device.type != "cpu" or self.place.dtype != torch.float32 or self.config.compiled:
+            return False
+        return len(scene.canvas) * (self.config.rgb_dim + self.config.xyz_dim) <= SMALL
 
     @torch.inference_mode()
     def residuals(self, scene: Scene) -> tuple[Tensor, Tensor]:

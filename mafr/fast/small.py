@@ -20,7 +20,6 @@ from mafr.fast.objective import Original
 from mafr.fast.pixels import Canvas
 from mafr.model import CBAM, MAFR, FusionEncoder, RestorationDecoder, norm_of
 
-SMALL = 2**20  # values of the widest block of rows: 4 MB
 _EPS = np.float32(NORM_EPS)
 
 
@@ -28,13 +27,17 @@ class SmallStep:
     """A head's training step on scenes of few pixels. Losses come back, gradients are added to the weights'."""
 
     def __init__(self, model: MAFR, config: Config) -> None:
-        """The model's weights and gradients must stay where they are: `p.grad` is zeroed, not replaced."""
         for p in model.parameters():
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad
         self.config = config
+        self.taken = [(p, p.data_ptr(), p.grad) for p in model.parameters()]
         self.encoder = _Encoder(model.encoder)
         decoders = (model.decoder_rgb, model.decoder_xyz)
         self.decoders = [_Decoder(decoder, number) for number, decoder in enumerate(decoders, start=1)]
+
+    def fits(self) -> bool:
+        """Whether the model's weights and gradients still lie where they were: a step reads and writes there."""
+        return all(p.grad is gradient and p.data_ptr() == place for p, place, gradient in self.taken)
 
     @torch.no_grad()
     def __call__(self, scene, dropout: Dropout) -> dict[str, Tensor]:

@@ -51,7 +51,7 @@ def test_a_step_leaves_the_plain_gradients(variant, changes):
     model.zero_grad()
 
     scene = open_scene(tokens, config, CPU, every_pixel=not config.valid_only)
-    values = Restorer(model, config, CPU).step(scene, Dropout(0.0, (0,)))
+    values = Restorer(model, config, CPU).general_step(scene, Dropout(0.0, (0,)))
     for name, value in plain.items():
         assert value.item() == pytest.approx(values[name].item(), rel=1e-4)
     for name, parameter in model.named_parameters():
@@ -73,7 +73,7 @@ def test_parts_and_recomputation_change_nothing(variant, monkeypatch):
         monkeypatch.setattr(pixelwise, "_PART", part)
         monkeypatch.setattr(restore, "ROWS_KEPT", kept)
         model.zero_grad()
-        Restorer(model, config, CPU).step(scene, Dropout(0.0, (0,)))
+        Restorer(model, config, CPU).general_step(scene, Dropout(0.0, (0,)))
         gradients.append({name: p.grad.clone() for name, p in model.named_parameters()})
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, rtol=2e-4, atol=2e-6, msg=name)
@@ -191,7 +191,7 @@ def test_a_step_drops_what_the_plain_model_drops_given_the_same_masks(variant, m
     total.backward()
     wanted = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
-    values = Restorer(model, config, CPU).step(open_scene(tokens, config, CPU, every_pixel=not config.valid_only), drop)
+    values = Restorer(model, config, CPU).general_step(open_scene(tokens, config, CPU, every_pixel=not config.valid_only), drop)
     for name, value in plain.items():
         assert value.item() == pytest.approx(values[name].item(), rel=1e-4)
     for name, parameter in model.named_parameters():

@@ -58,7 +58,7 @@ def test_a_small_step_drops_what_the_general_one_drops(variant):
     tokens, model = tokens_of(config), model_of(config).train()
     scene = open_scene(tokens, config, CPU, every_pixel=not config.valid_only)
     dropout = Dropout(0.25, (1, 2, 3))
-    general = Restorer(model, config, CPU).step(scene, dropout)
+    general = Restorer(model, config, CPU).general_step(scene, dropout)
     wanted = gradients(model)
     step = SmallStep(model, config)
     small = step(scene, dropout)
