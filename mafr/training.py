@@ -30,7 +30,7 @@ from mafr.parallel.progress import bar
 from mafr.paths import write_atomically
 
 CHECKPOINT_SECONDS = 30.0
-CACHE_BYTES = 256 * 2**20  # prepared samples are kept between epochs if all of them fit in this,
+CACHE_BYTES = 512 * 2**20  # prepared samples are kept between epochs if all of them fit in this,
 GPU_SHARE = 0.25  # or, by the size of the first, in this share of a GPU's free memory
 AHEAD = {"cpu": 1, "cuda": 3}  # samples prepared while the head is trained on another, each by a thread
 

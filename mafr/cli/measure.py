@@ -18,13 +18,15 @@ def add_bench(commands: Commands) -> None:
     sub.add_argument("--repeats", type=int, default=2, metavar="N", help="repetitions; the best counts (default: 2)")
     sub.add_argument("--steps", action="store_true", help="only one training step on one thread, with the floor of its "
                      "matrix products (measured too with --profile smoke or demo)")  # fmt: skip
+    sub.add_argument("--growth", type=numbers, default=(), metavar="20,40,…", help="only a training on so many samples "
+                     "each: seconds per epoch and memory")  # fmt: skip
     sub.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one")
     sub.add_argument("--out", metavar="FILE", help="the same as json, such as tables/bench/NAME.json for notebook 12")
 
 
 def time_paths(arguments: argparse.Namespace) -> None:
     """The plain path against the product path, timed."""
-    from mafr.bench import steps
+    from mafr.bench import growth, steps
     from mafr.bench.bench import STAGES, as_json, bench, report
     from mafr.paths import write_json
 
@@ -36,11 +38,15 @@ def time_paths(arguments: argparse.Namespace) -> None:
         raise ConfigError("--repeats must be at least 1, and the shares of --valid in 1 to 100")
     shares = [share / 100 for share in arguments.valid]
     measured = {}
-    if not arguments.steps:
+    if arguments.growth:
+        rows = growth.growth(config, arguments.growth)
+        print(growth.report(rows))
+        measured = {"kind": "growth", "growth": growth.as_json(rows)}
+    elif not arguments.steps:
         machine, rows = bench(config, chosen_variants(arguments), shares, stages, arguments.repeats)
         print(report(machine, rows))
         measured = as_json(config, machine, rows)
-    if arguments.steps or (config.profile != "full" and not arguments.stages):
+    if arguments.steps or (not arguments.growth and config.profile != "full" and not arguments.stages):
         machine, rows = steps.step_times(config, shares[0])
         print("\n" * bool(measured) + steps.report(machine, rows))
         measured = {**steps.as_json(config, machine, rows), **measured}
