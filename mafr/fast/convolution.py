@@ -1,7 +1,8 @@
 """Convolutions of small maps on a CPU: rows of cells, one matrix product, neighbours by compiled loops.
 
 A map (B, C, H, W) is given as rows (B · H · W, C). torch's own convolutions reorder their arrays at every call, which
-on a few hundred cells costs more than the arithmetic. Equal to `nn.Conv2d` up to rounding (tests/fast/test_convolution.py).
+on a few hundred cells costs more than the arithmetic. Equal to `nn.Conv2d` up to rounding
+(tests/fast/test_convolution.py).
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Convolution:
     """
 
     def __init__(self, layer: nn.Conv2d, height: int, width: int) -> None:
-        """Raises ConfigError for a layer that does not keep the size, or whose edges are neither zero nor replicated."""
+        """Raises ConfigError for a layer that does not keep the size or has edges beside zero or replicated ones."""
         size, mode = layer.kernel_size[0], layer.padding_mode
         same = (size // 2, size // 2), (size, size), (1, 1), (1, 1), 1
         if (layer.padding, layer.kernel_size, layer.stride, layer.dilation, layer.groups) != same or size % 2 == 0:
