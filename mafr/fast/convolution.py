@@ -7,6 +7,9 @@ on a few hundred cells costs more than the arithmetic. Equal to `nn.Conv2d` up t
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -46,6 +49,31 @@ def arrange(network: nn.Module) -> None:
             layer.weight.data = there.permute(np.argsort(order).tolist())
 
 
+class Rows(NamedTuple):
+    """The same numbers (P, C) for torch and for compiled loops; asking torch for an array costs as much as a loop."""
+
+    tensor: Tensor
+    array: np.ndarray
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Rows:
+        return cls(tensor, tensor.numpy())
+
+
+class Scratch:
+    """Rows that each step fills anew: under one name and shape always the same memory."""
+
+    def __init__(self) -> None:
+        self.kept: dict[Hashable, Rows] = {}
+
+    def __call__(self, name: Hashable, rows: int, width: int) -> Rows:
+        """(rows, width) with the values of its last use."""
+        key = name, rows, width
+        if key not in self.kept:
+            self.kept[key] = Rows.of(torch.zeros(rows, width))
+        return self.kept[key]
+
+
 class Convolution:
     """An `nn.Conv2d` that keeps the size, with weights and gradients that `arrange` and `FlatWeights` have laid out.
 
@@ -53,7 +81,7 @@ class Convolution:
     fewer outputs multiplies first and adds what its neighbours have for it.
     """
 
-    def __init__(self, layer: nn.Conv2d, height: int, width: int) -> None:
+    def __init__(self, layer: nn.Conv2d, height: int, width: int, scratch: Scratch) -> None:
         """Raises ConfigError for a layer that does not keep the size or has edges beside zero or replicated ones."""
         size, mode = layer.kernel_size[0], layer.padding_mode
         same = (size // 2, size // 2), (size, size), (1, 1), (1, 1), 1
@@ -62,46 +90,56 @@ class Convolution:
         if mode not in ("zeros", "replicate"):
             raise ConfigError(f"edges must be zeros or replicate, not {mode}")
         self.places = neighbours(height, width, size, mode == "replicate")
-        self.outputs, self.order = layer.out_channels, _order(layer)
+        self.inputs, self.outputs, self.scratch = layer.in_channels, layer.out_channels, scratch
+        self.shifts_last = _order(layer) == WIDER_IN
         self.matrix, self.d_matrix = self._matrix(layer.weight.detach()), self._matrix(layer.weight.grad)
-        self.bias, self.d_bias = layer.bias.detach(), layer.bias.grad
+        self.transposed = self.matrix.T
+        self.bias, self.d_bias = layer.bias.detach().numpy(), layer.bias.grad.numpy()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(P, inputs) -> (P, outputs)."""
-        if self.order == WIDER_IN:
-            self.x, out = x, x.new_empty(len(x), self.outputs)
-            shifts.collect(torch.mm(x, self.matrix).numpy(), self.places, self.bias.numpy(), out.numpy())
-            return out
-        self.x = x.new_empty(len(x), len(self.matrix))
-        shifts.gather(x.numpy(), self.places, self.x.numpy())
-        return torch.addmm(self.bias, self.x, self.matrix)
+    def forward(self, x: Rows) -> Rows:
+        """(P, inputs) -> (P, outputs); x must stay until `backward`."""
+        rows, taps = x.array.shape[0], self.places.shape[1]
+        out = self.scratch((self, "out"), rows, self.outputs)
+        if self.shifts_last:
+            self.x = x
+            product = self.scratch("product", rows, taps * self.outputs)
+            torch.mm(x.tensor, self.matrix, out=product.tensor)
+            shifts.collect(product.array, self.places, self.bias, out.array)
+        else:
+            self.x = self.scratch((self, "x"), rows, taps * self.inputs)
+            shifts.gather(x.array, self.places, self.x.array)
+            torch.mm(self.x.tensor, self.matrix, out=out.tensor)
+            shifts.add_row(self.bias, out.array)
+        return out
 
-    def backward(self, g: Tensor, wanted: slice | None = slice(None)) -> Tensor | None:
+    def backward(self, g: Rows, wanted: int | None = None) -> Rows | None:
         """Take the gradient of the output (P, outputs); write those of weight and bias, in place of earlier ones.
 
-        Returns the gradient of the input (P, inputs): of the channels `wanted`, or nothing with None.
+        Returns the gradient of the first `wanted` channels of the input (None: of all; 0: nothing), which lasts until
+        another layer of this scratch memory goes backward.
         """
-        x, self.x = self.x, None
-        if self.order == WIDER_IN:
-            spread = g.new_empty(len(g), self.matrix.shape[1])
-            shifts.collect_back(g.numpy(), self.places, spread.numpy())
-        else:
-            spread = g
-        torch.mm(x.T, spread, out=self.d_matrix)
-        sparse.add_columns(g.numpy(), self.d_bias.zero_().numpy())
-        if wanted is None:
+        rows, spread = g.array.shape[0], g
+        if self.shifts_last:
+            spread = self.scratch("product", rows, self.matrix.shape[1])
+            shifts.collect_back(g.array, self.places, spread.array)
+        torch.mm(self.x.tensor.T, spread.tensor, out=self.d_matrix)
+        self.d_bias[:] = 0
+        sparse.add_columns(g.array, self.d_bias)
+        if wanted == 0:
             return None
-        if self.order == WIDER_IN:
-            return torch.mm(spread, self.matrix[wanted].T)
-        gathered = torch.mm(g, self.matrix.T)
-        d_x = g.new_empty(len(g), gathered.shape[1] // self.places.shape[1])
-        shifts.gather_back(gathered.numpy(), self.places, d_x.numpy())
-        return d_x[:, wanted]
+        wanted = self.inputs if wanted is None else wanted
+        d_x = self.scratch("gradient", rows, wanted if self.shifts_last else self.inputs)
+        if self.shifts_last:
+            torch.mm(spread.tensor, self.transposed[:, :wanted], out=d_x.tensor)
+            return d_x
+        gathered = self.scratch("product", rows, len(self.matrix))
+        torch.mm(g.tensor, self.transposed, out=gathered.tensor)
+        shifts.gather_back(gathered.array, self.places, d_x.array)
+        return d_x if wanted == self.inputs else Rows.of(d_x.tensor[:, :wanted].contiguous())
 
     def _matrix(self, weight: Tensor) -> Tensor:
-        there = weight.permute(self.order)
-        rows = weight.shape[1] if self.order == WIDER_IN else weight[0].numel()
-        return there.view(rows, -1)
+        there = weight.permute(WIDER_IN if self.shifts_last else WIDER_OUT)
+        return there.view(self.inputs if self.shifts_last else weight[0].numel(), -1)
 
 
 def _order(layer: nn.Conv2d) -> tuple[int, ...]:

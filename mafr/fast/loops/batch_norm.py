@@ -8,9 +8,10 @@ from mafr.fast.loops.elementary import F, compiled
 
 
 @compiled
-def normalise(x, gamma, beta, eps, slope, inverse, mean, variance, out):
-    """(P, W) x -> out. x becomes normalised, inverse (W,) what it was multiplied by; mean and variance are written."""
+def normalise(x, gamma, beta, eps, slope, inverse, running_mean, running_variance, momentum, out):
+    """(P, W) x -> out. x becomes normalised, inverse (W,) what it was multiplied by; running values move on."""
     rows, width = x.shape
+    mean, variance = np.empty(width, F), np.empty(width, F)
     share = F(1.0) / F(rows)
     mean[:] = F(0.0)
     variance[:] = F(0.0)
@@ -29,6 +30,10 @@ def normalise(x, gamma, beta, eps, slope, inverse, mean, variance, out):
     for j in range(width):
         variance[j] *= share
         inverse[j] = F(1.0) / np.sqrt(variance[j] + eps)
+    unbiased = F(rows) / F(max(rows - 1, 1))
+    for j in range(width):
+        running_mean[j] += momentum * (mean[j] - running_mean[j])
+        running_variance[j] += momentum * (variance[j] * unbiased - running_variance[j])
     for i in range(rows):
         row, done = x[i], out[i]
         for j in range(width):

@@ -123,3 +123,23 @@ def couple_back(g, first, push, raw, gamma, clamp, x, scale, d_raw, d_x):
         _times(up, gamma, d_raw[i, width:])
         _product(up, scale[i], d_x[i])
     return F(value)
+
+
+@compiled
+def add_columns(x, out):
+    """Add x (P, L) to the first L columns of out (P, C)."""
+    width = x.shape[1]
+    for i in range(x.shape[0]):
+        row, done = x[i], out[i, :width]
+        for j in range(width):
+            done[j] += row[j]
+
+
+@compiled
+def likelihood(z, logdet, weight, g):
+    """The sum of weight · (|z|² / 2 - logdet), z (P, C), the rest (P,); its gradient in z is written to g."""
+    value = 0.0
+    for i in range(z.shape[0]):
+        value += weight[i] * (F(0.5) * dot(z[i], z[i]) - logdet[i])
+        _times(z[i], weight[i], g[i])
+    return F(value)

@@ -75,3 +75,28 @@ def collect_back(g, places, out):
                 at = places[cell, tap]
                 if at >= 0:
                     _add(row, out[first + at, tap * width : (tap + 1) * width])
+
+
+@compiled
+def add_row(row, out):
+    """Add row (C,) to each of out (P, C)."""
+    for i in range(out.shape[0]):
+        _add(row, out[i])
+
+
+@compiled
+def bend(x, slope, out):
+    """ReLU that keeps `slope` of what is negative, (P, C)."""
+    for i in range(x.shape[0]):
+        row, done = x[i], out[i]
+        for j in range(row.shape[0]):
+            done[j] = row[j] if row[j] > F(0.0) else row[j] * slope
+
+
+@compiled
+def bend_back(g, out, slope):
+    """The gradient g (P, C) of `bend`'s result, in place, becomes that of its input."""
+    for i in range(g.shape[0]):
+        up, row = g[i], out[i]
+        for j in range(up.shape[0]):
+            up[j] = up[j] if row[j] > F(0.0) else up[j] * slope
