@@ -25,11 +25,6 @@ def rows_of(maps: Tensor) -> Tensor:
     return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1]).contiguous()
 
 
-def maps_of(rows: Tensor, height: int, width: int) -> Tensor:
-    """The inverse of `rows_of`."""
-    return rows.view(-1, height, width, rows.shape[1]).permute(0, 3, 1, 2).contiguous()
-
-
 def neighbours(height: int, width: int, kernel: int, replicate: bool) -> np.ndarray:
     """Cells under each of the kernel's taps, (H · W, kernel²) int32; beyond the edge -1, or the nearest cell."""
     reach = kernel // 2
