@@ -68,6 +68,7 @@ from mafr.paths import Paths
 from mafr.scoring import smooth
 
 KERNEL = 3  # of all coupling blocks but the last
+KEPT = 2**28  # bytes of image and points up to which a training keeps its samples between two passes over them
 SMALL = 2**18  # cells of a batch times channels up to which a CPU takes the steps without automatic gradients
 FILLS = 3  # passes that fill missing points
 CAMERA = DepthAxis((0.0, 0.0, 1.0), 0.0)  # at the origin, looking along the third coordinate
@@ -153,12 +154,15 @@ class AST(Method):
         """The teacher first, then the student."""
         with computing(self.config):
             self._build()
+            # Samples are decoded once where they may stay in memory.
+            kept = len(indices) * 6 * 4 * self.config.image_size**2 <= KEPT
+            samples = {k: split.sample(k) for k in indices} if kept else {}
             if self.uses_depth:
-                self.view = DepthAxis.fit(split.sample(k) for k in indices)
+                self.view = DepthAxis.fit(samples.get(k) or split.sample(k) for k in indices)
             shape = (len(indices), self.channels, self.side, self.side)
             maps, weights = torch.empty(shape), torch.empty(len(indices), 1, *shape[2:])
             for row, k in enumerate(indices):
-                sample, at = split.sample(k), slice(row, row + 1)
+                sample, at = samples.pop(k, None) or split.sample(k), slice(row, row + 1)
                 maps[at], weights[at] = self.inputs(sample, self._tokens(split, k), self.scan(sample))
             train = self._train_small if self._is_small(len(indices)) else self._train_both
             nll, mse = train(maps, weights, show)

@@ -96,7 +96,7 @@ class _Coupling:
         self.scales = [
             self.scratch((self, name), rows, width) for name, width in (("first", self.left), ("second", self.right))
         ]
-        y = self.scratch((self, "y"), rows, self.left + self.right)
+        y = self.scratch("y", rows, self.left + self.right)  # x, unless this is the first block: first taken, then lost
         loops.take(x.array, self.order[: self.left], self.alone, self.half.array)
         loops.take(x.array, self.order[self.left :], self.positions, self.inputs[0].array)
         self.raw = [self._transform(self.from_right, 0, self.half, y, 0, logdet)]
@@ -106,9 +106,8 @@ class _Coupling:
 
     def _transform(self, net: _Subnet, k: int, half: Rows, y: Rows, first: int, logdet: np.ndarray) -> Rows:
         raw = net.forward(self.inputs[k])
-        loops.couple(
-            raw.array, net.gamma[0], self.clamp, half.array, self.scales[k].array, y.array, first, logdet
-        )  # fmt: skip
+        scale = self.scales[k].array
+        loops.couple(raw.array, net.gamma[0], self.clamp, half.array, scale, y.array, first, logdet)
         return raw
 
     def backward(self, g: Rows, push: np.ndarray, whole: bool) -> None:
@@ -124,9 +123,8 @@ class _Coupling:
         self, net: _Subnet, k: int, half: Rows, g: Rows, first: int, push: np.ndarray, wanted: int
     ) -> tuple[Rows, Rows | None]:
         raw, scale = self.raw[k], self.scales[k]
-        d_raw, d_half = (self.scratch((k, name), *of.array.shape) for name, of in (("raw", raw), ("half", scale)))
+        d_half = self.scratch((k, "half"), *scale.array.shape)
         net.d_gamma[0] = loops.couple_back(
-            g.array, first, push, raw.array, net.gamma[0], self.clamp, half.array, scale.array, d_raw.array,
-            d_half.array,
-        )  # fmt: skip
-        return d_half, net.backward(d_raw, wanted)
+            g.array, first, push, raw.array, net.gamma[0], self.clamp, half.array, scale.array, d_half.array
+        )
+        return d_half, net.backward(raw, wanted)

@@ -107,8 +107,8 @@ def _product(x, y, out):
 
 
 @compiled
-def couple_back(g, first, push, raw, gamma, clamp, x, scale, d_raw, d_x):
-    """The gradients of `couple`: of raw (P, 2 L) and of the half (P, L); returns that of gamma.
+def couple_back(g, first, push, raw, gamma, clamp, x, scale, d_x):
+    """The gradients of `couple`: raw (P, 2 L) becomes its own, d_x (P, L) is that of the half; returns that of gamma.
 
     g (P, C): the gradient of y; push (P,): minus the gradient of the log-determinant.
     """
@@ -119,8 +119,8 @@ def couple_back(g, first, push, raw, gamma, clamp, x, scale, d_raw, d_x):
         _slope(row[:width], steepness, slope)
         _pull(up, x[i, :width], scale[i], slope, push[i], pulled)
         value += dot(pulled, row[:width]) + dot(up, row[width:])
-        _times(pulled, gamma, d_raw[i, :width])
-        _times(up, gamma, d_raw[i, width:])
+        _times(pulled, gamma, row[:width])
+        _times(up, gamma, row[width:])
         _product(up, scale[i], d_x[i])
     return F(value)
 
