@@ -164,11 +164,11 @@ class AST(Method):
             for row, k in enumerate(indices):
                 sample, at = samples.pop(k, None) or split.sample(k), slice(row, row + 1)
                 maps[at], weights[at] = self.inputs(sample, self._tokens(split, k), self.scan(sample))
-            train = self._train_small if self._is_small(len(indices)) else self._train_both
+            train = self._train_small if self._is_small(len(indices)) else self._train_general
             nll, mse = train(maps, weights, show)
         self.history = [{"teacher": a, "student": b} for a, b in zip(nll, mse, strict=True)]
 
-    def _train_both(self, maps: Tensor, weights: Tensor, show: bool) -> tuple[list[float], list[float]]:
+    def _train_general(self, maps: Tensor, weights: Tensor, show: bool) -> tuple[list[float], list[float]]:
         """Train on maps (N, C, side, side) with weights (N, 1, side, side); each network's mean losses."""
         device = self.place.device
 
@@ -198,7 +198,7 @@ class AST(Method):
         return nll, self._optimise("student", learned, self.student.parameters(), len(maps), show)
 
     def _train_small(self, maps: Tensor, weights: Tensor, show: bool) -> tuple[list[float], list[float]]:
-        """As `_train_both`, on rows of cells."""
+        """As `_train_general`, on rows of cells."""
         from mafr.baselines.parts.flow_step import FlowStep  # Numba takes half a second, and scoring does without it
         from mafr.baselines.parts.student_step import StudentStep
         from mafr.fast.convolution import rows_of

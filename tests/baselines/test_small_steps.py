@@ -98,7 +98,7 @@ def trained(config: Config, small: bool) -> tuple[list[list[float]], dict[str, t
     method._build()
     g = torch.Generator().manual_seed(1)
     maps = torch.randn(5, method.channels, method.side, method.side, generator=g)
-    losses = (method._train_small if small else method._train_both)(
+    losses = (method._train_small if small else method._train_general)(
         maps, torch.rand(5, 1, *maps.shape[2:], generator=g), show=False
     )
     return losses, method._networks().state_dict()
