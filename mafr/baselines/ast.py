@@ -41,7 +41,7 @@ Departures, beside those:
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -51,11 +51,12 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from mafr.baselines.parts.flow import Flow, likelihood_loss, positional_encoding
+from mafr.baselines.parts.student import distance, student_network
 from mafr.config import Config
 from mafr.data.depth_axis import DepthAxis
 from mafr.data.samples import Sample
 from mafr.data.scan import Scan
-from mafr.device import computing, send
+from mafr.device import computing, keep_freed_memory, send
 from mafr.errors import ConfigError, DataError, MafrError
 from mafr.features.extract import FeatureExtractor, Tokens
 from mafr.features.sources.splits import Split
@@ -67,38 +68,11 @@ from mafr.paths import Paths
 from mafr.scoring import smooth
 
 KERNEL = 3  # of all coupling blocks but the last
+KEPT = 2**28  # bytes of image and points up to which a training keeps its samples between two passes over them
+SMALL = 2**18  # cells of a batch times channels up to which a CPU takes the steps without automatic gradients
 FILLS = 3  # passes that fill missing points
 CAMERA = DepthAxis((0.0, 0.0, 1.0), 0.0)  # at the origin, looking along the third coordinate
 CENTIMETRES = 100  # per metre
-
-
-class ResidualBlock(nn.Module):
-    """Two 3 x 3 convolutions with batch norm and leaky ReLU, added to the input (B, C, H, W)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.LeakyReLU(),
-            nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.LeakyReLU(),
-        )  # fmt: skip
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x)
-
-
-def student_network(inputs: int, outputs: int, hidden: int, blocks: int) -> nn.Sequential:
-    """The student, (B, inputs, H, W) -> (B, outputs, H, W): residual blocks between two convolutions."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, hidden, 3, padding=1),
-        nn.LeakyReLU(),
-        *(ResidualBlock(hidden) for _ in range(blocks)),
-        nn.Conv2d(hidden, outputs, 3, padding=1),
-    )
-
-
-def distance(target: Tensor, output: Tensor, weight: Tensor) -> Tensor:
-    """Weighted squared distance, mean over channels: (B, C, H, W) twice, weight (B, 1, H, W) -> (B, 1, H, W)."""
-    return weight * (target - output).square().mean(dim=1, keepdim=True)
 
 
 def depth_map(
@@ -178,31 +152,86 @@ class AST(Method):
 
     def train(self, split: Split, indices: Sequence[int], show: bool) -> None:
         """The teacher first, then the student."""
-        config, device = self.config, self.place.device
-        with computing(config):
+        with computing(self.config):
             self._build()
+            # Samples are decoded once where they may stay in memory.
+            kept = len(indices) * 6 * 4 * self.config.image_size**2 <= KEPT
+            samples = {k: split.sample(k) for k in indices} if kept else {}
             if self.uses_depth:
-                self.view = DepthAxis.fit(split.sample(k) for k in indices)
+                self.view = DepthAxis.fit(samples.get(k) or split.sample(k) for k in indices)
             shape = (len(indices), self.channels, self.side, self.side)
             maps, weights = torch.empty(shape), torch.empty(len(indices), 1, *shape[2:])
             for row, k in enumerate(indices):
-                sample, at = split.sample(k), slice(row, row + 1)
+                sample, at = samples.pop(k, None) or split.sample(k), slice(row, row + 1)
                 maps[at], weights[at] = self.inputs(sample, self._tokens(split, k), self.scan(sample))
-
-            def teach(chosen: Tensor) -> Tensor:
-                z, logdet = self.teacher(send(maps[chosen], device), self.positions)
-                return likelihood_loss(z, logdet, send(weights[chosen], device))
-
-            nll = self._optimise("teacher", teach, len(indices), show)
-            with torch.no_grad():
-                targets = torch.cat([self._taught(part.to(device)).cpu() for part in maps.split(config.ast_batch)])
-
-            def learn(chosen: Tensor) -> Tensor:
-                learned = self._learned(send(maps[chosen], device))
-                return distance(send(targets[chosen], device), learned, send(weights[chosen], device)).mean()
-
-            mse = self._optimise("student", learn, len(indices), show)
+            train = self._train_small if self._is_small(len(indices)) else self._train_general
+            nll, mse = train(maps, weights, show)
         self.history = [{"teacher": a, "student": b} for a, b in zip(nll, mse, strict=True)]
+
+    def _train_general(self, maps: Tensor, weights: Tensor, show: bool) -> tuple[list[float], list[float]]:
+        """Train on maps (N, C, side, side) with weights (N, 1, side, side); each network's mean losses."""
+        device = self.place.device
+
+        def teach(chosen: Tensor) -> Tensor:
+            z, logdet = self.teacher(send(maps[chosen], device), self.positions)
+            return likelihood_loss(z, logdet, send(weights[chosen], device))
+
+        def learn(chosen: Tensor) -> Tensor:
+            learned = self._learned(send(maps[chosen], device))
+            return distance(send(targets[chosen], device), learned, send(weights[chosen], device)).mean()
+
+        def by_autograd(network: nn.Module, loss: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+            def step(chosen: Tensor) -> Tensor:
+                network.zero_grad(set_to_none=True)
+                value = loss(chosen)
+                value.backward()
+                return value.detach()
+
+            return step
+
+        taught = by_autograd(self.teacher, teach)
+        nll = self._optimise("teacher", taught, self.teacher.parameters(), len(maps), show)
+        with torch.no_grad():
+            parts = maps.split(self.config.ast_batch)
+            targets = torch.cat([self._taught(part.to(device)).cpu() for part in parts])
+        learned = by_autograd(self.student, learn)
+        return nll, self._optimise("student", learned, self.student.parameters(), len(maps), show)
+
+    def _train_small(self, maps: Tensor, weights: Tensor, show: bool) -> tuple[list[float], list[float]]:
+        """As `_train_general`, on rows of cells."""
+        from mafr.baselines.parts.flow_step import FlowStep  # Numba takes half a second, and scoring does without it
+        from mafr.baselines.parts.student_step import StudentStep
+        from mafr.fast.convolution import rows_of
+
+        keep_freed_memory()
+        count, batch = len(maps), self.config.ast_batch
+        x, weights = rows_of(maps).view(count, self.side**2, -1), weights.flatten(1)
+        positions = rows_of(self.positions)
+        teacher = FlowStep(self.teacher, self.positions)
+
+        def teach(chosen: Tensor) -> Tensor:
+            return teacher(x[chosen].flatten(0, 1), weights[chosen].flatten())
+
+        nll = self._optimise("teacher", teach, [teacher.weights.vector], count, show)
+        targets = torch.cat([teacher.outputs(part.flatten(0, 1))[0] for part in x.split(batch)]).view_as(x)
+        teacher.weights.release()
+        student = StudentStep(self.student, self.side, self.side)
+
+        def learn(chosen: Tensor) -> Tensor:
+            inputs = torch.cat([positions.expand(len(chosen), -1, -1), x[chosen]], dim=2)
+            return student(inputs.flatten(0, 1), targets[chosen].flatten(0, 1), weights[chosen].flatten())
+
+        mse = self._optimise("student", learn, [student.weights.vector], count, show)
+        student.weights.release()
+        return nll, mse
+
+    def _is_small(self, count: int) -> bool:
+        """Whether the calls of a general step on `count` samples would cost more than its arithmetic."""
+        config = self.config
+        if self.place.device.type != "cpu" or config.compiled:
+            return False
+        widest = max(self.channels + config.ast_positions, config.ast_student_hidden)
+        return min(config.ast_batch, count) * self.side**2 * widest <= SMALL
 
     def score(self, split: Split, k: int) -> Prediction:
         """The squared distance on the foreground, and its maximum."""
@@ -276,24 +305,26 @@ class AST(Method):
     def _tokens(self, split: Split, k: int) -> Tokens | None:
         return split.tokens([k]) if self.reads else None
 
-    def _optimise(self, name: str, loss: Callable[[Tensor], Tensor], count: int, show: bool) -> list[float]:
-        """Train a network on batches of `count` samples by `loss`(their numbers); the mean loss of each epoch."""
+    def _optimise(
+        self, name: str, step: Callable[[Tensor], Tensor], parameters: Iterable[nn.Parameter], count: int, show: bool
+    ) -> list[float]:
+        """Train a network on batches of `count` samples; the mean loss of each epoch.
+
+        step: from a batch's numbers to its loss, leaves the gradients with `parameters`.
+        """
         config, network, losses = self.config, getattr(self, name), []
         batch = min(config.ast_batch, count)
         steps = count // batch  # a smaller last batch is left out, as published
         epochs = range(max(config.ast_epochs, math.ceil(config.min_steps / steps)))
         rate, decay = config.ast_learning_rate, config.ast_weight_decay
-        optimiser = torch.optim.Adam(network.parameters(), lr=rate, weight_decay=decay, fused=True)
+        optimiser = torch.optim.Adam(parameters, lr=rate, weight_decay=decay, fused=True)
         network.train()
         for epoch in bar(epochs, what=f"training the {name}", show=show):
             generator = torch.Generator().manual_seed(config.seed * 100_003 + epoch)
             order, total = torch.randperm(count, generator=generator), 0.0
             for chosen in order[: steps * batch].split(batch):
-                optimiser.zero_grad(set_to_none=True)
-                value = loss(chosen)
-                value.backward()
+                total = total + step(chosen)
                 optimiser.step()
-                total = total + value.detach()
             losses.append(float(total) / steps)
             if not math.isfinite(losses[-1]):
                 raise MafrError(f"the {name}'s loss became {losses[-1]} in epoch {epoch + 1}; lower ast_learning_rate")

@@ -5,7 +5,8 @@ not, and keeps maps of the size of the image for each layer. The modules here eq
 - `restorer`: forward pass, training step and residual maps, from tokens (tests/fast/test_restorer.py);
 - `objective`: the losses with their gradients in closed form (tests/fast/test_objective.py);
 - `layers` and `attention`: pointwise layers and CBAM in parts that stay in the cache (tests/fast/test_restorer.py);
-- `pixels`: the pixels that count, as rows.
+- `pixels`: the pixels that count, as rows;
+- `convolution`: convolutions of small maps, for a compared method (tests/fast/test_convolution.py).
 tests/fast/test_gpu_path.py repeats this on a GPU. To understand the method, read `mafr.model` and `mafr.losses`; to
 change it, change both.
 """

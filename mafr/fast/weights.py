@@ -11,6 +11,7 @@ _ALIGNED = 16  # values; a weight's first begins a cache line
 class FlatWeights:
     """The weights of `model` become views of `vector`, and their gradients views of its gradient.
 
+    A weight whose dimensions lie in another order in memory, without gaps, keeps that order until `release`.
     Whoever computes gradients adds to them in place; `zero` comes before a step.
     """
 
@@ -35,8 +36,8 @@ class FlatWeights:
     def release(self) -> None:
         """Give the model weights of its own again, without gradients."""
         for p in self.parameters:
-            p.data, p.grad = p.data.clone(), None
+            p.data, p.grad = p.data.clone(memory_format=torch.contiguous_format), None
 
     @staticmethod
     def _view(vector: Tensor, p: Tensor, start: int) -> Tensor:
-        return vector[start : start + p.numel()].view(p.shape)
+        return vector[start : start + p.numel()].as_strided(p.shape, p.stride())
