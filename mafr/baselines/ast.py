@@ -153,7 +153,7 @@ class AST(Method):
     def train(self, split: Split, indices: Sequence[int], show: bool) -> None:
         """The teacher first, then the student."""
         with computing(self.config):
-            self._build()
+            self.build()
             # Samples are decoded once where they may stay in memory.
             kept = len(indices) * 6 * 4 * self.config.image_size**2 <= KEPT
             samples = {k: split.sample(k) for k in indices} if kept else {}
@@ -279,7 +279,7 @@ class AST(Method):
         return self._networks().state_dict() | {"view": view}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        self._build()
+        self.build()
         self.view = DepthAxis.of_numbers(state["view"].tolist())
         self._networks().load_state_dict({name: value for name, value in state.items() if name != "view"})
         self._networks().eval()
@@ -287,7 +287,8 @@ class AST(Method):
     def _networks(self) -> nn.ModuleDict:
         return nn.ModuleDict({"teacher": self.teacher, "student": self.student})
 
-    def _build(self) -> None:
+    def build(self) -> None:
+        """Both networks, untrained."""
         config, device = self.config, self.place.device
         kernels = [KERNEL] * (config.ast_coupling_blocks - 1) + [config.ast_last_kernel]
         flow = Flow(self.channels, config.ast_positions, config.ast_teacher_hidden, kernels, config.ast_clamp)

@@ -12,13 +12,19 @@ from dataclasses import asdict, dataclass, replace
 from datetime import date
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from mafr.baselines.ast import AST
+from mafr.baselines.cfm import CFM
+from mafr.baselines.parts.flow import likelihood_loss
+from mafr.baselines.parts.student import distance
 from mafr.bench.work import describe_machine, make_sample
 from mafr.config import Config
 from mafr.device import Place, computing
+from mafr.fast.convolution import rows_of
 from mafr.fast.layers import Dropout
 from mafr.fast.restorer import Restorer, Scene, open_scene
 from mafr.fast.weights import FlatWeights
@@ -71,6 +77,8 @@ def step_times(config: Config, share: float = 0.25, repeats: int = 40) -> tuple[
 def _cases(config: Config, tokens: Tokens) -> Iterator[Steps]:
     for variant in ("paper", "released"):
         yield mafr_steps(config.with_variant(variant), tokens)
+    yield cfm_steps(config, tokens)
+    yield from ast_steps(config)
 
 
 def mafr_steps(config: Config, tokens: Tokens) -> Steps:
@@ -104,6 +112,95 @@ def mafr_steps(config: Config, tokens: Tokens) -> Steps:
 
     general, product = (from_scene(way) for way in (lambda r: r.general_step, lambda r: r.step))
     return Steps(f"MAFR, {config.variant}", plain, general, product)
+
+
+def cfm_steps(config: Config, tokens: Tokens) -> Steps:
+    """CFM's step on a batch, both mappings."""
+    place, options = Place.of(config), {"lr": config.cfm_learning_rate, "fused": True}
+    scenes = [replace(open_scene(tokens, config, place, both=False), remember=True) for _ in range(config.cfm_batch)]
+
+    def from_scenes(name: str) -> Callable[[], None]:
+        method = _cfm(config)
+        weights = FlatWeights(method.maps)
+        optimiser, step = torch.optim.Adam([weights.vector], **options), getattr(method, name)
+
+        def run() -> None:
+            weights.zero()
+            step(scenes)
+            optimiser.step()
+
+        return run
+
+    maps = _cfm(config).maps
+    optimiser = torch.optim.Adam(maps.parameters(), **options)
+    e_rgb, e_xyz, valid = densify(tokens, config)
+    rgb, xyz = (e[0].flatten(1).T[valid.flatten()].repeat(config.cfm_batch, 1) for e in (e_rgb, e_xyz))
+
+    def plain() -> None:
+        found = ((maps["to_rgb"], xyz, rgb), (maps["to_xyz"], rgb, xyz))
+        total = sum((1 - F.cosine_similarity(mapping(x), wanted)).mean() for mapping, x, wanted in found)
+        optimiser.zero_grad()
+        total.backward()
+        optimiser.step()
+
+    return Steps("CFM", plain, from_scenes("general_step"), from_scenes("step"))
+
+
+def _cfm(config: Config) -> CFM:
+    torch.manual_seed(0)
+    method = CFM(config)
+    method.maps = method.new_maps()
+    return method
+
+
+def ast_steps(config: Config) -> Iterator[Steps]:
+    """AST's steps on a batch: the teacher's, then the student's. Elsewhere they are trained by automatic gradients."""
+    from mafr.baselines.parts.flow_step import FlowStep
+    from mafr.baselines.parts.student_step import StudentStep
+
+    options = {"lr": config.ast_learning_rate, "weight_decay": config.ast_weight_decay, "fused": True}
+    methods = [_ast(config) for _ in range(2)]
+    side, channels = methods[0].side, methods[0].channels
+    generator = torch.Generator().manual_seed(0)
+    x, target = torch.randn(2, config.ast_batch, channels, side, side, generator=generator)
+    weight, positions = torch.rand(config.ast_batch, 1, side, side, generator=generator), methods[0].positions
+    seen = torch.cat([positions.expand(len(x), -1, -1, -1), x], dim=1)
+
+    def by_modules(network: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:
+        network.train()
+        optimiser = torch.optim.Adam(network.parameters(), **options)
+
+        def run() -> None:
+            optimiser.zero_grad()
+            loss().backward()
+            optimiser.step()
+
+        return run
+
+    def by_rows(step: FlowStep | StudentStep, *inputs: Tensor) -> Callable[[], None]:
+        optimiser = torch.optim.Adam([step.weights.vector], **options)
+
+        def run() -> None:
+            step(*inputs)
+            optimiser.step()
+
+        return run
+
+    rows, other = [rows_of(part) for part in (x, seen)], methods[1]
+    teacher, student = methods[0].teacher, methods[0].student
+    plain = by_modules(teacher, lambda: likelihood_loss(*teacher(x, positions), weight))
+    product = by_rows(FlowStep(other.teacher, positions), rows[0], weight.flatten())
+    yield Steps("AST, teacher", plain, plain, product)
+    plain = by_modules(student, lambda: distance(target, student(seen), weight).mean())
+    product = by_rows(StudentStep(other.student, side, side), rows[1], rows_of(target), weight.flatten())
+    yield Steps("AST, student", plain, plain, product)
+
+
+def _ast(config: Config) -> AST:
+    torch.manual_seed(0)
+    method = AST(config)
+    method.build()
+    return method
 
 
 def _model(config: Config) -> MAFR:

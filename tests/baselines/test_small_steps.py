@@ -95,7 +95,7 @@ def trained(config: Config, small: bool) -> tuple[list[list[float]], dict[str, t
     """The losses of a training on made-up maps, and the weights."""
     torch.manual_seed(0)
     method = AST(config)
-    method._build()
+    method.build()
     g = torch.Generator().manual_seed(1)
     maps = torch.randn(5, method.channels, method.side, method.side, generator=g)
     losses = (method._train_small if small else method._train_general)(
