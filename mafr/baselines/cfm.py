@@ -33,13 +33,13 @@ zero.
 
 Computed on tokens, equal to the MLPs on dense maps: the first layer commutes with interpolation, so it is applied to
 whichever are fewer, tokens or pixels; the rest is computed on parts of the valid pixels, which bounds memory. A loss's
-gradients are summed part by part.
+gradients are summed part by part. Few pixels on a CPU, as in the small profiles, take `mafr.fast.crossmodal` instead.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -51,7 +51,8 @@ from mafr.baselines.registry import title
 from mafr.config import Config
 from mafr.device import computing, keep_freed_memory
 from mafr.errors import ConfigError, MafrError
-from mafr.fast.restorer import Scene, open_scene
+from mafr.fast.restorer import SMALL, Scene, open_scene
+from mafr.fast.weights import FlatWeights
 from mafr.features.encoders import point_shape
 from mafr.features.extract import FeatureExtractor
 from mafr.features.interpolation import Rows
@@ -85,9 +86,14 @@ class Mapping(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         return self.rest(self.first(features))
 
+    @property
+    def layers(self) -> list[nn.Linear]:
+        """All linear layers, the first one first."""
+        return [self.first, self.second, *self.between, self.last]
+
     def rest(self, hidden: Tensor) -> Tensor:
         """The layers after the first."""
-        for layer in (self.second, *self.between, self.last):
+        for layer in self.layers[1:]:
             hidden = layer(F.gelu(hidden))
         return hidden
 
@@ -162,29 +168,55 @@ class CFM(Method):
             name = title(self.name)
             raise ConfigError(f"{name} needs an extractor of other features; build it for feature_config(config)")
         self.maps = nn.ModuleDict()
+        self.small: list[Callable] | None = None  # while it is trained, see `mafr.fast.crossmodal`
 
     def train(self, split: Split, indices: Sequence[int], show: bool) -> None:
         config = self.config
         self.maps, self.history = self.new_maps(), []
-        optimiser = torch.optim.Adam(self.maps.parameters(), lr=config.cfm_learning_rate, fused=True)
+        weights = FlatWeights(self.maps)
+        optimiser = torch.optim.Adam([weights.vector], lr=config.cfm_learning_rate, fused=True)
         keep_freed_memory()
         epochs, size = range(epochs_for(config, len(indices))), config.cfm_batch
-        opened = Scenes(lambda k: self.open(split, indices[k]), len(indices), self.place, split, size)
+        opened = Scenes(lambda k: self.open(split, indices[k]), len(indices), self.place, split, size, config)
         with computing(config), opened as scenes:
             for epoch in bar(epochs, what="training", show=show):
                 walk = scenes.walk(shuffled(config, epoch, len(scenes)), epoch)
                 losses = []
                 while batch := list(islice(walk, size)):
-                    optimiser.zero_grad(set_to_none=True)
+                    weights.zero()
                     losses.append(self.step(batch))
                     optimiser.step()
                 rgb, xyz = torch.stack(losses).mean(dim=0).tolist()
                 self.history.append({"total": rgb + xyz, "rgb": rgb, "xyz": xyz})
                 if not math.isfinite(rgb + xyz):
                     raise MafrError(f"the loss became {rgb + xyz} in epoch {epoch + 1}; lower cfm_learning_rate")
+        self.small = None
+        weights.release()
 
     def step(self, batch: Sequence[Scene]) -> Tensor:
-        """A batch's losses, (2,): 3D to 2D and 2D to 3D; their gradients are left in the weights."""
+        """A batch's losses, (2,): 3D to 2D and 2D to 3D; their gradients are added to those of the weights."""
+        if not self._is_small(batch):
+            return self.general_step(batch)
+        from mafr.fast import crossmodal  # Numba takes half a second, and scoring does without it
+
+        if self.small is None:
+            for p in self.maps.parameters():
+                p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+            self.small = [crossmodal.SmallMapping(self.maps[name].layers, COSINE_EPS) for name in ("to_rgb", "to_xyz")]
+        pixels = sum(len(scene.canvas) for scene in batch)
+        (rgb, rgb_length), (xyz, xyz_length) = (crossmodal.features(batch, which, COSINE_EPS) for which in (0, 1))
+        to_rgb, to_xyz = self.small
+        return torch.tensor([to_rgb(xyz, rgb, rgb_length, pixels), to_xyz(rgb, xyz, xyz_length, pixels)])
+
+    def _is_small(self, batch: Sequence[Scene]) -> bool:
+        """Whether the calls of the general step would cost more than its arithmetic."""
+        if self.place.device.type != "cpu":
+            return False
+        width = self.features.rgb_dim + self.features.xyz_dim
+        return sum(len(scene.canvas) for scene in batch) * width <= SMALL
+
+    def general_step(self, batch: Sequence[Scene]) -> Tensor:
+        """`step` for every size and place."""
         pixels = sum(len(scene.canvas) for scene in batch)
         # Small samples go together: otherwise the calls would cost more than the computation.
         together = pixels <= ROWS[self.place.device.type]
@@ -229,6 +261,7 @@ class CFM(Method):
 
     def new_maps(self) -> nn.ModuleDict:
         """Both mappings, untrained."""
+        self.small = None  # it has the weights of others
         rgb, xyz, layers = self.features.rgb_dim, self.features.xyz_dim, self.config.cfm_layers
         maps = {"to_rgb": Mapping(xyz, rgb, layers), "to_xyz": Mapping(rgb, xyz, layers)}
         return nn.ModuleDict(maps).to(self.place.device)

@@ -55,8 +55,9 @@ from torch.utils.checkpoint import checkpoint
 
 from mafr.baselines.parts.memory_bank import MemoryBank
 from mafr.config import Config
-from mafr.device import Place, send
+from mafr.device import Place, keep_freed_memory, send
 from mafr.errors import DataError, MafrError
+from mafr.fast.weights import FlatWeights
 from mafr.features.extract import Tokens
 from mafr.features.interpolation import densify_xyz
 from mafr.features.sources.splits import Split
@@ -173,14 +174,16 @@ def train_fusion(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = FeatureFusion(rgb[0].shape[1], xyz[0].shape[1]).to(place.device)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=config.m3dm_rate, betas=BETAS, fused=True)
+    weights = FlatWeights(model)
+    optimiser = torch.optim.AdamW([weights.vector], lr=config.m3dm_rate, betas=BETAS, fused=True)
+    keep_freed_memory()
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate(step, config.m3dm_steps))
     every, recent, history = max(1, config.m3dm_steps // ENTRIES), [], []
     for step in bar(range(1, config.m3dm_steps + 1), what="training the fusion", show=show):
         batch = _draw(rgb, xyz, config, generator)
         with torch.autocast(place.device.type, torch.bfloat16, enabled=place.half):
             loss = model.loss(*(send(part, place.device) for part in batch), config.m3dm_temperature)
-        optimiser.zero_grad(set_to_none=True)
+        weights.zero()
         loss.backward()
         optimiser.step()
         schedule.step()
@@ -191,6 +194,7 @@ def train_fusion(
                 raise MafrError(f"the contrastive loss became {mean} by step {step}; lower m3dm_rate")
             history.append({"step": step, "contrast": mean})
             recent = []
+    weights.release()
     return model.eval(), history
 
 

@@ -46,7 +46,7 @@ import torch
 from torch import Tensor, nn
 
 from mafr.baselines.parts.benchmark_models import AutoencoderModel, GanModel, Sizes, VariationModel
-from mafr.baselines.parts.inputs import DepthRange, Frame, distance, shrink, turn_images, turn_points
+from mafr.baselines.parts.inputs import DepthRange, Frame, distance, shrink, turn_images
 from mafr.baselines.parts.raw import ImageMethod, RawMethod, Source
 from mafr.data.depth_axis import DepthAxis
 from mafr.data.samples import Sample
@@ -75,7 +75,7 @@ def turned_grids(
     grids = []
     for k, angle in zip(chosen, random_angles(len(chosen), generator).tolist(), strict=True):
         points, colours = clouds[k]
-        grids.append(frame.grid(turn_points(points, angle, view, frame.middle), colours))
+        grids.append(frame.turned_grid(points, colours, angle, view))
     return torch.from_numpy(np.stack(grids))
 
 

@@ -130,7 +130,7 @@ class CandyMethod(ImageMethod):
         source = Source(len(images), lambda chosen, generator: augment(images[chosen], generator), self.place.device)
         walk = source.batches(config.rgbd_batch, config.seed)
         steps = steps_for(len(images) * config.rgbd_repeat, config.rgbd_epochs, config.rgbd_batch, config.min_steps)
-        optimiser = torch.optim.Adam(self.model.parameters(), lr=config.rgbd_learning_rate)
+        optimiser = torch.optim.Adam(self.model.parameters(), lr=config.rgbd_learning_rate, fused=True)
         return recorded(descend(self.model, lambda x: F.l1_loss(self.model(x), x), walk, steps, optimiser))
 
     def numbers(self) -> list[float]:

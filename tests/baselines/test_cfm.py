@@ -24,6 +24,7 @@ from mafr.config import ADDED, FEATURE_SETTINGS, Config
 from mafr.data.samples import Sample
 from mafr.errors import ConfigError, MafrError, WeightsError
 from mafr.experiments.plan import category_runs
+from mafr.fast import crossmodal
 from mafr.features.encoders import point_encoder, point_shape
 from mafr.features.extract import FeatureExtractor, Tokens
 from mafr.features.interpolation import densify
@@ -75,17 +76,19 @@ def plain_rows(tokens: Tokens, config: Config) -> tuple[torch.Tensor, torch.Tens
 
 @pytest.mark.parametrize(("grid", "side", "pool"), [(28, 14, 1), (28, 14, 3), (28, 28, 1), (14, 14, 1)])
 @pytest.mark.parametrize(("rows", "layers"), [(2**13, 3), (50, 3), (50, 7)])
+@pytest.mark.parametrize("kind", ["step", "general_step"])
 def test_a_step_leaves_the_plain_gradients(
-    monkeypatch: pytest.MonkeyPatch, grid: int, side: int, pool: int, rows: int, layers: int
+    monkeypatch: pytest.MonkeyPatch, kind: str, grid: int, side: int, pool: int, rows: int, layers: int
 ):
     """With fewer tokens than pixels and with more, in one part and in several, over a batch of unequal samples."""
     monkeypatch.setattr(cfm, "ROWS", {"cpu": rows})
+    monkeypatch.setattr(crossmodal, "_ROWS", rows)
     config = dataclasses.replace(SMOKE, **TOKENS | {"grid": grid}, xyz_pool=pool, cfm_layers=layers)
     batch = [tokens_of(config, seed, side) for seed in (0, 1)]
     batch[1].weight[0, : grid * grid // 2] = 0  # half of its points are missing
     method = method_of(config)
     split = GivenTokens(batch)
-    losses = method.step([method.open(split, k) for k in range(2)])
+    losses = getattr(method, kind)([method.open(split, k) for k in range(2)])
 
     e_rgb, e_xyz, valid = (torch.cat(parts) for parts in zip(*(plain_rows(t, config) for t in batch), strict=True))
     similarity = nn.CosineSimilarity(dim=-1, eps=1e-6)
@@ -98,6 +101,31 @@ def test_a_step_leaves_the_plain_gradients(
     for plain, ours in zip(wanted, found, strict=True):
         assert plain.grad.abs().max() > 0
         torch.testing.assert_close(ours.grad, plain.grad, rtol=1e-4, atol=1e-7)
+
+
+def test_many_pixels_take_the_general_step(monkeypatch: pytest.MonkeyPatch):
+    config = dataclasses.replace(SMOKE, **TOKENS)
+    method = method_of(config)
+    batch = [method.open(GivenTokens([tokens_of(config, seed) for seed in (0, 1)]), k) for k in (0, 1)]
+    values = sum(len(scene.canvas) for scene in batch) * (config.rgb_dim + config.xyz_dim)
+    taken = []
+    monkeypatch.setattr(method, "general_step", lambda batch: taken.append(len(batch)))
+    for most, wanted in ((values, []), (values - 1, [2])):
+        monkeypatch.setattr(cfm, "SMALL", most)
+        method.step(batch)
+        assert taken == wanted
+
+
+def test_a_training_by_small_steps_is_the_general_one(monkeypatch: pytest.MonkeyPatch):
+    config = dataclasses.replace(SMOKE, **TOKENS, min_steps=20, cfm_epochs=20)
+    split, found = GivenTokens([tokens_of(config, seed) for seed in range(3)]), []
+    for most in (cfm.SMALL, 0):
+        monkeypatch.setattr(cfm, "SMALL", most)
+        found.append(CFM(config).fit_split(split))
+    small, general = found
+    assert small.history[-1]["total"] < 0.8 * small.history[0]["total"]
+    for ours, plain in zip(small.history, general.history, strict=True):
+        assert ours == pytest.approx(plain, rel=1e-4)
 
 
 @pytest.mark.parametrize(

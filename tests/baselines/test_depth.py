@@ -1,5 +1,6 @@
 """DepthGAN, DepthAE, DepthVM and the three models behind them: formulas written out plainly; a case to solve."""
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -21,7 +22,7 @@ from mafr.baselines.parts.gan import (
     train_gan,
 )
 from mafr.baselines.parts.inputs import distance, turn_images
-from mafr.baselines.parts.raw import Source
+from mafr.baselines.parts.raw import Source, laid_out
 from mafr.baselines.registry import method_class
 from mafr.config import Config
 from mafr.errors import ConfigError, WeightsError
@@ -253,3 +254,19 @@ def test_names_and_wrong_files(tmp_path) -> None:
     detector.save(tmp_path)
     with pytest.raises(WeightsError, match="depthvm detector"):
         DepthAE.load(tmp_path)
+
+
+def test_channels_last_leave_the_critic_its_gradients() -> None:
+    generator = torch.Generator().manual_seed(3)
+    real, fake = 2 * torch.rand(2, 3, 4, 16, 16, generator=generator) - 1
+    mix, found = torch.rand(3, generator=generator), []
+    torch.manual_seed(4)
+    plain = Contractor(2, 4, 16, 4, 1, by_batch=False)
+    for change in (lambda x: x, laid_out):
+        critic = change(copy.deepcopy(plain))
+        loss = critic_loss(critic, change(real), change(fake), mix)
+        loss.backward()
+        found.append([loss.detach(), *(p.grad for p in critic.parameters())])
+    assert laid_out(real).is_contiguous(memory_format=torch.channels_last) and not laid_out(real).is_contiguous()
+    for ours, wanted in zip(*found[::-1], strict=True):
+        torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-6)

@@ -8,20 +8,16 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.distance import cdist
-from sklearn.neighbors import NearestNeighbors
 from sklearn.random_projection import SparseRandomProjection
-from threadpoolctl import threadpool_info
 
 from mafr.baselines.parts import half_coreset, memory_bank
 from mafr.baselines.parts.memory_bank import (
     MemoryBank,
     greedy_coreset,
     projected,
-    search_library,
     search_products,
 )
 from mafr.config import Config
-from mafr.device import torch_threads
 from mafr.errors import MafrError
 
 SMOKE = Config.preset("smoke")
@@ -177,6 +173,7 @@ def test_a_bank_is_chosen_as_the_settings_say():
 @pytest.mark.parametrize("count", [1, 3, 40])
 def test_nearest_are_the_true_ones(monkeypatch: pytest.MonkeyPatch, count: int):
     monkeypatch.setattr(memory_bank, "BLOCK", {"cpu": 1000})
+    monkeypatch.setattr(memory_bank, "SEARCHED", 1000)
     bank, queries = features(40, 30, 1).float(), features(333, 30, 2).float()
     one = MemoryBank(bank)
     distance, index = one.nearest(queries, count)
@@ -186,28 +183,19 @@ def test_nearest_are_the_true_ones(monkeypatch: pytest.MonkeyPatch, count: int):
     np.testing.assert_array_equal(index, where)
     np.testing.assert_allclose(distance, np.take_along_axis(every, where, axis=1), rtol=1e-5)
     assert len(one.searches) == 1 and one.searches[0] > 0
-    np.testing.assert_array_equal(search_products(bank, queries, count), search_library(bank, queries, count))
+    np.testing.assert_array_equal(search_products(bank, queries, count), index)
 
 
-def test_a_search_takes_as_many_threads_as_torch_and_gives_them_back(monkeypatch: pytest.MonkeyPatch):
-    bank, inside, search = features(40, 30).float(), [], NearestNeighbors.kneighbors
-
-    def threads() -> list[int]:
-        return [pool["num_threads"] for pool in threadpool_info()]
-
-    def watched(finder: NearestNeighbors, *args, **settings):
-        inside.append(threads())
-        return search(finder, *args, **settings)
-
-    monkeypatch.setattr(NearestNeighbors, "kneighbors", watched)
-    before = threads()
-    for count in (1, 2):  # what was found out for the first search must not hold for the second
-        with torch_threads(count):
-            around = threads()
-            search_library(bank, bank, 1)
-            assert threads() == around
-        assert max(inside.pop()) <= count
-    assert threads() == before
+def test_equally_near_features_give_the_first_and_near_ties_the_true_one():
+    bank, queries = features(300, 30, 1).float(), features(50, 30, 2).float()
+    first = MemoryBank(bank).nearest(queries)[1]
+    assert torch.equal(MemoryBank(torch.cat([bank, bank])).nearest(queries)[1], first)
+    # Two candidates whose difference the products lose: 1e-3 and 1.1e-3 away, 10³ from the mean.
+    far = torch.zeros(2, 8)
+    far[:, 0] = 1e3
+    far[0, 1], far[1, 2] = 1.1e-3, 1e-3
+    distance, index = MemoryBank(torch.cat([far, -far])).nearest(torch.tensor([[1e3, *[0.0] * 7]]))
+    assert index.item() == 1 and distance.item() == pytest.approx(1e-3)
 
 
 def test_small_distances_between_large_features_are_not_lost():

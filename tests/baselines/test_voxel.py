@@ -76,6 +76,22 @@ def test_grids_have_the_bits_of_the_plain_formula_in_any_memory_order() -> None:
         assert np.array_equal(turned, turn_points(points, 0.1, AHEAD, frame.middle))
 
 
+@pytest.mark.parametrize("direction", [(0.0, 0.0, 1.0), (0.0, -0.6, 0.8)])
+@pytest.mark.parametrize("order", "CF")
+def test_turned_grids_are_those_of_the_turned_points(direction: tuple[float, float, float], order: str) -> None:
+    rng, view = np.random.default_rng(3), DepthAxis(direction, 0.0)
+    points = rng.normal((0.1, -0.2, 0.5), 0.03, (3000, 3)).astype(np.float32, order)
+    colours = rng.random((3000, 3), dtype=np.float32).astype(np.float32, order)
+    frame = Frame((0.06, -0.25, 0.45), 0.09, 6)
+    wanted = frame.grid(turn_points(points, 0.3, view, frame.middle), colours)
+    found = frame.turned_grid(points, colours, 0.3, view)
+    assert (wanted == -1).any() and not np.allclose(wanted, frame.grid(points, colours), atol=0.01)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    nothing = frame.turned_grid(points[:0], colours[:0], 0.3, view)
+    assert (nothing == -1).all()
+
+
 def test_the_frame_holds_all_training_points() -> None:
     clouds = [np.array([[0.0, 0, 1], [0.2, 0.1, 1]]), np.array([[0.1, -0.3, 1.05]]), np.empty((0, 3))]
     frame = Frame.around(clouds, 4)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mafr.baselines.parts.gan import CONV, START, WIDEST, Contractor, Generator, halvings, train_encoder, train_gan
-from mafr.baselines.parts.raw import Source, descend, recorded, steps_for
+from mafr.baselines.parts.raw import Source, descend, laid_out, recorded, steps_for
 from mafr.config import Config
 
 WEIGHT_DECAY = 1e-5  # of the autoencoder (Bergmann et al., VISAPP 2019)
@@ -149,7 +149,8 @@ class AutoencoderModel(Reconstruction):
     def learn(self, source: Source) -> list[dict[str, float]]:
         """Train on good samples; means of the losses."""
         sizes = self.sizes
-        optimiser = torch.optim.Adam(self.network.parameters(), lr=sizes.learning_rate, weight_decay=WEIGHT_DECAY)
+        settings = {"lr": sizes.learning_rate, "weight_decay": WEIGHT_DECAY, "fused": True}
+        optimiser = torch.optim.Adam(self.network.parameters(), **settings)
         walk, steps = source.batches(sizes.batch, sizes.seed), sizes.steps(source.count)
         return recorded(
             descend(self.network, lambda x: weighted_mse(self.network(x), x, source.empty), walk, steps, optimiser)
@@ -172,7 +173,7 @@ class GanModel(Reconstruction):
     def learn(self, source: Source) -> list[dict[str, float]]:
         """Train the GAN, then the encoder, on equally many batches; means of both losses."""
         sizes = self.sizes
-        critic = Contractor(*self.shape, 1, by_batch=False).to(source.device)
+        critic = laid_out(Contractor(*self.shape, 1, by_batch=False).to(source.device))
         walk, steps = source.batches(sizes.batch, sizes.seed), sizes.steps(source.count)
         first = train_gan(self.generator, critic, walk, steps, sizes.latent, sizes.gan_rate)
         second = train_encoder(self.encoder, self.generator, critic, walk, steps, sizes.encoder_rate)

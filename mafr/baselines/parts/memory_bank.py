@@ -9,18 +9,17 @@ Departures. The projection is seeded, and by default the choice, too, is made by
 makes it in float16, which `bank_choice` "float16" follows (`mafr.baselines.parts.half_coreset`).
 
 Nearest neighbours are found by exact search, which for features of a hundred dimensions and more is faster than any
-tree: scikit-learn's on the CPU, blocks of matrix products on a GPU. The distances returned are then computed from the
-differences themselves.
+tree: by blocks of matrix products. The distances returned are computed from the differences themselves, and on the CPU
+these decide wherever the products' rounding might; of equally near features the first is taken.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cached_property
 
 import torch
-from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from mafr.baselines.parts.half_coreset import half_coreset
@@ -30,6 +29,8 @@ from mafr.errors import MafrError
 
 POOL = 1024  # candidates among which the farthest is searched before all distances are updated
 BLOCK = {"cpu": 2**18, "cuda": 2**27}  # distances held at a time; on a CPU as many as its cache holds
+SEARCHED = 2**21  # products held at a time in a search on a CPU
+SLACK = 2.0**-18  # of expanded squares by rounding, in parts of the largest squared lengths
 REWEIGHT = 3  # neighbours of the reweighted image score, the nearest itself among them (both methods' code)
 
 
@@ -64,6 +65,11 @@ class MemoryBank:
     def __len__(self) -> int:
         return len(self.vectors)
 
+    @cached_property
+    def centred(self) -> Centred:
+        """The features as the search on a CPU takes them."""
+        return Centred.of(self.vectors)
+
     @property
     def megabytes(self) -> float:
         """Size of the kept features, 10⁶ bytes."""
@@ -79,13 +85,15 @@ class MemoryBank:
         if queries.shape[1] != self.vectors.shape[1]:
             raise MafrError(f"features of {queries.shape[1]} values do not fit a bank of {self.vectors.shape[1]}")
         start = time.perf_counter()
-        search = search_library if self.vectors.device.type == "cpu" else search_products
-        with gpu_products("float32"):
-            index = search(self.vectors, queries.float(), count)
-        distance = torch.stack([(queries - self.vectors[column]).norm(dim=1) for column in index.T], dim=1)
-        if count > 1:  # rounding may have changed the order
-            distance, order = distance.sort(dim=1, stable=True)
-            index = index.gather(1, order)
+        if self.vectors.device.type == "cpu":
+            distance, index = search_cpu(self.vectors, queries.float(), count, self.centred)
+        else:
+            with gpu_products("float32"):
+                index = search_products(self.vectors, queries.float(), count)
+            distance = torch.stack([(queries - self.vectors[column]).norm(dim=1) for column in index.T], dim=1)
+            if count > 1:  # rounding may have changed the order
+                distance, order = distance.sort(dim=1, stable=True)
+                index = index.gather(1, order)
         if distance.device.type == "cuda":
             torch.cuda.synchronize()
         self.searches.append(time.perf_counter() - start)
@@ -109,31 +117,55 @@ class MemoryBank:
         return float(star * (1 - 1 / torch.exp((near - star) / queries.shape[1] ** 0.5).sum()))
 
 
-def search_library(bank: Tensor, queries: Tensor, count: int) -> Tensor:
-    """Indices (Q, count) int64 of the nearest of bank (M, D) to queries (Q, D), on the CPU, by scikit-learn."""
-    from sklearn.neighbors import NearestNeighbors  # slow to load, and before the thread pools are looked for
+@dataclass(frozen=True)
+class Centred:
+    """A bank around its mean, where the expanded squares lose least to rounding."""
 
-    with _thread_pools().limit(limits=torch.get_num_threads()):
-        finder = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(bank.numpy())
-        return torch.from_numpy(finder.kneighbors(queries.numpy(), return_distance=False))
+    middle: Tensor  # (D,)
+    transposed: Tensor  # (D, M), the features minus their mean
+    squares: Tensor  # (M,), their squared lengths
+
+    @classmethod
+    def of(cls, bank: Tensor) -> Centred:
+        middle = bank.mean(dim=0)
+        centred = bank - middle
+        return cls(middle, centred.T, centred.square().sum(dim=1))
+
+    def partial(self, moved: Tensor) -> Tensor:
+        """Squared distances (Q, M) of queries minus the mean, (Q, D), from all features, less the queries' squares."""
+        return torch.addmm(self.squares, moved, self.transposed, alpha=-2)
 
 
-@cache
-def _thread_pools() -> ThreadpoolController:
-    """The thread pools of the loaded libraries; finding them takes longer than most searches."""
-    return ThreadpoolController()
+def search_cpu(bank: Tensor, queries: Tensor, count: int, centred: Centred | None = None) -> tuple[Tensor, Tensor]:
+    """Distances and indices (Q, count) as `MemoryBank.nearest` gives them, for float32 on the CPU.
+
+    bank: (M, D), queries: (Q, D), many where count is 1, else few; centred: that of the bank, if it is known.
+    """
+    if count > 1:
+        distance = torch.stack([(bank - query).norm(dim=1) for query in queries])
+        distance, index = distance.sort(dim=1, stable=True)
+        return distance[:, :count], index[:, :count]
+    from mafr.fast.loops.nearest import nearest  # Numba takes half a second
+
+    centred, queries = centred or Centred.of(bank), queries.contiguous()
+    distance, index = torch.empty(len(queries)), torch.empty(len(queries), dtype=torch.int64)
+    largest, size = centred.squares.max(), max(1, SEARCHED // len(bank))
+    for first in range(0, len(queries), size):
+        part = slice(first, first + size)
+        moved = queries[part] - centred.middle
+        partial = centred.partial(moved)
+        reach = partial.amin(dim=1) + SLACK * (moved.square().sum(dim=1) + largest)
+        nearest(bank.numpy(), *(t.numpy() for t in (queries[part], partial, reach, index[part], distance[part])))
+    return distance[:, None], index[:, None]
 
 
 def search_products(bank: Tensor, queries: Tensor, count: int) -> Tensor:
-    """The same on the tensors' own device, by blocks of matrix products."""
-    # Around the bank's mean the expanded squares lose least to rounding.
-    middle = bank.mean(dim=0)
-    centred = bank - middle
-    squares, transposed = centred.square().sum(dim=1), centred.T
+    """Indices (Q, count) int64 of the nearest of bank (M, D) to queries (Q, D), by blocks of matrix products."""
+    centred = Centred.of(bank)
     found = []
     for part in queries.split(_block(bank, len(bank))):
         # |q|² is the same for a whole row and decides nothing.
-        partial = torch.addmm(squares, part - middle, transposed, alpha=-2)
+        partial = centred.partial(part - centred.middle)
         nearest = partial.topk(count, dim=1, largest=False).indices if count > 1 else partial.argmin(1, keepdim=True)
         found.append(nearest)
     return torch.cat(found)

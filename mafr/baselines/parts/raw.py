@@ -4,14 +4,14 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from mafr.data.depth_axis import DepthAxis
 from mafr.data.samples import Sample
-from mafr.device import send
+from mafr.device import keep_freed_memory, send
 from mafr.errors import MafrError
 from mafr.features.sources.splits import Split
 from mafr.method import Method, Prediction
@@ -42,7 +42,22 @@ class Source:
             while len(waiting) < size:
                 waiting += torch.randperm(self.count, generator=generator).tolist()
             chosen, waiting = waiting[:size], waiting[size:]
-            yield send(self.draw(chosen, generator), self.device)
+            yield laid_out(send(self.draw(chosen, generator), self.device))
+
+
+T = TypeVar("T", Tensor, nn.Module)
+
+
+def laid_out(x: T) -> T:
+    """A batch, or a network, as a training takes it: on the CPU images with the channels last.
+
+    There the small convolutions take a tenth to a third less time so; those of voxel grids do not.
+    """
+    tensors = [x] if isinstance(x, Tensor) else list(x.parameters())
+    images = max((tensor.dim() for tensor in tensors), default=0) == 4
+    if not images or tensors[0].device.type != "cpu":
+        return x
+    return x.to(memory_format=torch.channels_last)
 
 
 def steps_for(samples: int, epochs: int, batch: int, min_steps: int) -> int:
@@ -89,9 +104,11 @@ class RawMethod(Method):
     geometry: ClassVar[str]  # the name of its numbers in saved detectors
 
     def train(self, split: Split, indices: Sequence[int], show: bool) -> None:
-        self.model = self.new_model().to(self.place.device)
+        keep_freed_memory()
+        self.model = laid_out(self.new_model().to(self.place.device))
         self.history = self.learn(split.sample(k) for k in bar(indices, what="reading samples", show=show))
-        self.model.eval()
+        # As a loaded one lies in memory, so that both give the same bits.
+        self.model.eval().to(memory_format=torch.contiguous_format)
 
     def looks_and_view(self, samples: Iterator[Sample]) -> tuple[list, DepthAxis]:
         """`look` of every sample, and the camera that they were seen by."""
