@@ -90,7 +90,7 @@ def make_runs(arguments: argparse.Namespace) -> None:
 
 def add_tables(commands: Commands) -> None:
     sub = add_command(commands, "tables", write_tables, "write the tables from the stored runs", parallel=False,
-                      variant="both", methods=BESIDE)  # fmt: skip
+                      computes=False, variant="both", methods=BESIDE)  # fmt: skip
     sub.add_argument("--seeds", type=int, default=1, metavar="N")
     sub.add_argument("--tables", type=numbers, default=(1, 2, 3, 4, 5), metavar="1,2,…", help="only these")
     sub.add_argument("--readme", action="store_true", help="also put the results into README.md (all tables of the "

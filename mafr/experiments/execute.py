@@ -16,7 +16,14 @@ from mafr.device import Place, computing, release_freed_memory
 from mafr.errors import DataError, MafrError
 from mafr.experiments.evaluation import all_metrics
 from mafr.experiments.plan import Run
-from mafr.experiments.provenance import git_commit, gpu_peak_megabytes, peak_megabytes, reset_peak, software_versions
+from mafr.experiments.provenance import (
+    git_commit,
+    gpu_peak_megabytes,
+    peak_megabytes,
+    processor,
+    reset_peak,
+    software_versions,
+)
 from mafr.experiments.run_store import RECORD, data_fingerprint, finished_record, run_splits, save_answer
 from mafr.features.extract import PARTS
 from mafr.features.sources.splits import Split, extraction_seconds, gpu_count
@@ -159,7 +166,7 @@ def _record(
         "timings": made.seconds | {f"extract_{p}_s": extracted[p] if p in method.reads else 0.0 for p in PARTS},
         "memory": {"peak_mb": peak_megabytes(), **gpu_peak_megabytes(), "model_mb": method.nbytes() / 1e6},
         "parameters": sum(tensor.numel() for tensor in method.state().values()),
-        "place": Place.of(config).describe() | ({"compiled": True} if config.compiled else {}),
+        "place": Place.of(config).describe() | processor() | ({"compiled": True} if config.compiled else {}),
         "versions": software_versions(),
         "git_commit": git_commit(PACKAGE),
         "data_fingerprint": fingerprint,
