@@ -13,7 +13,7 @@ from mafr.data import FolderDataset, few_shot
 from mafr.data.defects import check_test_set
 from mafr.data.samples import Sample
 from mafr.device import Place, computing, release_freed_memory
-from mafr.errors import DataError, MafrError
+from mafr.errors import DataError, MafrError, notice
 from mafr.experiments.evaluation import all_metrics
 from mafr.experiments.plan import Run
 from mafr.experiments.provenance import (
@@ -30,6 +30,7 @@ from mafr.features.sources.splits import Split, extraction_seconds, gpu_count
 from mafr.method import Method
 from mafr.parallel.progress import Workers, map_parallel
 from mafr.paths import PACKAGE, Paths, write_json
+from mafr.processor import limited
 from mafr.scoring import Answer
 
 
@@ -186,6 +187,11 @@ def run_all(runs: Sequence[Run], paths: Paths, workers: Workers = 1) -> dict[Run
     known: dict[tuple, str] = {}
     records = {run: finished_record(run, paths, known) for run in runs}
     missing = [run for run, record in records.items() if record is None]
+    if limited() and (others := [r for r in records.values() if r and not r.get("place", {}).get("same_bytes")]):
+        notice(
+            f"{len(others)} finished runs were made without the same bytes and are kept; for the same bytes throughout "
+            "start without data, features and runs, as with MAFR_HOME set to a new folder"
+        )
     # The longest first, so that no worker is left alone with one at the end.
     missing.sort(key=lambda run: -(run.shots or 10**9))
     gpus = max((gpu_count(run.config) for run in missing), default=0)
