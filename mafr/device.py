@@ -32,7 +32,7 @@ class Place:
         """Resolve the settings `device` and `precision` on this machine.
 
         Raises ConfigError for "cuda" without a GPU that the installed torch supports, for "bfloat16" where the hardware
-        would emulate it, for "tf32" anywhere but on a GPU that has it, and for what contradicts the limit to AVX2 of
+        would emulate it, for "tf32" anywhere but on a GPU that has it, and for what contradicts the limit of
         `mafr.processor`, with which "auto" means the processor and float32.
         """
         wanted, same_bytes = config.device, limited()
@@ -70,7 +70,7 @@ class Place:
 
 
 def _check_limited(config: Config) -> None:
-    """Raises ConfigError where the limit to AVX2 came too late for torch, or for settings that it rules out."""
+    """Raises ConfigError where the limit of `mafr.processor` came too late for torch, or rules a setting out."""
     if (taken := torch.backends.cpu.get_cpu_capability()) != "AVX2":
         raise ConfigError(f"the same bytes have no effect: torch computes by {taken} code, not AVX2; {HOW}")
     wrong = [] if config.device != "cuda" else ["device=cpu"]
@@ -78,7 +78,7 @@ def _check_limited(config: Config) -> None:
         wrong.append("precision=float32")
     wrong += ["compiled=false"] if config.compiled else []
     if wrong:
-        raise ConfigError(f"the same bytes on every processor need {', '.join(f'--set {one}' for one in wrong)}")
+        raise ConfigError(f"the same bytes on other processors need --set {' --set '.join(wrong)}")
 
 
 def _this_gpu() -> int:

@@ -227,7 +227,7 @@ def describe_machine(config: Config) -> dict[str, float | str | list[str]]:
     place = Place.of(config)
     names = {**place.describe(), "why": why_precision(config), "instruction_sets": list(instruction_sets())}
     if place.device.type == "cpu":
-        names["device"] = processor_name() + (", limited to AVX2" if limited() else "")
+        names["device"] = processor_name() + (f", same bytes: {limited()}" if limited() else "")
     with computing(config):
         rates = {"gflops": _rate(place.device, place.dtype)}
     with gpu_products("float32"):

@@ -21,8 +21,8 @@ def main(argv: list[str] | None = None) -> int:
     _degrade_output()
     arguments = build_parser().parse_args(argv)
     try:
-        if getattr(arguments, "same_bytes", False):
-            limit()  # before a command loads torch
+        if reach := getattr(arguments, "same_bytes", None):
+            limit(reach)  # before a command loads torch
         return arguments.run(arguments) or 0
     except MafrError as error:
         notice(str(error))

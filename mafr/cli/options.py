@@ -12,6 +12,7 @@ from mafr.errors import ConfigError, notice
 from mafr.experiments.plan import TABLES, compared_methods
 from mafr.parallel.progress import Workers
 from mafr.paths import Paths
+from mafr.processor import REACHES
 
 Commands = argparse._SubParsersAction  # what `add_subparsers` returns; argparse has no public name for it
 HELP_AS_WRITTEN = argparse.RawDescriptionHelpFormatter
@@ -63,8 +64,8 @@ def add_command(
 
 def add_same_bytes(sub: argparse.ArgumentParser) -> None:
     """Add --same-bytes, which `mafr.cli.main` sees to before anything heavy is loaded."""
-    text = "the same results to the byte on every x86-64 processor with AVX2; takes about twice as long with AVX-512"
-    sub.add_argument("--same-bytes", action="store_true", help=text)
+    text = "results that repeat to the byte on all of Intel's processors with AVX2, or on AMD's too; takes longer"
+    sub.add_argument("--same-bytes", choices=REACHES, help=text)
 
 
 def numbers(text: str) -> tuple[int, ...]:

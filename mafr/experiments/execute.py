@@ -187,9 +187,10 @@ def run_all(runs: Sequence[Run], paths: Paths, workers: Workers = 1) -> dict[Run
     known: dict[tuple, str] = {}
     records = {run: finished_record(run, paths, known) for run in runs}
     missing = [run for run, record in records.items() if record is None]
-    if limited() and (others := [r for r in records.values() if r and not r.get("place", {}).get("same_bytes")]):
+    reach = limited()
+    if reach and (others := [r for r in records.values() if r and r.get("place", {}).get("same_bytes") != reach]):
         notice(
-            f"{len(others)} finished runs were made without the same bytes and are kept; for the same bytes throughout "
+            f"{len(others)} finished runs were made without --same-bytes {reach} and are kept; for it throughout "
             "start without data, features and runs, as with MAFR_HOME set to a new folder"
         )
     # The longest first, so that no worker is left alone with one at the end.

@@ -65,8 +65,8 @@ def software_versions() -> dict[str, str]:
     return {"mafr": __version__, "python": platform.python_version(), **{n: version(n) for n in names}}
 
 
-def processor() -> dict[str, str | bool | list[str]]:
-    """The processor's name and instruction sets, and whether libraries were limited to AVX2 (`mafr.processor`)."""
+def processor() -> dict[str, str | list[str]]:
+    """The processor's name and instruction sets, and the reach of the same bytes (`mafr.processor`), "" without."""
     from mafr.device import instruction_sets  # which loads torch
 
     return {"processor": processor_name(), "instruction_sets": list(instruction_sets()), "same_bytes": limited()}

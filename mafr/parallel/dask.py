@@ -45,7 +45,7 @@ class _Client:
     folders: tuple[tuple[Path, str, str], ...]  # folder, name of a file in it, its content; without a name see `_names`
     config: Config | None = None
     place: str | None = None  # kind of device and precision by `config` on every worker, once known
-    same_bytes: bool = False  # whether libraries are limited to AVX2, see `mafr.processor`
+    same_bytes: str = ""  # the reach of the same bytes, see `mafr.processor`
 
 
 class Cluster:
@@ -220,10 +220,10 @@ def _check(client: _Client) -> str | None:
             "be of one version: install the same on both and restart the worker"
         )
     if limited() != client.same_bytes:
-        odd = f"the worker on {host}" if limited() else f"this machine ({client.host})"
+        there, here = (f"`same-bytes {reach}`" if reach else "no limit" for reach in (limited(), client.same_bytes))
         raise ConfigError(
-            f"{odd} alone is limited to AVX2; for the same bytes everywhere start the workers with `mafr same-bytes "
-            "dask worker …` and give --same-bytes here, else do neither"
+            f"the worker on {host} was started with {there}, this machine ({client.host}) with {here}; for the same "
+            "bytes start workers with `mafr same-bytes REACH dask worker …` and give --same-bytes REACH here"
         )
     for folder, name, content in client.folders:
         try:

@@ -1,8 +1,8 @@
 """On which processors tables were met to the byte: a list of digests, `tests/digests.json`.
 
 An entry: the tables (Tables I-V and S1-S3, or S4), the profile, `RESULTS_VERSION`, the digest of the csv files, and the
-processor, its instruction sets and whether libraries were limited to AVX2 (`mafr.processor`), as the runs' records say.
-Times and sizes (`cost`) do not repeat and do not count.
+processor, its instruction sets and the reach of the same bytes (`mafr.processor`; "" without), as the
+runs' records say. Times and sizes (`cost`) do not repeat and do not count.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ _FILES = {
     MAIN: tuple(f"table{number}.csv" for number in ("1", "2", "3", "4", "5", "S1", "S2", "S3")),
     SEEDS: ("tableS4.csv",),
 }
-_MACHINE = {"processor": str, "instruction_sets": list, "same_bytes": bool}
+_MACHINE = {"processor": str, "instruction_sets": list, "same_bytes": str}
 LIST = PACKAGE.parent / "tests" / "digests.json"
 
 
@@ -48,7 +48,7 @@ def machine_of(records: Mapping[Run, Mapping]) -> dict:
         if machine not in found:
             found.append(machine)
     if len(found) != 1:
-        names = "; ".join(f"{one['processor']}, {'' if one['same_bytes'] else 'not '}limited to AVX2" for one in found)
+        names = "; ".join(f"{one['processor']}, same bytes: {one['same_bytes'] or 'no'}" for one in found)
         raise ResultError(f"a digest is of one processor, but the runs were computed on {len(found)}: {names}")
     return found[0]
 
@@ -79,14 +79,14 @@ def note_digest(
     kept = [one for one in read_digests(path) if not _replaces(entry, one)]
     order = ("profile", "tables", "processor", "same_bytes")
     write_json(path, sorted([*kept, entry], key=lambda one: [str(one[name]) for name in order]))
-    limit = ", limited to AVX2" if machine["same_bytes"] else ""
+    limit = f" with --same-bytes {machine['same_bytes']}" if machine["same_bytes"] else ""
     return f"{what} of {config.profile}: {digest[:12]} on {machine['processor']}{limit}, in {path}"
 
 
 def met_where(digests: list[dict], what: str, profile: str, machine: Mapping) -> list[str]:
     """The digests with which a processor should meet tables of this version of the results.
 
-    machine: as `mafr.experiments.provenance.processor`. Limited to AVX2, every processor should meet the same.
+    machine: as `mafr.experiments.provenance.processor`. All processors of a reach meet the same.
     """
     alike = [
         one

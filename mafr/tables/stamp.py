@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from mafr.config import DATASET_TITLES, UNTRAINED, Config
 from mafr.data.acquire.counts import PUBLISHED
+from mafr.processor import REACHES
 from mafr.tables.records import TableRecords
 
 
@@ -117,7 +118,7 @@ def _machine(place: Mapping) -> str:
     name = place.get("processor", "a processor that older records do not name")
     if sets := place.get("instruction_sets"):
         name += f" ({', '.join(sets)})"
-    name += ", limited to AVX2" if place.get("same_bytes") else ""
+    name += f", same bytes on {REACHES[reach]}" if (reach := place.get("same_bytes")) in REACHES else ""
     gpu = place.get("device", "cpu")
     return name if gpu == "cpu" else f"{gpu}, with {name}"
 
