@@ -206,7 +206,7 @@ def test_workers_of_another_precision_are_refused(smoke, address, monkeypatch):
 def test_workers_without_the_same_bytes_are_refused(smoke, address, monkeypatch):
     _, paths = smoke
     monkeypatch.setattr(cluster, "limited", lambda: "x86")
-    with pytest.raises(ConfigError, match=r"the worker on \S+ was started with no limit, this .* with `same-bytes x86`"):
+    with pytest.raises(ConfigError, match=r"the worker on \S+ was started with no limit, this .* `same-bytes x86`"):
         Cluster.of(address, paths)
 
 
