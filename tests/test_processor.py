@@ -29,7 +29,7 @@ needs_avx2 = pytest.mark.skipif(
 ELSEWHERE = {
     "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "OPENBLAS_CORETYPE": "Haswell",
     "NPY_DISABLE_CPU_FEATURES": limits("x86")["NPY_DISABLE_CPU_FEATURES"],
-    "MKL_ENABLE_INSTRUCTIONS": "AVX2", "NUMBA_CPU_NAME": "haswell",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2", "NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "",
     "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX512BW,-AVX512DQ,-AVX512CD",
 }  # fmt: skip
 RUNS = ("reproduce", "--profile", "smoke", "--tables", "1", "--variant", "paper", "--methods", "cfm", "--stages",
@@ -107,6 +107,25 @@ def test_each_library_takes_the_code_of_avx2(reach):
     by_hand = subprocess.run([sys.executable, "-c", PRODUCTS], env=free(**ELSEWHERE, **code), capture_output=True,
                              text=True, check=True)  # fmt: skip
     assert finish(one)[0].split() == by_hand.stdout.split() and len(by_hand.stdout.split()) == 10
+
+
+@needs_avx2
+def test_kernels_are_compiled_without_avx512():
+    show = """
+import mafr.fast.loops.elementary
+from numba import float32, njit
+
+@njit
+def double(values):
+    for k in range(values.size):
+        values[k] += values[k]
+
+double.compile((float32[::1],))
+text = "".join(double.inspect_asm().values())
+print("ymm" in text, "zmm" in text)
+"""
+    out, _ = finish(start("same-bytes", "x86", sys.executable, "-c", show))
+    assert out.split() == ["True", "False"]
 
 
 def test_the_reach_of_intel_ends_at_other_processors(monkeypatch):
