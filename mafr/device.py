@@ -14,6 +14,7 @@ import torch
 
 from mafr.config import Config
 from mafr.errors import ConfigError
+from mafr.processor import HOW, limited
 
 EMULATED: ContextVar[bool] = ContextVar("EMULATED", default=False)  # see `mafr.bench.emulation`
 
@@ -31,11 +32,14 @@ class Place:
         """Resolve the settings `device` and `precision` on this machine.
 
         Raises ConfigError for "cuda" without a GPU that the installed torch supports, for "bfloat16" where the hardware
-        would emulate it, and for "tf32" anywhere but on a GPU that has it.
+        would emulate it, for "tf32" anywhere but on a GPU that has it, and for what contradicts the limit of
+        `mafr.processor`, with which "auto" means the processor and float32.
         """
-        wanted = config.device
+        wanted, same_bytes = config.device, limited()
+        if same_bytes:
+            _check_limited(config)
         if wanted == "auto":
-            wanted = "cuda" if torch.cuda.is_available() else "cpu"
+            wanted = "cuda" if torch.cuda.is_available() and not same_bytes else "cpu"
         if wanted == "cuda" and not torch.cuda.is_available():
             raise ConfigError('device is "cuda", but torch finds no GPU here; use --set device=cpu')
         # With its number, because threads that prepare samples have their own current GPU.
@@ -63,6 +67,18 @@ class Place:
         """The device's name and the precision, for records."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
         return {"device": name, "precision": "tf32" if self.tf32 else str(self.dtype).removeprefix("torch.")}
+
+
+def _check_limited(config: Config) -> None:
+    """Raises ConfigError where the limit of `mafr.processor` came too late for torch, or rules a setting out."""
+    if (taken := torch.backends.cpu.get_cpu_capability()) != "AVX2":
+        raise ConfigError(f"the same bytes have no effect: torch computes by {taken} code, not AVX2; {HOW}")
+    wrong = [] if config.device != "cuda" else ["device=cpu"]
+    if config.precision in ("bfloat16", "tf32") and not EMULATED.get():
+        wrong.append("precision=float32")
+    wrong += ["compiled=false"] if config.compiled else []
+    if wrong:
+        raise ConfigError(f"the same bytes on other processors need --set {' --set '.join(wrong)}")
 
 
 def _this_gpu() -> int:

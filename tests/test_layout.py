@@ -14,7 +14,7 @@ MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 LEVELS = (
     {"errors"},
     {"settings", "disk"},
-    {"config", "paths"},
+    {"config", "paths", "processor"},
     {"device", "parallel"},
     {"data", "model", "losses", "metrics", "scoring", "calibration"},
     {"features"},

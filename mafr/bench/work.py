@@ -1,6 +1,5 @@
 """The processes of `mafr bench`: one path each, one stage at a time."""
 
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from mafr.fast.restorer import Restorer, open_scene
 from mafr.features.extract import FeatureExtractor, Tokens
 from mafr.metrics import evaluate
 from mafr.model import MAFR
+from mafr.processor import limited, processor_name
 
 METRIC_MAPS = 40  # maps whose metrics are computed
 
@@ -227,7 +227,7 @@ def describe_machine(config: Config) -> dict[str, float | str | list[str]]:
     place = Place.of(config)
     names = {**place.describe(), "why": why_precision(config), "instruction_sets": list(instruction_sets())}
     if place.device.type == "cpu":
-        names["device"] = _processor()
+        names["device"] = processor_name() + (f", same bytes: {limited()}" if limited() else "")
     with computing(config):
         rates = {"gflops": _rate(place.device, place.dtype)}
     with gpu_products("float32"):
@@ -247,16 +247,6 @@ def _rate(device: torch.device, dtype: torch.dtype) -> float:
             torch.cuda.synchronize()
         best = min(best, time.perf_counter() - start)
     return 2 * side**3 / best / 1e9
-
-
-def _processor() -> str:
-    try:
-        for row in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if row.startswith("model name"):
-                return row.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def _reset_peak(place: Place) -> None:

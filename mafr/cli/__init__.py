@@ -9,6 +9,7 @@ import sys
 
 from mafr.disk import explained
 from mafr.errors import MafrError, notice
+from mafr.processor import limit
 
 _PLAIN = {"…": "...", "±": "+-", "×": "x", "–": "-", "—": "-", "→": "->", "·": "*", "≥": ">=", "≤": "<=", "−": "-"}
 
@@ -20,6 +21,8 @@ def main(argv: list[str] | None = None) -> int:
     _degrade_output()
     arguments = build_parser().parse_args(argv)
     try:
+        if reach := getattr(arguments, "same_bytes", None):
+            limit(reach)  # before a command loads torch
         return arguments.run(arguments) or 0
     except MafrError as error:
         notice(str(error))

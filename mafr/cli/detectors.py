@@ -76,7 +76,8 @@ def _training_inputs(detector: Method, paths: Paths, dataset: str, category: str
 def add_import_released(commands: Commands) -> None:
     text = "make a detector from the released code's checkpoints; its features are by batch statistics, as that code's"
     run = import_released
-    sub = add_command(commands, "import-released", run, text, parallel=False, variant="released", profile="full")
+    sub = add_command(commands, "import-released", run, text, parallel=False, computes=False, variant="released",
+                      profile="full")  # fmt: skip
     place = sub.add_mutually_exclusive_group(required=True)
     place.add_argument("--folder", metavar="DIR", help="with fusion_encoder_*.pth, decoder_2D_*.pth, decoder_3D_*.pth")
     place.add_argument("--files", nargs=3, metavar="FILE", help="the three files, where a folder holds more")

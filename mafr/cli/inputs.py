@@ -9,6 +9,7 @@ from mafr.cli.options import (
     BESIDE,
     Commands,
     add_command,
+    add_same_bytes,
     chosen_methods,
     chosen_variants,
     chosen_workers,
@@ -24,7 +25,7 @@ WHAT = """the generated stand-ins, or one real data set (mvtec3d: MVTec 3D-AD, C
 
 def add_config(commands: Commands) -> None:
     text = "print every setting of a profile and a variant"
-    add_command(commands, "config", print_settings, text, parallel=False)
+    add_command(commands, "config", print_settings, text, parallel=False, computes=False)
 
 
 def print_settings(arguments: argparse.Namespace) -> None:
@@ -118,7 +119,7 @@ def store_features(arguments: argparse.Namespace) -> None:
 
 def add_weights(commands: Commands) -> None:
     text = "show the backbones' weight files, and download them"
-    sub = add_command(commands, "weights", show_weights, text, parallel=False, profile="full")
+    sub = add_command(commands, "weights", show_weights, text, parallel=False, computes=False, profile="full")
     sub.add_argument("--fetch", action="store_true", help="download what is missing")
 
 
@@ -140,6 +141,7 @@ def add_pretrain_points(commands: Commands) -> None:
     sub.add_argument("--out", default="pretrained", metavar="DIR")
     sub.add_argument("--steps", type=int, help="default: as shipped")
     sub.add_argument("--seed", type=int, help="default: as shipped")
+    add_same_bytes(sub)
 
 
 def pretrain_points(arguments: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ from mafr.errors import ConfigError, notice
 from mafr.experiments.plan import TABLES, compared_methods
 from mafr.parallel.progress import Workers
 from mafr.paths import Paths
+from mafr.processor import REACHES
 
 Commands = argparse._SubParsersAction  # what `add_subparsers` returns; argparse has no public name for it
 HELP_AS_WRITTEN = argparse.RawDescriptionHelpFormatter
@@ -25,6 +26,7 @@ def add_command(
     text: str,
     *,
     parallel: bool = True,
+    computes: bool = True,
     cluster: bool = False,
     methods: str = "",
     variant: str = "paper",
@@ -32,7 +34,8 @@ def add_command(
 ) -> argparse.ArgumentParser:
     """Add a command that takes settings; returns its parser, for its own options.
 
-    parallel, cluster: whether it has --workers, --scheduler. methods: the help of --methods, if it has that option.
+    parallel, cluster, computes: whether it has --workers, --scheduler, --same-bytes. methods: the help of --methods, if
+    it has that option.
     variant, profile: the defaults; only a command with the default "both" accepts both.
     """
     sub = commands.add_parser(name, help=text, description=text, formatter_class=HELP_AS_WRITTEN)
@@ -49,12 +52,20 @@ def add_command(
     if parallel:
         text = "local processes (default: one per processor; for features and runs on GPUs, one per GPU)"
         sub.add_argument("--workers", type=int, metavar="N", help=text)
+    if computes:
+        add_same_bytes(sub)
     if methods:
         sub.add_argument("--methods", type=names, metavar="A,B", help=methods)
     if cluster:
         text = "send the work to this Dask scheduler, like tcp://host:8786; its workers must see the same files"
         sub.add_argument("--scheduler", metavar="ADDRESS", help=text)
     return sub
+
+
+def add_same_bytes(sub: argparse.ArgumentParser) -> None:
+    """Add --same-bytes, which `mafr.cli.main` sees to before anything heavy is loaded."""
+    text = "results that repeat to the byte on all of Intel's processors with AVX2, or on AMD's too; takes longer"
+    sub.add_argument("--same-bytes", choices=REACHES, help=text)
 
 
 def numbers(text: str) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mafr.cli.options import HELP_AS_WRITTEN, Commands
+from mafr.cli.options import HELP_AS_WRITTEN, Commands, add_same_bytes
 from mafr.config import UNTRAINED
 from mafr.errors import ConfigError, DataError, notice, printable
 
@@ -34,6 +34,7 @@ def add_predict(commands: Commands) -> None:
     sub.add_argument("--json", nargs="?", const="-", metavar="FILE", help=text)
     text = "of one scan: heatmap picture (.png, .pdf, .svg or .jpg); of many parts: folder for "
     sub.add_argument("--out", metavar="PATH", help=f"{text}{LINES}, {JSON_LINES} and {REPORT}")
+    add_same_bytes(sub)
     one = sub.add_argument_group("one scan")
     one.add_argument("--rgb", metavar="FILE", help="image, png or jpg")
     text = "organised point cloud: H x W x 3 tiff in metres, PLY or PCD; or a depth image"

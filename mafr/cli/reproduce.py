@@ -4,7 +4,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mafr.baselines.registry import MAFR, METHODS, check_methods
@@ -82,18 +82,22 @@ def reproduce(
         left_out = "with --set, --methods or --random-weights they are left out"
         notice(f"the notebooks show a profile as it is; {left_out}")
         stages = [stage for stage in stages if stage != "notebooks"]
-    seconds = {}
-    for stage in STAGES:
-        if stage not in stages:
-            continue
-        print(f"== {stage}", file=sys.stderr, flush=True)
-        start = time.perf_counter()
-        work[stage]()
-        seconds[stage] = time.perf_counter() - start
-        print(f"   {stage}: {seconds[stage]:.0f} s", file=sys.stderr, flush=True)
+    seconds = run_stages({stage: work[stage] for stage in STAGES if stage in stages})
     _keep_timings(paths, seconds)
     if "tables" in stages and (line := committed_difference(paths.tables, paths.root)):
         print(line, file=sys.stderr)
+    return seconds
+
+
+def run_stages(work: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+    """Do the work of each stage in turn, saying on stderr what is done; returns the seconds that each took."""
+    seconds = {}
+    for stage, do in work.items():
+        print(f"== {stage}", file=sys.stderr, flush=True)
+        start = time.perf_counter()
+        do()
+        seconds[stage] = time.perf_counter() - start
+        print(f"   {stage}: {seconds[stage]:.0f} s", file=sys.stderr, flush=True)
     return seconds
 
 

@@ -90,9 +90,11 @@ def make_runs(arguments: argparse.Namespace) -> None:
 
 def add_tables(commands: Commands) -> None:
     sub = add_command(commands, "tables", write_tables, "write the tables from the stored runs", parallel=False,
-                      variant="both", methods=BESIDE)  # fmt: skip
+                      computes=False, variant="both", methods=BESIDE)  # fmt: skip
     sub.add_argument("--seeds", type=int, default=1, metavar="N")
     sub.add_argument("--tables", type=numbers, default=(1, 2, 3, 4, 5), metavar="1,2,…", help="only these")
+    text = "note in tests/digests.json on which processor the tables were met"
+    sub.add_argument("--digest", action="store_true", help=text)
     sub.add_argument("--readme", action="store_true", help="also put the results into README.md (all tables of the "
                      "demo profile)")  # fmt: skip
 
@@ -100,7 +102,9 @@ def add_tables(commands: Commands) -> None:
 def write_tables(arguments: argparse.Namespace) -> None:
     """The tables, from the stored runs."""
     from mafr.cli.reproduce import make_tables
-    from mafr.experiments.plan import TABLES, compared_methods
+    from mafr.experiments.plan import TABLES, all_runs, compared_methods
+    from mafr.experiments.run_store import read_records
+    from mafr.tables.digests import MAIN, note_digest
     from mafr.tables.readme import update_readme
 
     config, paths = read_settings(arguments)
@@ -112,8 +116,13 @@ def write_tables(arguments: argparse.Namespace) -> None:
     readme = paths.root / "README.md"
     if arguments.readme and not readme.is_file():
         raise ConfigError(f"{readme} is not there; run from the checkout, or set MAFR_HOME to it")
+    if arguments.digest and not whole:
+        raise ConfigError("--digest is of all tables: leave out --tables, --variant, --methods and --seeds")
     for path in make_tables(config, paths, variants, arguments.seeds, arguments.tables, methods):
         print(printable(str(path)))
+    if arguments.digest:
+        records = read_records(all_runs(config), paths)
+        print(printable(note_digest(MAIN, records, config, paths)))
     if arguments.readme:
         update_readme(readme, paths.tables)
         print(printable(str(readme)))

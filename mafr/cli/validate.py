@@ -2,7 +2,7 @@
 
 import argparse
 
-from mafr.cli.options import HELP_AS_WRITTEN, Commands, names
+from mafr.cli.options import HELP_AS_WRITTEN, Commands, add_same_bytes, names
 from mafr.errors import ConfigError, ResultError, printable
 
 
@@ -24,6 +24,7 @@ def add_validate(commands: Commands) -> None:
     sub.add_argument("--whole", action="store_true", help=text)
     sub.add_argument("--tables-only", action="store_true", help="write the tables of what is finished")
     sub.add_argument("--workers", type=int, metavar="N", help="local processes (default: one per processor)")
+    add_same_bytes(sub)
 
 
 def validate(arguments: argparse.Namespace) -> None:

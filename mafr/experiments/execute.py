@@ -13,16 +13,24 @@ from mafr.data import FolderDataset, few_shot
 from mafr.data.defects import check_test_set
 from mafr.data.samples import Sample
 from mafr.device import Place, computing, release_freed_memory
-from mafr.errors import DataError, MafrError
+from mafr.errors import DataError, MafrError, notice
 from mafr.experiments.evaluation import all_metrics
 from mafr.experiments.plan import Run
-from mafr.experiments.provenance import git_commit, gpu_peak_megabytes, peak_megabytes, reset_peak, software_versions
+from mafr.experiments.provenance import (
+    git_commit,
+    gpu_peak_megabytes,
+    peak_megabytes,
+    processor,
+    reset_peak,
+    software_versions,
+)
 from mafr.experiments.run_store import RECORD, data_fingerprint, finished_record, run_splits, save_answer
 from mafr.features.extract import PARTS
 from mafr.features.sources.splits import Split, extraction_seconds, gpu_count
 from mafr.method import Method
 from mafr.parallel.progress import Workers, map_parallel
 from mafr.paths import PACKAGE, Paths, write_json
+from mafr.processor import limited
 from mafr.scoring import Answer
 
 
@@ -159,7 +167,7 @@ def _record(
         "timings": made.seconds | {f"extract_{p}_s": extracted[p] if p in method.reads else 0.0 for p in PARTS},
         "memory": {"peak_mb": peak_megabytes(), **gpu_peak_megabytes(), "model_mb": method.nbytes() / 1e6},
         "parameters": sum(tensor.numel() for tensor in method.state().values()),
-        "place": Place.of(config).describe() | ({"compiled": True} if config.compiled else {}),
+        "place": Place.of(config).describe() | processor() | ({"compiled": True} if config.compiled else {}),
         "versions": software_versions(),
         "git_commit": git_commit(PACKAGE),
         "data_fingerprint": fingerprint,
@@ -179,6 +187,12 @@ def run_all(runs: Sequence[Run], paths: Paths, workers: Workers = 1) -> dict[Run
     known: dict[tuple, str] = {}
     records = {run: finished_record(run, paths, known) for run in runs}
     missing = [run for run, record in records.items() if record is None]
+    reach = limited()
+    if reach and (others := [r for r in records.values() if r and r.get("place", {}).get("same_bytes") != reach]):
+        notice(
+            f"{len(others)} finished runs were made without --same-bytes {reach} and are kept; for it throughout "
+            "start without data, features and runs, as with MAFR_HOME set to a new folder"
+        )
     # The longest first, so that no worker is left alone with one at the end.
     missing.sort(key=lambda run: -(run.shots or 10**9))
     gpus = max((gpu_count(run.config) for run in missing), default=0)

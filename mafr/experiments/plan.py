@@ -27,6 +27,8 @@ TABLE_METHODS = {
     3: ("btf", "ast", "m3dm", "cfm"),
 }
 LOSS_ABLATION = (("sim",), ("census",), ("smooth",), ("sim", "smooth", "census"))  # rows of Table IV
+SEEDS = 3  # consecutive ones from the configured seed on, whose spread `mafr seeds` measures
+SEED_TABLES, SEED_METHODS = (1, 2), ("ast", "m3dm", "cfm", MAFR)
 FIGURE_METHODS = ("cfm", "m3dm", "btf", "ast")  # whose maps Fig. 2 shows beside MAFR's
 
 
@@ -164,6 +166,16 @@ def all_runs(
     seeded = [replace(config, seed=config.seed + k) for k in range(seeds)]
     runs = [run for one in seeded for table in tables for run in table_runs(table, one, variants, methods)]
     return list(dict.fromkeys(runs))
+
+
+def seed_runs(config: Config) -> list[Run]:
+    """The full runs of Tables I and II by `SEED_METHODS` with each of `SEEDS` seeds, each run once."""
+    return all_runs(config, SEED_TABLES, (config.variant,), SEEDS, SEED_METHODS)
+
+
+def seed_methods(dataset: str, config: Config) -> list[TableMethod]:
+    """The methods of `seed_runs` on a data set, in the order of its table."""
+    return table_methods(table_of(dataset), (config.variant,), SEED_METHODS)
 
 
 def category_runs(

@@ -1,4 +1,4 @@
-"""Provenance of a result: software, commit, memory."""
+"""Provenance of a result: software, commit, processor, memory."""
 
 import os
 import platform
@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from mafr import __version__
+from mafr.processor import limited, processor_name
 
 
 def peak_megabytes() -> float:
@@ -62,6 +63,13 @@ def software_versions() -> dict[str, str]:
     """The versions of the software that computed a result."""
     names = ("torch", "timm", "numpy", "scipy")
     return {"mafr": __version__, "python": platform.python_version(), **{n: version(n) for n in names}}
+
+
+def processor() -> dict[str, str | list[str]]:
+    """The processor's name and instruction sets, and the reach of the same bytes (`mafr.processor`), "" without."""
+    from mafr.device import instruction_sets  # which loads torch
+
+    return {"processor": processor_name(), "instruction_sets": list(instruction_sets()), "same_bytes": limited()}
 
 
 @lru_cache(maxsize=4)

@@ -25,6 +25,7 @@ from mafr.config import Config
 from mafr.device import Place
 from mafr.errors import ConfigError, MafrError, notice
 from mafr.paths import PACKAGE, Paths
+from mafr.processor import limited
 
 CONNECT_SECONDS = 15  # until the scheduler must have answered
 WORKER_SECONDS = 60  # until the first worker must be there
@@ -44,6 +45,7 @@ class _Client:
     folders: tuple[tuple[Path, str, str], ...]  # folder, name of a file in it, its content; without a name see `_names`
     config: Config | None = None
     place: str | None = None  # kind of device and precision by `config` on every worker, once known
+    same_bytes: str = ""  # the reach of the same bytes, see `mafr.processor`
 
 
 class Cluster:
@@ -83,7 +85,8 @@ class Cluster:
                 ) from error
             undo.callback(self._disconnect)
             seen = [_probe(folder, undo) for folder in folders] + [_listing(folder) for folder in read_only]
-            self._here = _Client(socket.gethostname(), __version__, source_digest(), tuple(seen), config)
+            own = (socket.gethostname(), __version__, source_digest(), tuple(seen), config)
+            self._here = _Client(*own, same_bytes=limited())
             self._check_workers()
             self._undo = undo.pop_all()
 
@@ -215,6 +218,12 @@ def _check(client: _Client) -> str | None:
         raise ConfigError(
             f"the worker on {host} has {there}, this machine ({client.host}) mafr {client.version}; results would not "
             "be of one version: install the same on both and restart the worker"
+        )
+    if limited() != client.same_bytes:
+        there, here = (f"`same-bytes {reach}`" if reach else "no limit" for reach in (limited(), client.same_bytes))
+        raise ConfigError(
+            f"the worker on {host} was started with {there}, this machine ({client.host}) with {here}; for the same "
+            "bytes start workers with `mafr same-bytes REACH dask worker …` and give --same-bytes REACH here"
         )
     for folder, name, content in client.folders:
         try:

@@ -1,1 +1,4 @@
-"""Tables from records: `comparison` makes Tables I-V, `supplement` S1-S3 and costs; `published` is the paper's own."""
+"""Tables from records: `comparison` makes Tables I-V, `supplement` S1-S3 and costs, `seeds` S4.
+
+`published` is the paper's own; `digests` says on which processors tables were met.
+"""

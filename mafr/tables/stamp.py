@@ -1,7 +1,10 @@
 """Where the numbers of a table come from, in words: notes, banners and the columns of the csv."""
 
+from collections.abc import Mapping
+
 from mafr.config import DATASET_TITLES, UNTRAINED, Config
 from mafr.data.acquire.counts import PUBLISHED
+from mafr.processor import REACHES
 from mafr.tables.records import TableRecords
 
 
@@ -102,6 +105,22 @@ def row_stamp(selected: TableRecords, variant: str) -> dict[str, str]:
         "seeds": " ".join(map(str, selected.seeds)),
         "config": config.with_variant(variant or "paper").digest()[:12],
     }
+
+
+def machines(selected: TableRecords) -> list[str]:
+    """The processors, and GPUs where there were any, that computed a table's runs, each once, in words."""
+    records = (record for seed in selected.by_seed.values() for record in seed.values())
+    return list(dict.fromkeys(_machine(record.get("place", {})) for record in records))
+
+
+def _machine(place: Mapping) -> str:
+    """In words what `place` of a run's record tells; records older than the processor's name tell less."""
+    name = place.get("processor", "a processor that older records do not name")
+    if sets := place.get("instruction_sets"):
+        name += f" ({', '.join(sets)})"
+    name += f", same bytes on {REACHES[reach]}" if (reach := place.get("same_bytes")) in REACHES else ""
+    gpu = place.get("device", "cpu")
+    return name if gpu == "cpu" else f"{gpu}, with {name}"
 
 
 def is_comparable(config: Config) -> bool:

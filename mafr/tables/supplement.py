@@ -11,7 +11,7 @@ from mafr.metrics import metric_names
 from mafr.tables.layout import Column, Row, Table
 from mafr.tables.published import METRIC_TITLES
 from mafr.tables.records import Records, TableRecords, select_records
-from mafr.tables.stamp import banner, row_stamp, source_notes
+from mafr.tables.stamp import banner, machines, row_stamp, source_notes
 
 _METRICS = ("i_auroc", *metric_names())
 # Keys of a record's timings and memory -> heading; others are shown under their own names.
@@ -107,6 +107,7 @@ def _costs(selected: TableRecords) -> Content:
         shared = [name for name in names if all(name in cost for cost in seeds)]
         cells[run] = {name: np.array([cost[name] for cost in seeds]) for name in shared}
     note = (
+        f"Computed on: {'; '.join(machines(selected))}. "
         "Times and sizes depend on the machine and its load: they do not repeat. Sample to map: from the processed "
         "sample in memory: the features that the method reads, inference and final map. Seconds that are not said to "
         "be of a sample are of the whole category."

@@ -203,6 +203,13 @@ def test_workers_of_another_precision_are_refused(smoke, address, monkeypatch):
         Cluster.of(address, paths, config=replace(config, precision="tf32"))
 
 
+def test_workers_without_the_same_bytes_are_refused(smoke, address, monkeypatch):
+    _, paths = smoke
+    monkeypatch.setattr(cluster, "limited", lambda: "x86")
+    with pytest.raises(ConfigError, match=r"the worker on \S+ was started with no limit, this .* `same-bytes x86`"):
+        Cluster.of(address, paths)
+
+
 @pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="needs a path that means another folder elsewhere")
 @pytest.mark.parametrize("kind", ["folders", "read_only"])
 def test_a_worker_that_does_not_see_the_files_is_named(address, tmp_path, monkeypatch, kind):

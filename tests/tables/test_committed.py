@@ -38,7 +38,7 @@ def test_the_largest_difference_is_named_with_its_cell(checkout):
     (checkout / "tables" / "table1.csv").write_text(TABLE.replace("0.5,0.6", "0.45,0.613"))
     line = committed_difference(checkout / "tables", checkout)
     assert "Tables I–V by at most 0.0500 (table1.csv: BTF (run here), bagel)" in line
-    assert "S1–S3" not in line and "git restore" in line and "\n" not in line
+    assert "S1–S4" not in line and "git restore" in line and "\n" not in line
 
 
 @pytest.mark.parametrize(

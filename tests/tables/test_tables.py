@@ -7,6 +7,7 @@ import io
 import json
 import math
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -485,6 +486,23 @@ def test_a_part_of_a_real_data_set_does_not_pass_for_the_whole():
     part = supplementary_table("S1", records, config, datasets=["mvtec3d"])
     assert "NOT the published data set: tire with other numbers of samples" in part.to_markdown()
     assert all("NOT the published data set" in text for text in part.frame["data"])
+
+
+def test_cost_names_every_processor_that_computed_it():
+    def note(records):
+        return next(note for note in supplementary_table("cost", records, SMOKE).notes if "Computed on" in note)
+
+    assert note(SMOKE_RECORDS).startswith("Computed on: a processor that older records do not name. Times")
+    one = {"device": "cpu", "processor": "Xeon", "instruction_sets": ["AVX2", "AVX512"], "same_bytes": ""}
+    records = {run: made | {"place": one} for run, made in copied(SMOKE_RECORDS).items()}
+    assert note(records).startswith("Computed on: Xeon (AVX2, AVX512). Times")
+    runs = [run for run in records if run.shots is None]
+    for run, other in zip(runs, ({"same_bytes": "x86"}, {"device": "H200"}, {"processor": "EPYC"}), strict=False):
+        records[run]["place"] = one | other
+    (text,) = re.findall("Computed on: (.*?)[.] Times", note(records))
+    named = ["Xeon (AVX2, AVX512)", "Xeon (AVX2, AVX512), same bytes on x86-64 processors with AVX2",
+             "H200, with Xeon (AVX2, AVX512)", "EPYC (AVX2, AVX512)"]  # fmt: skip
+    assert sorted(text.split("; ")) == sorted(named)
 
 
 def test_cost_is_a_table_of_its_own():
