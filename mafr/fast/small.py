@@ -125,7 +125,8 @@ class _Encoder:
     """Eq. 1, its first layer on the tokens."""
 
     def __init__(self, block: FusionEncoder) -> None:
-        self.first, self.layers = _Linear(block.input_fc), [_Linear(layer) for layer in (*block.layers, block.output_fc)]
+        self.first = _Linear(block.input_fc)
+        self.layers = [_Linear(layer) for layer in (*block.layers, block.output_fc)]
         norms = [norm_of(block.layer_norm, k) for k in range(len(self.layers))]
         self.activations = [_Activation(norm, False, (0, k)) for k, norm in enumerate(norms)]
 

@@ -176,7 +176,7 @@ def test_the_published_sizes():
     assert epochs_for(config, 5) == 250
     demo = Config.preset("demo")
     assert epochs_for(demo, 80) == demo.cfm_epochs == 2.5 * demo.epochs
-    assert epochs_for(replace(demo, min_steps=100), 5) == 50  # two steps an epoch
+    assert epochs_for(dataclasses.replace(demo, min_steps=100), 5) == 50  # two steps an epoch
 
 
 @pytest.mark.parametrize("method", ["cfm", "cfm_m"])

@@ -191,7 +191,8 @@ def test_a_step_drops_what_the_plain_model_drops_given_the_same_masks(variant, m
     total.backward()
     wanted = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
-    values = Restorer(model, config, CPU).general_step(open_scene(tokens, config, CPU, every_pixel=not config.valid_only), drop)
+    scene = open_scene(tokens, config, CPU, every_pixel=not config.valid_only)
+    values = Restorer(model, config, CPU).general_step(scene, drop)
     for name, value in plain.items():
         assert value.item() == pytest.approx(values[name].item(), rel=1e-4)
     for name, parameter in model.named_parameters():
