@@ -30,8 +30,6 @@ _LIMITS = {
     "ATEN_CPU_CAPABILITY": "avx2",  # torch's own kernels
     "ONEDNN_MAX_CPU_ISA": "AVX2",  # torch's convolutions; its products of bfloat16 go with it
     "OPENBLAS_CORETYPE": "Haswell",  # numpy's and scipy's matrix products
-    "NUMBA_CPU_NAME": "haswell",  # the small step's kernels
-    "NUMBA_CPU_FEATURES": "",  # none beside those of that name; by default the processor's own come on top
 }
 _MKL = "MKL_CBWR", {"intel": "AVX2", "x86": "COMPATIBLE"}  # torch's matrix products, decompositions, some functions
 _NUMPY = "NPY_DISABLE_CPU_FEATURES"  # numpy's exp, log, sin and others

@@ -29,7 +29,7 @@ needs_avx2 = pytest.mark.skipif(
 ELSEWHERE = {
     "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "OPENBLAS_CORETYPE": "Haswell",
     "NPY_DISABLE_CPU_FEATURES": limits("x86")["NPY_DISABLE_CPU_FEATURES"],
-    "MKL_ENABLE_INSTRUCTIONS": "AVX2", "NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
     "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX512BW,-AVX512DQ,-AVX512CD",
 }  # fmt: skip
 RUNS = ("reproduce", "--profile", "smoke", "--tables", "1", "--variant", "paper", "--methods", "cfm", "--stages",

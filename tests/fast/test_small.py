@@ -1,6 +1,7 @@
 """The compiled step of small heads (`mafr.fast.small`) against the head on dense maps and against the general step."""
 
 import math
+import platform
 
 import numpy as np
 import pytest
@@ -110,3 +111,17 @@ def test_elementary_functions_are_as_exact_as_float32():
         assert elementary.dot(values, values) == pytest.approx(float((values.astype(float) ** 2).sum()), rel=1e-5)
         assert elementary.highest(values) == values.max()
         assert elementary.highest(-np.abs(values)) == -np.abs(values).min()
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="not an x86 processor")
+def test_loops_take_vectors_of_one_width_on_every_processor():
+    @elementary.summed
+    def squares(x):
+        value = np.float32(0)
+        for j in range(len(x)):
+            value += x[j] * x[j]
+        return value
+
+    assert squares(np.ones(100, dtype=np.float32)) == 100
+    assembly = "".join(squares.inspect_asm().values())
+    assert "ymm" in assembly and "zmm" not in assembly

@@ -16,10 +16,10 @@ _LOG2_E, _LN2_HIGH, _LN2_LOW = F(1.44269504), F(0.693359375), F(-2.12194440e-4)
 _ROUND = F(12582912.0)  # 1.5 · 2^23: adding and subtracting it rounds to whole numbers
 
 
-# Vectors of another width sum in another order. These have one width on every x86 processor since 2013, and wider ones
-# gain nothing here.
+# Vectors of another width sum in another order. AVX2's have one width on every x86 processor since 2013, and the wider
+# ones of AVX-512 gain nothing here.
 if all(get_host_cpu_features().get(name, False) for name in ("avx2", "fma", "bmi2")):
-    config.CPU_NAME = "haswell"
+    config.CPU_NAME, config.CPU_FEATURES = "haswell", ""  # none beside those of that name
 
 
 def _cache_folder() -> str:
