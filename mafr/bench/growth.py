@@ -6,6 +6,7 @@ import multiprocessing
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import date
 from multiprocessing.connection import Connection
 
 from mafr.bench.work import make_sample
@@ -15,6 +16,7 @@ from mafr.errors import MafrError
 from mafr.experiments.provenance import peak_megabytes, reset_peak, resident_megabytes
 from mafr.features.extract import FeatureExtractor, Tokens
 from mafr.parallel.progress import bar
+from mafr.processor import processor_name
 from mafr.training import fit
 
 _MORE = 4  # epochs between the two trainings whose difference is taken
@@ -84,6 +86,7 @@ def report(rows: Sequence[Growth]) -> str:
     return "\n".join(lines)
 
 
-def as_json(rows: Sequence[Growth]) -> list[dict]:
-    """The same for a file."""
-    return [asdict(row) for row in rows]
+def as_json(config: Config, rows: Sequence[Growth]) -> dict:
+    """The same for a file, with the date; notebook 12 shows such files."""
+    head = {"kind": "growth", "date": date.today().isoformat(), "profile": config.profile}
+    return {**head, "device": processor_name(), "growth": [asdict(row) for row in rows]}

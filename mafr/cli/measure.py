@@ -41,7 +41,7 @@ def time_paths(arguments: argparse.Namespace) -> None:
     if arguments.growth:
         rows = growth.growth(config, arguments.growth)
         print(growth.report(rows))
-        measured = {"kind": "growth", "growth": growth.as_json(rows)}
+        measured = growth.as_json(config, rows)
     elif not arguments.steps:
         machine, rows = bench(config, chosen_variants(arguments), shares, stages, arguments.repeats)
         print(report(machine, rows))

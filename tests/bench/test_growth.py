@@ -4,6 +4,7 @@ import json
 
 from mafr.bench.growth import Growth, as_json, report
 from mafr.cli import main
+from mafr.config import Config
 
 
 def test_the_command_measures_growth(capsys, tmp_path):
@@ -19,4 +20,6 @@ def test_the_command_measures_growth(capsys, tmp_path):
 def test_the_report_has_a_row_per_number_of_samples():
     rows = [Growth(20, 0.4, 50.0), Growth(40, 0.8, 90.0)]
     assert report(rows).splitlines()[-1].split() == ["40", "0.800", "20.00", "90"]
-    assert as_json(rows)[0] == {"samples": 20, "seconds": 0.4, "megabytes": 50.0}
+    kept = as_json(Config.preset("smoke"), rows)
+    assert kept["growth"][0] == {"samples": 20, "seconds": 0.4, "megabytes": 50.0}
+    assert (kept["kind"], kept["profile"]) == ("growth", "smoke")
