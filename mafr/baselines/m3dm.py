@@ -34,8 +34,8 @@ projection follow from `Config.seed`.
 
 Small profiles: point and fused features lie on the stored grid (full: 56 x 56, the code's). Cells without a 3D point
 are left out of banks and maps (`m3dm_cells` "valid"; full: "all", nothing is masked, as in the code), and images are
-not blackened. The fusion trains for 160 steps, MAFR's `min_steps`, each of 16 patches per sample. No rule gives the 16:
-it was chosen by the seconds of a run, 3 for the fusion where 32 patches take twice that and all of a part over a
+not blackened. The fusion trains for as many steps as AST's networks on all samples, each of 16 patches per sample. No
+rule gives the 16: it was chosen by the seconds of a step, where 32 patches take twice as long and all of a part over a
 hundred times. The map SVM is fitted on one pixel per cell, the one whose point the cell holds (full: on all). Widths
 follow from the features' in the published ratio.
 """

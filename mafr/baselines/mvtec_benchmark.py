@@ -14,8 +14,8 @@ Full profile: the published sides and 20 copies; f-AnoGAN's layers, optimisers, 
 code (for images its widths and two more blocks, for 256 pixels instead of 64); the autoencoder after Bergmann et al.
 (VISAPP 2019) with its rate of 2e-4 and weight decay of 1e-5; both in three dimensions for voxels.
 Smaller profiles: side, width and latent size are the full ones divided by one power of two, chosen by a run's seconds
-alone, some three to sixteen on one processor: 4 for the autoencoder, 8 for the GAN. At least `min_steps` steps (of the
-critic, and of the encoder), as for MAFR, and its learning rate of 1e-3; batches of 4, 2 copies. The variation model is
+alone: 4 for the autoencoder, 8 for the GAN. With 2 copies of a sample as many passes as MAFR's (of the critic, and of
+the encoder), and its learning rate of 1e-3; batches of 4. The variation model is
 not made smaller, except for the copies: its grid has 64³ voxels in every profile.
 
 Departures, or what the paper leaves to an appendix that we did not have:

@@ -6,9 +6,8 @@ the range of the part, "n" the surface normals. Layers, loss (mean absolute erro
 are those of the authors' public code (github.com/eyecan-ai/eyecandies): the heatmap is the largest absolute residual
 over the channels, the image score its maximum.
 
-Full profile: the settings of that code. Smaller profiles: side, width and latent size are a quarter of these, the power
-of two with which a run stays at about ten seconds on one processor; batches of 8; at least `min_steps` steps, as for
-MAFR.
+Full profile: the settings of that code. Smaller profiles: side, width and latent size are a quarter of these, a power
+of two that the seconds of a run decided; batches of 8; as many epochs as MAFR.
 
 Departures, or what is not known:
 - by its authors, the code is an example that does not repeat the paper's numbers; it takes colour alone, and their
