@@ -120,7 +120,7 @@ class TrainingSettings:
 
     # Columns of Table III beside the full set.
     shots: tuple[int, ...] = setting((5, 10, 50), POSITIVE, smoke=(2, 3, 4), decides="runs", of=ALL)
-    # Demo: as many as all of run_all.sh takes in 45 minutes on 2 cores, and nothing else decides; the paper: 100.
+    # Demo: chosen by the time of all of run_all.sh alone, under an hour on 2 cores; the paper: 100.
     epochs: int = setting(18, smoke=2, full=100)
     # The least number of steps; the paper: none. Of the demo's trainings only AST's on five samples is below it.
     min_steps: int = setting(50, NONNEGATIVE, smoke=8, full=0, of=ALL)
