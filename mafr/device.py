@@ -55,7 +55,8 @@ class Place:
             raise ConfigError(
                 'precision is "tf32", which only GPUs from compute capability 8.0 on have; use --set precision=auto'
             )
-        half = config.precision == "bfloat16" or (config.precision == "auto" and fast_bfloat16(device.type))
+        auto = config.precision == "auto" and not same_bytes and fast_bfloat16(device.type)
+        half = config.precision == "bfloat16" or auto
         return cls(device, torch.bfloat16 if half else torch.float32, tf32)
 
     @property

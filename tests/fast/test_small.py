@@ -6,6 +6,7 @@ import platform
 import numpy as np
 import pytest
 import torch
+from numba import njit
 from support.samples import CPU, config_of, model_of, relative, tokens_of
 
 from mafr.fast.attention import map_attention, pixel_attention
@@ -115,7 +116,7 @@ def test_elementary_functions_are_as_exact_as_float32():
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="not an x86 processor")
 def test_loops_take_vectors_of_one_width_on_every_processor():
-    @elementary.summed
+    @njit(fastmath={"contract", "reassoc", "nsz"})
     def squares(x):
         value = np.float32(0)
         for j in range(len(x)):
