@@ -36,6 +36,8 @@ def time_paths(arguments: argparse.Namespace) -> None:
     stages = chosen_stages(arguments, tuple(STAGES))
     if arguments.repeats < 1 or not all(0 < share <= 100 for share in arguments.valid):
         raise ConfigError("--repeats must be at least 1, and the shares of --valid in 1 to 100")
+    if any(count < 1 for count in arguments.growth):
+        raise ConfigError("--growth takes numbers of samples from 1 on, such as 20,40,80,160")
     shares = [share / 100 for share in arguments.valid]
     measured = {}
     if arguments.growth:

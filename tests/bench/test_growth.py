@@ -23,3 +23,8 @@ def test_the_report_has_a_row_per_number_of_samples():
     kept = as_json(Config.preset("smoke"), rows)
     assert kept["growth"][0] == {"samples": 20, "seconds": 0.4, "megabytes": 50.0}
     assert (kept["kind"], kept["profile"]) == ("growth", "smoke")
+
+
+def test_no_samples_are_refused(capsys):
+    assert main(["bench", "--profile", "smoke", "--growth", "20,0"]) != 0
+    assert "numbers of samples from 1 on" in capsys.readouterr().err

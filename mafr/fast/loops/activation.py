@@ -8,7 +8,7 @@ from mafr.fast.loops.elementary import F, compiled, dot, gauss, total
 
 
 @compiled
-def _gelu(x, out, slope):
+def gelu_of(x, out, slope):
     """(W,) x -> GELU and its derivative, in arrays apart: shared ones make the loop slow."""
     for j in range(x.shape[0]):
         value = x[j]
@@ -54,14 +54,14 @@ def activate(h, gamma, beta, draws, dropped, scale, norm_first, eps, out, slope,
         if not norm_first:
             for j in range(width):
                 spare[j] = x[j]
-            _gelu(spare, x, slope[i])
+            gelu_of(spare, x, slope[i])
         inverse[i] = _normalise(x, eps)
         for j in range(width):
             done[j] = x[j] * gamma[j] + beta[j]
         if norm_first:
             for j in range(width):
                 spare[j] = done[j]
-            _gelu(spare, done, slope[i])
+            gelu_of(spare, done, slope[i])
         for j in range(width):
             done[j] = done[j] * scale if drawn[j] >= dropped else F(0.0)
 

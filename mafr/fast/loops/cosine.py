@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from mafr.fast.loops.elementary import F, compiled, dot, gauss
+from mafr.fast.loops.activation import gelu_of
+from mafr.fast.loops.elementary import F, compiled, dot
 
 
 @compiled
@@ -16,11 +17,7 @@ def gelu(x, slope):
         row, steep = x[i], slope[i]
         for j in range(width):
             spare[j] = row[j]
-        for j in range(width):
-            value = spare[j]
-            cumulative, density = gauss(value)
-            row[j] = value * cumulative
-            steep[j] = cumulative + value * density
+        gelu_of(spare, row, steep)
 
 
 @compiled
