@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mafr.device import kernel
-from mafr.fast.layers import is_one_part, parts
+from mafr.fast.layers import parts
 from mafr.fast.pixels import Canvas
 from mafr.model import mean_and_max
 
@@ -26,37 +26,27 @@ def pixel_attention(x: Tensor, narrow: nn.Linear, wide: nn.Linear, taps: Tensor)
 
 
 class _PixelAttention(torch.autograd.Function):
-    """Of many rows only the input is kept; the backward pass computes the gates again."""
+    """Only the input is kept; the backward pass computes the gates again."""
 
     @staticmethod
     def forward(ctx, x, w1, b1, w2, b2, taps):
         layers = [tensor.to(x.dtype) for tensor in (w1, b1, w2, b2)]
-        kept = ()
-        if is_one_part(x):
-            inner, gate, gated, summary = _pixel_gates(x, layers)
-            out, kept = gated.mul_(torch.sigmoid(summary @ taps.T)), (inner, gate, summary)
-        else:
-            out = torch.empty_like(x)
-            for part in parts(*x.shape, x.device):
-                _, _, gated, summary = _pixel_gates(x[part], layers)
-                out[part] = gated.mul_(torch.sigmoid(summary @ taps.T))
-        ctx.save_for_backward(x, w1, b1, w2, b2, taps, *kept)
+        out = torch.empty_like(x)
+        for part in parts(*x.shape, x.device):
+            _, _, gated, summary = _pixel_gates(x[part], layers)
+            out[part] = gated.mul_(torch.sigmoid(summary @ taps.T))
+        ctx.save_for_backward(x, w1, b1, w2, b2, taps)
         return out
 
     @staticmethod
     def backward(ctx, gradient):
-        x, *layers, taps = ctx.saved_tensors[:6]
-        kept = ctx.saved_tensors[6:]
+        x, *layers, taps = ctx.saved_tensors
         layers = [tensor.to(x.dtype) for tensor in layers]
         w1, _, w2, _ = layers
         out, width = x.detach(), x.shape[1]
         sums = [torch.zeros_like(t, dtype=torch.float32) for t in (*layers, taps)]
         for part in parts(*x.shape, x.device):
-            if kept:
-                inner, gate, summary = kept
-                gated = x * gate
-            else:
-                inner, gate, gated, summary = _pixel_gates(x[part], layers)
+            inner, gate, gated, summary = _pixel_gates(x[part], layers)
             g, xs = gradient[part].float(), x[part].float()
             scale = torch.sigmoid(summary @ taps.T)  # (p, 1)
             d_logit = (g * gated).sum(dim=1, keepdim=True) * scale * (1 - scale)
@@ -66,11 +56,7 @@ class _PixelAttention(torch.autograd.Function):
             d_wide = torch.ops.aten.sigmoid_backward(g * xs, gate).mul_(2).to(x.dtype)
             d_inner = (d_wide @ w2).masked_fill_(inner == 0, 0.0)
             grads = (d_inner.T @ x[part], d_inner.sum(0), d_wide.T @ inner, d_wide.sum(0), d_logit.T @ summary)
-            g = g.mul_(gate).add_(d_inner @ w1)
-            if kept:
-                out = g
-            else:
-                out[part] = g
+            out[part] = g.mul_(gate).add_(d_inner @ w1)
             for total, grad in zip(sums, grads, strict=True):
                 total += grad
         return out, *sums
@@ -108,22 +94,15 @@ class _MapAttention(torch.autograd.Function):
         ends = total / rows, maximum.float()
         inner = [F.linear(end, w1, b1).relu_() for end in ends]
         gate = torch.sigmoid(F.linear(inner[0], w2, b2) + F.linear(inner[1], w2, b2))
-        if is_one_part(x):
-            gated = x * gate
-            summary = mean_and_max(gated)
-        else:
-            summary = torch.empty(rows, 2, device=x.device)
-            for part in parts(rows, width, x.device):
-                summary[part] = _gated_summary(x[part], gate)
+        summary = torch.empty(rows, 2, device=x.device)
+        for part in parts(rows, width, x.device):
+            summary[part] = _gated_summary(x[part], gate)
         image = canvas.spread(summary).permute(2, 0, 1)[None]  # (1, 2, h, w)
         logits = canvas.gather(F.conv2d(image, filters, padding=filters.shape[-1] // 2)[0].permute(1, 2, 0))
         scale = torch.sigmoid(logits)  # (P, 1)
-        if is_one_part(x):
-            out = gated.mul_(scale)
-        else:
-            out = torch.empty_like(x)
-            for part in parts(rows, width, x.device):
-                out[part] = (x[part].float() * gate).mul_(scale[part])
+        out = torch.empty_like(x)
+        for part in parts(rows, width, x.device):
+            out[part] = (x[part].float() * gate).mul_(scale[part])
         ctx.canvas = canvas
         ctx.save_for_backward(x, *ends, *inner, gate, summary, image, scale, filters, w1, w2)
         return out
@@ -132,7 +111,6 @@ class _MapAttention(torch.autograd.Function):
     def backward(ctx, gradient):
         x, average, maximum, *inner, gate, summary, image, scale, filters, w1, w2 = ctx.saved_tensors
         rows, width = x.shape
-        one_part = is_one_part(x)
         d_scale = torch.empty_like(scale)
         for part in parts(rows, width, x.device):
             d_scale[part] = (x[part].float() * gate).mul_(gradient[part]).sum(dim=1, keepdim=True)
@@ -142,23 +120,17 @@ class _MapAttention(torch.autograd.Function):
         for part in parts(rows, width, x.device):
             xs = x[part].float()
             d = _d_gated(xs, gate, gradient[part], scale[part], summary[part], d_summary[part])
-            d_gate += (d * xs).sum(dim=0) if one_part else d.mul_(xs).sum(dim=0)
-            highest = xs.clone().eq_(maximum)
-            ties += highest.sum(dim=0)
+            d_gate += d.mul_(xs).sum(dim=0)
+            ties += xs.clone().eq_(maximum).sum(dim=0)
         d_average, d_maximum, *d_weights = _gate_back(d_gate, gate, (average, maximum), inner, w1, w2)
         d_average, d_maximum = d_average / rows, d_maximum / ties
 
         out = x.detach()
         for part in parts(rows, width, x.device):
             xs = x[part].float()
-            if not one_part:
-                d = _d_gated(xs, gate, gradient[part], scale[part], summary[part], d_summary[part])
-                highest = xs.clone().eq_(maximum)
-            d = d.mul_(gate).add_(torch.addcmul(d_average, highest, d_maximum))
-            if one_part:
-                out = d
-            else:
-                out[part] = d
+            d = _d_gated(xs, gate, gradient[part], scale[part], summary[part], d_summary[part])
+            highest = xs.clone().eq_(maximum)
+            out[part] = d.mul_(gate).add_(torch.addcmul(d_average, highest, d_maximum))
         return out, *d_weights, d_filters, None
 
 

@@ -18,9 +18,9 @@ from mafr.device import kernel
 
 _PART = 2**20  # values of a part: 4 MB in float32
 _LEVELS = 2**16  # dropout draws 16 bits per value
-_FEW = 2**18  # values whose dropout is kept as float32 factors: four times the memory of bool, a tenth of the time
 _SUMMED = 8192  # rows of a product over rows
 _APART = 100  # distance between the seeds of two blocks; stored runs were drawn with it
+OUTPUT_ROWS = 4096  # pixels whose restored features exist at a time when a CPU scores
 NORM_EPS = 1e-5  # of LayerNorm, torch's default
 
 
@@ -55,14 +55,6 @@ class Dropout:
         """The factor of the kept values."""
         return _LEVELS / (_LEVELS - self.dropped)
 
-    def draw(self, layer: Layer, first: int, rows: int, width: int, device: torch.device) -> Tensor:
-        """The mask or, for few values on a CPU, equivalent float32 factors; `activate` takes either."""
-        if device.type != "cpu" or rows * width > _FEW:
-            return self.mask(layer, first, rows, width, device)
-        factors = np.empty((rows, width), dtype=np.float32)
-        self._compare(np.greater_equal, self._seed(layer, first), factors)
-        return torch.from_numpy(factors).mul_(self.scale)
-
     def mask(self, layer: Layer, first: int, rows: int, width: int, device: torch.device) -> Tensor:
         """(rows, width) bool, true where a value is dropped; `first`: number of the first row."""
         seed = self._seed(layer, first)
@@ -73,9 +65,18 @@ class Dropout:
         self._compare(np.less, seed, mask)
         return torch.from_numpy(mask)
 
-    def draws(self, layer: Layer, rows: int, width: int) -> np.ndarray:
-        """(rows, width) uint16 on a CPU: what is below `dropped` is dropped. The rows are few: one part."""
-        return _draw(np.random.SFC64(self._seed(layer, 0)), rows * width).reshape(rows, width)
+    def draws(self, layer: Layer, rows: int, width: int, few: bool) -> tuple[np.ndarray, np.integer]:
+        """(rows, width) on a CPU, and the number below which a value is dropped.
+
+        few: the draws themselves, uint16; else whether each is kept, uint8.
+        """
+        seed = self._seed(layer, 0)
+        if few:
+            draws = _draw(np.random.SFC64(seed), rows * width).reshape(rows, width)
+            return draws, np.uint16(self.dropped)
+        kept = np.empty((rows, width), dtype=bool)
+        self._compare(np.greater_equal, seed, kept)
+        return kept.view(np.uint8), np.uint8(1)
 
     def _seed(self, layer: Layer, first: int) -> np.random.SeedSequence:
         block, number = layer
@@ -91,11 +92,6 @@ class Dropout:
 
 def _draw(generator: np.random.BitGenerator, count: int) -> np.ndarray:
     return generator.random_raw(-(-count // 4)).view(np.uint16)[:count]  # four in 64 bits
-
-
-def is_one_part(rows: Tensor) -> bool:
-    """Whether rows (P, C) on a CPU are few enough to be one part, for which fresh memory costs nothing."""
-    return rows.device.type == "cpu" and rows.dtype == torch.float32 and rows.numel() <= _PART
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor, spend: bool) -> Tensor:
@@ -129,7 +125,7 @@ class _Linear(torch.autograd.Function):
 def activate(h: Tensor, norm: nn.LayerNorm, order: str, dropped: Tensor | None = None, scale: float = 1.0) -> Tensor:
     """GELU and LayerNorm ("gelu-norm"), or the other way round ("norm-gelu"), then dropout: (P, C) -> (P, C).
 
-    dropped: see `Dropout.draw`: (P, C) bool, `scale` multiplies what is kept; or float32 factors.
+    dropped: (P, C) bool, of `Dropout.mask`; `scale` multiplies what is kept.
     """
     return _Activate.apply(h, norm.weight, norm.bias, order, dropped, scale)
 
@@ -137,12 +133,9 @@ def activate(h: Tensor, norm: nn.LayerNorm, order: str, dropped: Tensor | None =
 class _Activate(torch.autograd.Function):
     @staticmethod
     def forward(ctx, h, gamma, beta, order, dropped, scale):
-        if is_one_part(h):
-            out = _activated(h, gamma, beta, order, dropped, scale)
-        else:
-            out = torch.empty_like(h)
-            for part in parts(*h.shape, h.device):
-                out[part] = _activated(h[part], gamma, beta, order, None if dropped is None else dropped[part], scale)
+        out = torch.empty_like(h)
+        for part in parts(*h.shape, h.device):
+            out[part] = _activated(h[part], gamma, beta, order, None if dropped is None else dropped[part], scale)
         ctx.save_for_backward(h, gamma, beta, dropped)
         ctx.order, ctx.scale = order, scale
         return out
@@ -150,8 +143,6 @@ class _Activate(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         h, gamma, beta, dropped = ctx.saved_tensors
-        if is_one_part(h):
-            return *_activated_back(h, gradient, gamma, beta, ctx.order, dropped, ctx.scale), None, None, None
         out = h.detach()
         d_gamma, d_beta = torch.zeros_like(gamma), torch.zeros_like(beta)
         for part in parts(*h.shape, h.device):
@@ -180,10 +171,7 @@ def _activated_back(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of `_activated` with respect to h (p, C), gamma and beta, float32; inner values are computed again."""
     x, shape = h.float(), h.shape[1:]
-    if dropped is not None and dropped.dtype != torch.bool:
-        g = gradient * dropped
-    else:
-        g = _drop_(gradient.to(torch.float32, copy=dropped is not None), dropped, scale)
+    g = _drop_(gradient.to(torch.float32, copy=dropped is not None), dropped, scale)
     inner = F.gelu(x) if order == "gelu-norm" else x
     normed, mean, deviation = torch.native_layer_norm(inner, shape, gamma, beta, NORM_EPS)
     if order == "norm-gelu":
@@ -198,7 +186,5 @@ def _activated_back(
 
 def _drop_(x: Tensor, dropped: Tensor | None, scale: float) -> Tensor:
     """Dropout of float32 rows, in place."""
-    if dropped is None:
-        return x
     # Multiplying by a bool mask would make torch convert it to float first.
-    return x.masked_fill_(dropped, 0.0).mul_(scale) if dropped.dtype == torch.bool else x.mul_(dropped)
+    return x if dropped is None else x.masked_fill_(dropped, 0.0).mul_(scale)

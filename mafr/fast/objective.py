@@ -18,7 +18,7 @@ from mafr.fast.pixels import Canvas, window_sum
 from mafr.features.interpolation import Rows
 
 T = TypeVar("T")
-_EPS = 1e-8  # of the similarity loss, as in `mafr.losses.znssd`
+ZNSSD_EPS = 1e-8  # of the similarity loss, as in `mafr.losses.znssd`
 _PART = 2**21  # values of a part: 8 MB in float32; narrower parts read incomplete cache lines
 _BEYOND = ((slice(None, -1), slice(1, None)), (slice(1, None), slice(None, -1)))  # a pixel's neighbours in x and in y
 
@@ -68,7 +68,7 @@ class Original:
     def normed(self, part: slice) -> Tensor:
         """Some pixels (p, C), each with mean 0 and variance 1 over its channels: a LayerNorm without weights."""
         width = self.tokens.shape[1:]
-        return self.once("normed", part.start, lambda: F.layer_norm(self.pixels(part), width, eps=_EPS))
+        return self.once("normed", part.start, lambda: F.layer_norm(self.pixels(part), width, eps=ZNSSD_EPS))
 
     def guide_edges(self) -> tuple[Tensor, Tensor]:
         """Weights as of `edges`, from the mean over the channels; interpolation is linear."""
@@ -129,7 +129,7 @@ class Objective:
     def _sim_channels(self, z: Tensor, e_hat: Tensor, gradient: Tensor, rows: int) -> Tensor:
         """Eq. 3 over each pixel's channels (released code): adds to `gradient`, returns the value's share."""
         shape = e_hat.shape[1:]
-        y, mean, scale = torch.native_layer_norm(e_hat, shape, None, None, _EPS)
+        y, mean, scale = torch.native_layer_norm(e_hat, shape, None, None, ZNSSD_EPS)
         g = y.sub_(z)
         value = g.square().sum() / (rows * e_hat.shape[1])
         g.mul_(2 / (rows * e_hat.shape[1]))
@@ -155,7 +155,7 @@ def _channel_parts(canvas: Canvas, width: int, device: torch.device) -> list[sli
 @kernel
 def _standardised(e: Tensor) -> Tensor:
     centred = e - e.mean(dim=0)
-    return centred / (_deviation(centred) + _EPS)
+    return centred / (_deviation(centred) + ZNSSD_EPS)
 
 
 @kernel
@@ -168,7 +168,7 @@ def _sim_pixels(minus_z: Tensor, e_hat: Tensor, width: int) -> tuple[Tensor, Ten
     rows = len(e_hat)
     y = e_hat - e_hat.mean(dim=0)
     deviation = _deviation(y)
-    factor = 1 / (deviation + _EPS)
+    factor = 1 / (deviation + ZNSSD_EPS)
     g = torch.addcmul(minus_z, y, factor.expand_as(y))  # z_hat - z
     value = g.square().sum() / (rows * width)
     g *= 2 / (rows * width)

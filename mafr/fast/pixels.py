@@ -50,6 +50,18 @@ class Canvas:
         return flat // self.width, flat % self.width
 
     @cached_property
+    def lower(self) -> np.ndarray:
+        """(P,) int64, of a canvas on the CPU: the row of the pixel below one that is a corner (see there), else -1."""
+        y, x = self.places
+        below = np.zeros(len(y), dtype=bool)
+        inner = (y < self.height - 1) & (x < self.width - 1)
+        below[inner] = self.corners.numpy()[y[inner], x[inner], 0] > 0
+        rows = self._source.numpy().reshape(self.height, self.width)
+        found = np.full(len(y), -1)
+        found[below] = rows[y[below] + 1, x[below]]
+        return found
+
+    @cached_property
     def corners(self) -> Tensor:
         """(height - 1, width - 1, 1) float32: 1 where a pixel and its right and lower neighbours count."""
         inside = self.inside

@@ -5,9 +5,12 @@ is applied to the tokens; only the pixels that count are computed; pointwise lay
 the cache; and matrix products are in bfloat16 where the hardware has it.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -18,16 +21,18 @@ from mafr.config import Config
 from mafr.device import Place, keep_freed_memory, send
 from mafr.errors import DataError
 from mafr.fast.attention import map_attention, pixel_attention
-from mafr.fast.layers import Dropout, Layer, activate, linear
+from mafr.fast.layers import OUTPUT_ROWS, Dropout, Layer, activate, linear
 from mafr.fast.objective import Objective, Original
 from mafr.fast.pixels import Canvas
 from mafr.features.extract import Tokens
 from mafr.features.interpolation import Rows, rgb_rows, xyz_rows
 from mafr.model import CBAM, MAFR, RestorationDecoder, norm_of
 
+if TYPE_CHECKING:
+    from mafr.fast.cpu.step import Step
+
 ROWS_KEPT = 2**16  # pixels up to which activations are kept for the backward pass; of more, they are computed twice
-SMALL = 2**20  # pixels times channels up to which a CPU takes the step without automatic gradients
-_OUTPUT_ROWS = 4096  # pixels whose restored features exist at a time when scoring
+SMALL = 2**20  # pixels times channels up to which a CPU scores without the loops of `mafr.fast.cpu`
 
 
 @dataclass(frozen=True)
@@ -116,21 +121,15 @@ class Restorer:
         self.model, self.config, self.place = model, config, place
         self.decoders = model.decoder_rgb, model.decoder_xyz
         self.objective = Objective(config)
-        self.small: Callable | None = None  # see `mafr.fast.small`
+        self._on_cpu: Step | None = None
         keep_freed_memory()
 
     def step(self, scene: Scene, dropout: Dropout) -> dict[str, Tensor]:
         """One training step's losses by term (unweighted, both modalities); gradients are added to the weights'."""
-        if not self._is_small(scene):
-            return self.general_step(scene, dropout)
-        if self.small is None or not self.small.fits():
-            from mafr.fast.small import SmallStep  # Numba takes half a second, and scoring does without it
-
-            self.small = SmallStep(self.model, self.config)
-        return self.small(scene, dropout)
+        return self._loops(True)(scene, dropout) if self._has_loops() else self.general_step(scene, dropout)
 
     def general_step(self, scene: Scene, dropout: Dropout) -> dict[str, Tensor]:
-        """`step` for every size and place."""
+        """`step` for every place and number type."""
         fused = self._encode(scene, dropout)
         leaf = fused.detach().requires_grad_()
         values: dict[str, Tensor] = {}
@@ -147,29 +146,42 @@ class Restorer:
         fused.backward(leaf.grad)
         return values
 
-    def _is_small(self, scene: Scene) -> bool:
-        """Whether the calls of the general step would cost more than its arithmetic."""
-        if self.place.device.type != "cpu" or self.place.dtype != torch.float32 or self.config.compiled:
-            return False
-        return len(scene.canvas) * (self.config.rgb_dim + self.config.xyz_dim) <= SMALL
+    def _has_loops(self) -> bool:
+        return self.place.device.type == "cpu" and self.place.dtype == torch.float32 and not self.config.compiled
+
+    def _loops(self, learns: bool) -> Step:
+        known = self._on_cpu
+        if known is None or not known.fits() or (learns and not known.learns):
+            from mafr.fast.cpu.step import Step  # Numba takes half a second, and scoring of few pixels does without it
+
+            known = self._on_cpu = Step(self.model, self.config, learns)
+        return known
 
     @torch.inference_mode()
     def residuals(self, scene: Scene) -> tuple[Tensor, Tensor]:
         """Eq. 7: two maps (1, 1, g, g) float32, zero at invalid pixels. Restored maps are never held whole."""
-        fused = self._encode(scene, None)
+        many = len(scene.canvas) * (self.config.rgb_dim + self.config.xyz_dim) > SMALL
+        found = self._loops(False).residuals(scene) if many and self._has_loops() else self._general_residuals(scene)
         maps = []
-        for decoder, original in zip(self.decoders, scene.originals, strict=True):
-            attended = self._attend(decoder, fused, scene.canvas, None)
-            psi = original.tokens.new_empty(len(attended))
-            step = _OUTPUT_ROWS if psi.device.type == "cpu" else len(attended)
-            for first in range(0, len(attended), step):
-                part = slice(first, min(first + step, len(attended)))
-                restored = self._output(decoder, attended[part], fused[part])
-                psi[part] = (original.pixels(part) - restored).norm(dim=1)
+        for psi in found:
             full = psi.new_zeros(scene.valid.numel())
             full[scene.canvas.rows] = psi
             maps.append((full.view_as(scene.valid) * scene.valid)[None, None])
         return maps[0], maps[1]
+
+    def _general_residuals(self, scene: Scene) -> list[Tensor]:
+        """Eq. 7 at the canvas's pixels: two (P,) float32."""
+        fused, found = self._encode(scene, None), []
+        for decoder, original in zip(self.decoders, scene.originals, strict=True):
+            attended = self._attend(decoder, fused, scene.canvas, None)
+            psi = original.tokens.new_empty(len(attended))
+            step = OUTPUT_ROWS if psi.device.type == "cpu" else len(attended)
+            for first in range(0, len(attended), step):
+                part = slice(first, min(first + step, len(attended)))
+                restored = self._output(decoder, attended[part], fused[part])
+                psi[part] = (original.pixels(part) - restored).norm(dim=1)
+            found.append(psi)
+        return found
 
     def _encode(self, scene: Scene, dropout: Dropout | None) -> Tensor:
         """Eq. 1: (P, F)."""
@@ -214,7 +226,7 @@ class Restorer:
     ) -> Tensor:
         if dropout is None or not dropout.dropped:
             return activate(h, norm, order)
-        return activate(h, norm, order, dropout.draw(layer, first, *h.shape, h.device), dropout.scale)
+        return activate(h, norm, order, dropout.mask(layer, first, *h.shape, h.device), dropout.scale)
 
 
 def attend(cbam: CBAM, rows: Tensor, canvas: Canvas) -> Tensor:

@@ -31,6 +31,13 @@ def _normalise(x, eps):
 
 
 @compiled
+def normalise(x, eps):
+    """Each row of x (P, W), in place: mean 0, variance 1."""
+    for i in range(x.shape[0]):
+        _normalise(x[i], eps)
+
+
+@compiled
 def _normalise_back(g, x, inverse):
     """The gradient g (W,) of a normalised row x, in place, becomes that of the row before."""
     width = g.shape[0]
@@ -44,7 +51,7 @@ def activate(h, gamma, beta, draws, dropped, scale, norm_first, eps, out, slope,
     """h (P, W) -> out (P, W). For `activate_back`: h becomes what the norm returns before gamma and beta, slope (P, W)
     GELU's derivative, inverse (P,) the norm's factor.
 
-    norm_first: GELU of the norm instead of the norm of the GELU. draws (P, W) uint16: below `dropped` a value is
+    norm_first: GELU of the norm instead of the norm of the GELU. draws (P, W) unsigned: below `dropped` a value is
     dropped, the others are scaled by `scale`.
     """
     rows, width = h.shape

@@ -1,4 +1,4 @@
-"""The compiled step of small heads (`mafr.fast.small`) against the head on dense maps and against the general step."""
+"""Steps and residuals on a CPU (`mafr.fast.cpu`) against the head on dense maps and against the general functions."""
 
 import math
 import platform
@@ -10,11 +10,13 @@ from numba import njit
 from support.samples import CPU, config_of, model_of, relative, tokens_of
 
 from mafr.fast.attention import map_attention, pixel_attention
+from mafr.fast.cpu import attention, layers, objective, threads
+from mafr.fast.cpu.attention import MapAttention, PixelAttention
+from mafr.fast.cpu.step import Step
 from mafr.fast.layers import Dropout
 from mafr.fast.loops import elementary
 from mafr.fast.pixels import Canvas
-from mafr.fast.restorer import Restorer, open_scene
-from mafr.fast.small import SmallStep, _MapAttention, _PixelAttention
+from mafr.fast.restorer import Restorer, open_scene, scores_every_pixel
 from mafr.features.interpolation import densify
 from mafr.losses import CompositeLoss
 from mafr.model import CBAM
@@ -33,7 +35,7 @@ def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(("variant", "changes"), SCOPES)
-def test_a_small_step_leaves_the_plain_gradients(variant, changes):
+def test_a_step_leaves_the_plain_gradients(variant, changes):
     config = config_of(variant, xyz_pool=3, **changes)
     tokens, model = tokens_of(config), model_of(config).train()
     e_rgb, e_xyz, valid = densify(tokens, config)
@@ -42,7 +44,7 @@ def test_a_small_step_leaves_the_plain_gradients(variant, changes):
     total.backward()
     wanted = gradients(model)
     scene = open_scene(tokens, config, CPU, every_pixel=not config.valid_only)
-    values = SmallStep(model, config)(scene, Dropout(0.0, (0,)))
+    values = Step(model, config)(scene, Dropout(0.0, (0,)))
     assert list(values) == list(config.loss_terms)
     for name, value in plain.items():
         assert values[name].item() == pytest.approx(value.item(), rel=1e-4)
@@ -55,14 +57,14 @@ def test_a_small_step_leaves_the_plain_gradients(variant, changes):
 
 
 @pytest.mark.parametrize("variant", ["paper", "released"])
-def test_a_small_step_drops_what_the_general_one_drops(variant):
+def test_a_step_drops_what_the_general_one_drops(variant):
     config = config_of(variant)
     tokens, model = tokens_of(config), model_of(config).train()
     scene = open_scene(tokens, config, CPU, every_pixel=not config.valid_only)
     dropout = Dropout(0.25, (1, 2, 3))
     general = Restorer(model, config, CPU).general_step(scene, dropout)
     wanted = gradients(model)
-    step = SmallStep(model, config)
+    step = Step(model, config)
     small = step(scene, dropout)
     for name, value in general.items():
         assert small[name].item() == pytest.approx(value.item(), rel=1e-5)
@@ -73,6 +75,69 @@ def test_a_small_step_drops_what_the_general_one_drops(variant):
         step(scene, dropout)
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, 2 * once[name], rtol=1e-5, atol=1e-8, msg=name)
+
+
+@pytest.mark.parametrize("variant", ["paper", "released"])
+def test_parts_and_threads_change_nothing(variant, monkeypatch):
+    config = config_of(variant, xyz_pool=3)
+    tokens, model = tokens_of(config), model_of(config).train()
+    scene = open_scene(tokens, config, CPU, every_pixel=not config.valid_only)
+    step, dropout, before = Step(model, config), Dropout(0.1, (1, 2)), torch.get_num_threads()
+    results = [(step(scene, dropout), gradients(model), step.residuals(scene))]
+    monkeypatch.setattr(threads, "_PART", 1000)
+    monkeypatch.setattr(objective, "_CHANNELS", 40)
+    for module in (layers, attention):
+        monkeypatch.setattr(module, "ROWS", 50)
+    monkeypatch.setattr("mafr.fast.cpu.step.OUTPUT_ROWS", 60)
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            results.append((step(scene, dropout), gradients(model), step.residuals(scene)))
+    finally:
+        torch.set_num_threads(before)
+    whole, *others = results
+    for other in others:
+        for a, b in zip(whole[2], other[2], strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+        for name, value in whole[0].items():
+            assert other[0][name].item() == pytest.approx(value.item(), rel=1e-5)
+        for name, gradient in whole[1].items():
+            assert relative(other[1][name], gradient) < 1e-4 or (other[1][name] - gradient).norm() < 1e-6, name
+
+
+@pytest.mark.parametrize("variant", ["paper", "released"])
+def test_loops_do_not_depend_on_the_number_of_threads(variant, monkeypatch):
+    config = config_of(variant)
+    original = open_scene(tokens_of(config), config, CPU, every_pixel=not config.valid_only).originals[1]
+    restored = np.random.default_rng(0).standard_normal((len(original.canvas), 192)).astype(np.float32)
+    monkeypatch.setattr(threads, "_PART", 1000)
+    monkeypatch.setattr(objective, "_CHANNELS", 40)
+    before, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            found.append(objective.losses(config, original, restored))
+    finally:
+        torch.set_num_threads(before)
+    for values, gradient in found[1:]:
+        assert values == found[0][0]
+        np.testing.assert_array_equal(gradient, found[0][1])
+
+
+@pytest.mark.parametrize("variant", ["paper", "released"])
+def test_residuals_are_the_general_ones_and_leave_no_gradients(variant, monkeypatch):
+    config = config_of(variant)
+    tokens, model = tokens_of(config), model_of(config).eval()
+    scene = open_scene(tokens, config, CPU, every_pixel=scores_every_pixel(config))
+    restorer = Restorer(model, config, CPU)
+    wanted = restorer.residuals(scene)
+    monkeypatch.setattr("mafr.fast.restorer.SMALL", 0)
+    for a, b in zip(restorer.residuals(scene), wanted, strict=True):
+        assert a.abs().sum() > 0 and not torch.equal(a, b)  # another way, the same values
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+    assert all(p.grad is None for p in model.parameters())
+    restorer.step(open_scene(tokens, config, CPU, every_pixel=not config.valid_only), Dropout(0.0, (0,)))
+    assert all(p.grad.abs().sum() > 0 for p in model.decoder_xyz.output_fc.parameters())
 
 
 @pytest.mark.parametrize("scope", ["map", "pixel"])
@@ -90,7 +155,7 @@ def test_ties_share_the_gradient_of_a_maximum(scope):
         wanted = pixel_attention(leaf * 1.0, narrow, wide, kernel[:, :, 3, 3])
     wanted.backward(upstream)
     expected = gradients(cbam)
-    block = (_MapAttention if scope == "map" else _PixelAttention)(cbam)
+    block = (MapAttention if scope == "map" else PixelAttention)(cbam)
     with torch.no_grad():
         torch.testing.assert_close(block.forward(x, canvas), wanted, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(block.backward(upstream.clone()), leaf.grad, rtol=1e-4, atol=1e-5)
