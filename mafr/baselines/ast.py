@@ -18,7 +18,7 @@ Small profiles, one rule per size, chosen by the seconds that a run may take and
 - widths: the student's sixteenth; the teacher's subnets a quarter, since narrower ones are no faster;
 - batch: the published share of the training samples, 8 of 266 -> 2 of 80;
 - epochs: two thirds of MAFR's, rounded (published: 72 to 100), and more of few samples (`min_steps`); the learning rate
-  times the steps on all samples is as published, 2e-4 · 72 · 266 / 8 -> 1e-3 · 12 · 80 / 2.
+  times the steps on all samples is as published, 2e-4 · 72 · 266 / 8 -> 1.5e-3 · 8 · 80 / 2.
 
 As in the authors' code, the full profile takes each sample in its image's own pixels (`Sample.scan`): the image is
 brought to 768 x 768 directly and the depth map to 192 x 192, both without padding, so that an image that is not square

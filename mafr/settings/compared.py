@@ -11,7 +11,7 @@ from mafr.settings.field import ANY, AT_LEAST_3, POSITIVE, section, setting
 class CFMSettings:
     """CFM and CFM-M (mafr.baselines.cfm)."""
 
-    cfm_epochs: int = setting(45, smoke=5, full=250)  # two and a half times as many as MAFR's
+    cfm_epochs: int = setting(30, smoke=5, full=250)  # two and a half times as many as MAFR's
     cfm_batch: int = 4
     cfm_learning_rate: float = 1e-3
     cfm_layers: int = setting(3, AT_LEAST_3, absent_is=3)  # linear layers of a mapping; 7 on Eyecandies
@@ -53,7 +53,7 @@ class SingleFeatureSettings:
 class M3DMSettings:
     """M3DM (mafr.baselines.m3dm)."""
 
-    m3dm_steps: int = setting(480, smoke=20, full=750)  # of the feature fusion's training; published: 750
+    m3dm_steps: int = setting(320, smoke=20, full=750)  # of the feature fusion's training; published: 750
     m3dm_batch: int = 16  # samples per step (published)
     m3dm_patches: int = setting(16, full=56 * 56)  # patches per sample and step, chosen by time; published: all 56 x 56
     m3dm_rate: float = 0.003  # highest learning rate (published)
@@ -87,9 +87,9 @@ class ASTSettings:
     ast_student_blocks: int = 4  # residual blocks (published)
     ast_student_hidden: int = setting(64, full=1024)  # their width; published: 1,024
     ast_batch: int = setting(2, full=8)  # published: 8, the same share of the training samples
-    ast_epochs: int = setting(12, smoke=2, full=72)  # of each of the two networks; published: 72
-    # Published: 2e-4 for nearly five times as many steps.
-    ast_learning_rate: float = setting(1e-3, smoke=3e-3, full=2e-4)
+    ast_epochs: int = setting(8, smoke=2, full=72)  # of each of the two networks; published: 72
+    # Published: 2e-4 for seven and a half times as many steps.
+    ast_learning_rate: float = setting(1.5e-3, smoke=3e-3, full=2e-4)
     ast_weight_decay: float = setting(1e-5, ANY)  # (published)
 
 
@@ -101,7 +101,7 @@ class RGBDSettings:
     rgbd_width: int = setting(8, full=32)  # channels of its first block
     rgbd_latent: int = setting(64, full=256)  # values of its bottleneck
     rgbd_batch: int = setting(8, full=64)
-    rgbd_epochs: int = setting(18, smoke=6, full=10)  # of the training set repeated rgbd_repeat times
+    rgbd_epochs: int = setting(12, smoke=6, full=10)  # of the training set repeated rgbd_repeat times
     rgbd_repeat: int = setting(1, full=10)
     rgbd_learning_rate: float = 1e-3
 
@@ -117,7 +117,7 @@ class DepthSettings:
     depth_gan_width: int = setting(8, full=64)  # f-AnoGAN: 64
     depth_gan_latent: int = setting(64, full=512)
     depth_batch: int = setting(4, full=8)
-    depth_epochs: int = setting(9, smoke=3, full=50)  # of all copies of the training samples: with 2, as many as MAFR's
+    depth_epochs: int = setting(6, smoke=3, full=50)  # of all copies of the training samples: with 2, as many as MAFR's
     depth_copies: int = setting(2, full=20)  # turned copies of a training sample; published: 20
     depth_learning_rate: float = setting(1e-3, full=2e-4)  # of the autoencoder
     depth_gan_rate: float = setting(1e-3, full=1e-4)  # of generator and critic; f-AnoGAN: 1e-4
@@ -136,7 +136,7 @@ class VoxelSettings:
     voxel_gan_width: int = setting(4, full=32)
     voxel_gan_latent: int = setting(64, full=512)
     voxel_batch: int = setting(4, full=8)
-    voxel_epochs: int = setting(9, smoke=3, full=50)  # of all copies of the training samples: with 2, as many as MAFR's
+    voxel_epochs: int = setting(6, smoke=3, full=50)  # of all copies of the training samples: with 2, as many as MAFR's
     voxel_copies: int = setting(2, full=20)  # turned copies of a training sample; published: 20
     voxel_learning_rate: float = setting(1e-3, full=2e-4)  # of the autoencoder
     voxel_gan_rate: float = setting(1e-3, full=1e-4)  # of generator and critic; f-AnoGAN: 1e-4

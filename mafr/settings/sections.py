@@ -120,10 +120,10 @@ class TrainingSettings:
 
     # Columns of Table III beside the full set.
     shots: tuple[int, ...] = setting((5, 10, 50), POSITIVE, smoke=(2, 3, 4), decides="runs", of=ALL)
-    # Demo: chosen by the time of all of run_all.sh alone, under an hour on 2 cores; the paper: 100.
-    epochs: int = setting(18, smoke=2, full=100)
+    # Demo: chosen by time alone, so that all of run_all.sh takes at most 45 minutes on 2 cores; the paper: 100.
+    epochs: int = setting(12, smoke=2, full=100)
     # The least number of steps; the paper: none. Of the demo's trainings only AST's on five samples is below it.
-    min_steps: int = setting(50, NONNEGATIVE, smoke=8, full=0, of=ALL)
+    min_steps: int = setting(36, NONNEGATIVE, smoke=8, full=0, of=ALL)
     learning_rate: float = 1e-3
     samples_a_step: int = setting(1, absent_is=1)  # gradients are averaged over them; the released code: 1
 
