@@ -59,6 +59,7 @@ from mafr.data.scan import Scan
 from mafr.device import computing, keep_freed_memory, send
 from mafr.errors import ConfigError, DataError, MafrError
 from mafr.features.extract import FeatureExtractor, Tokens
+from mafr.features.interpolation import channels_last
 from mafr.features.sources.splits import Split
 from mafr.features.timm_maps import B5_DIM, B5_STRIDE, EfficientNetB5
 from mafr.features.weights.files import EFFICIENTNET_B5, WeightFile
@@ -263,7 +264,7 @@ class AST(Method):
         parts, weight = [], torch.ones(1, 1, self.side, self.side)
         if self.uses_image:
             if tokens is not None:
-                parts.append(F.adaptive_avg_pool2d(tokens.rgb.float(), self.side))
+                parts.append(F.adaptive_avg_pool2d(channels_last(tokens.rgb.float()), self.side).contiguous())
             else:
                 image = sample.rgb if scan is None else scan.stretched(self.config.ast_image_side)
                 parts.append(self.backbone(torch.from_numpy(image)[None].to(self.place.device)).cpu())

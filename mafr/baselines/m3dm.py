@@ -58,7 +58,7 @@ from mafr.device import Place, keep_freed_memory, send
 from mafr.errors import DataError, MafrError
 from mafr.fast.weights import FlatWeights
 from mafr.features.extract import Tokens
-from mafr.features.interpolation import densify_xyz
+from mafr.features.interpolation import channels_last, densify_xyz
 from mafr.features.sources.splits import Split
 from mafr.method import Method, Prediction
 from mafr.parallel.progress import bar
@@ -87,8 +87,8 @@ class Cells:
     def of(cls, tokens: Tokens, config: Config) -> Cells:
         """From one sample's tokens (B = 1). Raises DataError if no cell has a 3D point."""
         side = min(config.grid, config.image_size // COARSER)
-        rgb = tokens.rgb.float()
-        dense = densify_xyz(tokens.xyz, tokens.index, tokens.weight, config.grid)
+        rgb = channels_last(tokens.rgb.float())
+        dense = channels_last(densify_xyz(tokens.xyz, tokens.index, tokens.weight, config.grid))
         if config.xyz_pool > 1:
             dense = F.avg_pool2d(dense, config.xyz_pool, stride=1)
         xyz = F.adaptive_avg_pool2d(dense, side)  # means over each cell; finer cells repeat a coarser one
