@@ -51,6 +51,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from mafr.baselines.parts.flow import Flow, likelihood_loss, positional_encoding
+from mafr.baselines.parts.inputs import filled
 from mafr.baselines.parts.student import distance, student_network
 from mafr.config import Config
 from mafr.data.depth_axis import DepthAxis
@@ -91,12 +92,7 @@ def depth_map(
         raise DataError(f"{sample.category} {sample.id} has no 3D point; leave the sample out")
     depth = np.where(known, view.along(xyz), 0)
     missing = ndimage.binary_fill_holes(known) & ~known
-    if missing.any():
-        for _ in range(FILLS):
-            share = ndimage.uniform_filter(known.astype(np.float64), 3, mode="constant")
-            new = missing & ~known & (share > 0.5 / 9)
-            depth[new] = ndimage.uniform_filter(depth, 3, mode="constant")[new] / share[new]
-            known |= new
+    depth, known = filled(depth, known, missing, FILLS)
     depth = np.where(known, depth - depth[known].mean(), 0) * CENTIMETRES
     both = torch.from_numpy(np.stack([depth, known]).astype(np.float32))[None]
     both = F.interpolate(both, (side, side), mode="bilinear", align_corners=False)
