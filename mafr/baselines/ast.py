@@ -51,6 +51,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from mafr.baselines.parts.flow import Flow, likelihood_loss, positional_encoding
+from mafr.baselines.parts.inputs import filled
 from mafr.baselines.parts.student import distance, student_network
 from mafr.config import Config
 from mafr.data.depth_axis import DepthAxis
@@ -59,6 +60,7 @@ from mafr.data.scan import Scan
 from mafr.device import computing, keep_freed_memory, send
 from mafr.errors import ConfigError, DataError, MafrError
 from mafr.features.extract import FeatureExtractor, Tokens
+from mafr.features.interpolation import channels_last
 from mafr.features.sources.splits import Split
 from mafr.features.timm_maps import B5_DIM, B5_STRIDE, EfficientNetB5
 from mafr.features.weights.files import EFFICIENTNET_B5, WeightFile
@@ -90,12 +92,7 @@ def depth_map(
         raise DataError(f"{sample.category} {sample.id} has no 3D point; leave the sample out")
     depth = np.where(known, view.along(xyz), 0)
     missing = ndimage.binary_fill_holes(known) & ~known
-    if missing.any():
-        for _ in range(FILLS):
-            share = ndimage.uniform_filter(known.astype(np.float64), 3, mode="constant")
-            new = missing & ~known & (share > 0.5 / 9)
-            depth[new] = ndimage.uniform_filter(depth, 3, mode="constant")[new] / share[new]
-            known |= new
+    depth, known = filled(depth, known, missing, FILLS)
     depth = np.where(known, depth - depth[known].mean(), 0) * CENTIMETRES
     both = torch.from_numpy(np.stack([depth, known]).astype(np.float32))[None]
     both = F.interpolate(both, (side, side), mode="bilinear", align_corners=False)
@@ -263,7 +260,7 @@ class AST(Method):
         parts, weight = [], torch.ones(1, 1, self.side, self.side)
         if self.uses_image:
             if tokens is not None:
-                parts.append(F.adaptive_avg_pool2d(tokens.rgb.float(), self.side))
+                parts.append(F.adaptive_avg_pool2d(channels_last(tokens.rgb.float()), self.side).contiguous())
             else:
                 image = sample.rgb if scan is None else scan.stretched(self.config.ast_image_side)
                 parts.append(self.backbone(torch.from_numpy(image)[None].to(self.place.device)).cpu())

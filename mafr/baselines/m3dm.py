@@ -44,22 +44,21 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from mafr.baselines.parts.feature_fusion import HIDDEN_RATIO, FeatureFusion
 from mafr.baselines.parts.memory_bank import MemoryBank
 from mafr.config import Config
 from mafr.device import Place, keep_freed_memory, send
 from mafr.errors import DataError, MafrError
 from mafr.fast.weights import FlatWeights
 from mafr.features.extract import Tokens
-from mafr.features.interpolation import densify_xyz
+from mafr.features.interpolation import channels_last, densify_xyz
 from mafr.features.sources.splits import Split
 from mafr.method import Method, Prediction
 from mafr.parallel.progress import bar
@@ -67,12 +66,10 @@ from mafr.scoring import smooth, upsample
 
 BANKS = ("rgb", "xyz", "fused")
 COARSER = 4  # pixels of the image per cell of the point features' grid and direction: 56 cells of 224 pixels
-HIDDEN_RATIO = 4  # hidden width of a projection, in widths of its feature
-HEAD_WIDTH, PUBLISHED_WIDTH = 256, 768 + 1152  # of the space of the loss; of both published features together
 WARM_UP = 250 / 750  # share of the steps in which the learning rate rises
 BETAS = (0.9, 0.95)
 ENTRIES = 10  # of the history
-ROWS = 4096  # rows of the similarity matrix that exist at a time; beyond, they are computed twice
+SMALL = 2**19  # hidden values of a step up to which a CPU takes it without automatic gradients
 
 
 @dataclass(frozen=True)
@@ -90,8 +87,8 @@ class Cells:
     def of(cls, tokens: Tokens, config: Config) -> Cells:
         """From one sample's tokens (B = 1). Raises DataError if no cell has a 3D point."""
         side = min(config.grid, config.image_size // COARSER)
-        rgb = tokens.rgb.float()
-        dense = densify_xyz(tokens.xyz, tokens.index, tokens.weight, config.grid)
+        rgb = channels_last(tokens.rgb.float())
+        dense = channels_last(densify_xyz(tokens.xyz, tokens.index, tokens.weight, config.grid))
         if config.xyz_pool > 1:
             dense = F.avg_pool2d(dense, config.xyz_pool, stride=1)
         xyz = F.adaptive_avg_pool2d(dense, side)  # means over each cell; finer cells repeat a coarser one
@@ -112,55 +109,6 @@ def _rows(features: Tensor, at: Tensor) -> Tensor:
     return features[0].permute(1, 2, 0)[at[0]].contiguous()
 
 
-class FeatureFusion(nn.Module):
-    """Unsupervised feature fusion (UFF): two projections, trained to agree by patch-wise contrastive learning.
-
-    A modality's projection is a LayerNorm and a two-layer GELU network with four times the feature's width; for the
-    loss alone, a fully connected layer brings both to one width. The features of one patch in the two modalities are a
-    positive pair, all other patches of the batch the negatives.
-    """
-
-    def __init__(self, rgb_dim: int, xyz_dim: int) -> None:
-        super().__init__()
-        self.rgb, self.xyz = _projection(rgb_dim), _projection(xyz_dim)
-        width = round(HEAD_WIDTH * (rgb_dim + xyz_dim) / PUBLISHED_WIDTH)
-        self.rgb_head, self.xyz_head = nn.Linear(rgb_dim, width), nn.Linear(xyz_dim, width)
-
-    def forward(self, rgb: Tensor, xyz: Tensor) -> Tensor:
-        """The fused features of P patches: (P, C) and (P, D) -> (P, C + D)."""
-        return torch.cat([self.rgb(rgb), self.xyz(xyz)], dim=1)
-
-    def loss(self, rgb: Tensor, xyz: Tensor, temperature: float) -> Tensor:
-        """The contrastive loss of P patches, each a negative to all others."""
-        return info_nce(self.rgb_head(self.rgb(rgb)), self.xyz_head(self.xyz(xyz)), temperature)
-
-
-def _projection(width: int) -> nn.Sequential:
-    hidden = HIDDEN_RATIO * width
-    return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
-
-
-def info_nce(queries: Tensor, keys: Tensor, temperature: float = 1.0) -> Tensor:
-    """InfoNCE from queries to keys, (P, W) twice -> scalar; row p of the one belongs to row p of the other.
-
-    Cosine similarities over `temperature`, cross-entropy against the diagonal, mean over patches, times twice the
-    temperature as in the authors' code (after MoCo v3). The (P, P) matrix never exists whole if it is large.
-    """
-    queries, keys = F.normalize(queries, dim=1), F.normalize(keys, dim=1)
-    if len(queries) <= ROWS:
-        total = _cross_entropy(queries, keys, 0, temperature)
-    else:
-        recomputed = partial(checkpoint, _cross_entropy, use_reentrant=False, preserve_rng_state=False)
-        firsts = range(0, len(queries), ROWS)
-        total = sum(recomputed(queries[first : first + ROWS], keys, first, temperature) for first in firsts)
-    return total * (2 * temperature / len(queries))
-
-
-def _cross_entropy(part: Tensor, keys: Tensor, first: int, temperature: float) -> Tensor:
-    target = torch.arange(first, first + len(part), device=part.device)
-    return F.cross_entropy((part @ keys.T).float() / temperature, target, reduction="sum")
-
-
 def train_fusion(
     rgb: Sequence[Tensor], xyz: Sequence[Tensor], config: Config, place: Place, show: bool = False
 ) -> tuple[FeatureFusion, list[dict[str, float]]]:
@@ -174,20 +122,15 @@ def train_fusion(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = FeatureFusion(rgb[0].shape[1], xyz[0].shape[1]).to(place.device)
-    weights = FlatWeights(model)
+    weights, step_of = _stepper(model, config, place)
     optimiser = torch.optim.AdamW([weights.vector], lr=config.m3dm_rate, betas=BETAS, fused=True)
     keep_freed_memory()
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate(step, config.m3dm_steps))
     every, recent, history = max(1, config.m3dm_steps // ENTRIES), [], []
     for step in bar(range(1, config.m3dm_steps + 1), what="training the fusion", show=show):
-        batch = _draw(rgb, xyz, config, generator)
-        with torch.autocast(place.device.type, torch.bfloat16, enabled=place.half):
-            loss = model.loss(*(send(part, place.device) for part in batch), config.m3dm_temperature)
-        weights.zero()
-        loss.backward()
+        recent.append(step_of(*_draw(rgb, xyz, config, generator)))
         optimiser.step()
         schedule.step()
-        recent.append(loss.detach())
         if step % every == 0 or step == config.m3dm_steps:
             mean = torch.stack(recent).mean().item()
             if not math.isfinite(mean):
@@ -196,6 +139,28 @@ def train_fusion(
             recent = []
     weights.release()
     return model.eval(), history
+
+
+def _stepper(
+    model: FeatureFusion, config: Config, place: Place
+) -> tuple[FlatWeights, Callable[[Tensor, Tensor], Tensor]]:
+    """The model's weights as one vector, and a step from patches to their loss that leaves the vector's gradient."""
+    widest = HIDDEN_RATIO * max(model.rgb_head.in_features, model.xyz_head.in_features)
+    if place.device.type == "cpu" and not place.half and config.m3dm_batch * config.m3dm_patches * widest <= SMALL:
+        from mafr.baselines.parts.fusion_step import FusionStep  # Numba takes half a second; scoring does without it
+
+        step = FusionStep(model, config.m3dm_temperature)
+        return step.weights, step
+    weights = FlatWeights(model)
+
+    def by_autograd(*batch: Tensor) -> Tensor:
+        with torch.autocast(place.device.type, torch.bfloat16, enabled=place.half):
+            loss = model.loss(*(send(part, place.device) for part in batch), config.m3dm_temperature)
+        weights.zero()
+        loss.backward()
+        return loss.detach()
+
+    return weights, by_autograd
 
 
 def rate(step: int, steps: int) -> float:
@@ -212,7 +177,7 @@ def _draw(
     """Paired patches of a step, (P, C) and (P, D)."""
     chosen = torch.randperm(len(rgb), generator=generator)[: config.m3dm_batch].tolist()
     rows = {k: torch.randperm(len(rgb[k]), generator=generator)[: config.m3dm_patches] for k in chosen}
-    return tuple(torch.cat([features[k][rows[k]] for k in chosen]) for features in (rgb, xyz))
+    return tuple(torch.cat([features[k].index_select(0, rows[k]) for k in chosen]) for features in (rgb, xyz))
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ Departures, or what is not known:
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from typing import ClassVar
 
@@ -129,8 +130,8 @@ class CandyMethod(ImageMethod):
         source = Source(len(images), lambda chosen, generator: augment(images[chosen], generator), self.place.device)
         walk = source.batches(config.rgbd_batch, config.seed)
         steps = steps_for(len(images) * config.rgbd_repeat, config.rgbd_epochs, config.rgbd_batch, config.min_steps)
-        optimiser = torch.optim.Adam(self.model.parameters(), lr=config.rgbd_learning_rate, fused=True)
-        return recorded(descend(self.model, lambda x: F.l1_loss(self.model(x), x), walk, steps, optimiser))
+        adam = partial(torch.optim.Adam, lr=config.rgbd_learning_rate, fused=True)
+        return recorded(descend(self.model, lambda x: F.l1_loss(self.model(x), x), walk, steps, adam))
 
     def numbers(self) -> list[float]:
         return [*self.view.numbers, self.range.near, self.range.far]

@@ -211,8 +211,17 @@ def densify_xyz(xyz: Tensor, index: Tensor, weight: Tensor, grid: int, pool: int
     )
     dense = summed.view(B, grid, grid, D).permute(0, 3, 1, 2).contiguous()
     if pool > 1:
-        dense = F.adaptive_avg_pool2d(F.avg_pool2d(dense, pool, stride=1), grid)
+        dense = F.adaptive_avg_pool2d(F.avg_pool2d(channels_last(dense), pool, stride=1), grid).contiguous()
     return dense
+
+
+def channels_last(maps: Tensor) -> Tensor:
+    """The same maps (B, C, H, W) with a pixel's channels side by side in memory: a CPU pools them some 30 times faster.
+
+    The values of a pooling are the same.
+    """
+    rows = maps.permute(0, 2, 3, 1).flatten(0, 2).contiguous()  # also where a lone dimension's stride is unusual
+    return rows.view(maps.shape[0], *maps.shape[2:], maps.shape[1]).permute(0, 3, 1, 2)
 
 
 def densify(tokens: Tokens, config: Config) -> tuple[Tensor, Tensor, Tensor]:

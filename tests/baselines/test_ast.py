@@ -10,8 +10,10 @@ import safetensors.torch
 import timm
 import torch
 from PIL import Image
+from scipy import ndimage
 
 from mafr.baselines.ast import AST, depth_map, distance, in_square, student_network
+from mafr.baselines.parts.inputs import filled
 from mafr.config import Config
 from mafr.data.samples import Sample
 from mafr.data.scan import Scan
@@ -389,3 +391,22 @@ def test_weights_are_read_from_either_file(published, tmp_path: Path):
     backbone = EfficientNetB5.from_config(replace(published, random_weights=False), 128, tmp_path)
     assert torch.equal(backbone.layers[0].weight, state["conv_stem.weight"])
     assert torch.equal(backbone.layers[-1][-1].bn3.running_var, state["blocks.5.8.bn3.running_var"])
+
+
+def test_holes_are_filled_as_by_filters_over_the_whole_image() -> None:
+    g = np.random.default_rng(10)
+    inside = ndimage.gaussian_filter(g.normal(size=(40, 50)), 4) > 0
+    missing = inside & (ndimage.gaussian_filter(g.normal(size=(40, 50)), 2) > 0.02)
+    missing |= inside & (np.hypot(*np.mgrid[-20:20, -25:25]) < 12)  # deeper than three pixels
+    known = inside & ~missing
+    depth = np.where(known, g.normal(5, 1, known.shape), 0)
+    found = filled(depth, known, missing, 3)
+    there, values = known.copy(), depth.copy()
+    for _ in range(3):
+        share = ndimage.uniform_filter(there.astype(np.float64), 3, mode="constant")
+        new = missing & ~there & (share > 0.5 / 9)
+        values[new] = ndimage.uniform_filter(values, 3, mode="constant")[new] / share[new]
+        there |= new
+    assert known.sum() < there.sum() < inside.sum()
+    assert np.array_equal(found[1], there)
+    np.testing.assert_allclose(found[0], values, rtol=1e-12)

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from functools import partial
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from mafr.baselines.parts.gan import (
     train_gan,
 )
 from mafr.baselines.parts.inputs import distance, turn_images
-from mafr.baselines.parts.raw import Source, laid_out
+from mafr.baselines.parts.raw import Source, descend, laid_out
 from mafr.baselines.registry import method_class
 from mafr.config import Config
 from mafr.errors import ConfigError, WeightsError
@@ -270,3 +271,26 @@ def test_channels_last_leave_the_critic_its_gradients() -> None:
     assert laid_out(real).is_contiguous(memory_format=torch.channels_last) and not laid_out(real).is_contiguous()
     for ours, wanted in zip(*found[::-1], strict=True):
         torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_descent_by_one_vector_of_weights_is_that_by_single_weights() -> None:
+    torch.manual_seed(5)
+    model = laid_out(nn.Sequential(nn.Conv2d(2, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.Conv2d(5, 2, 3)))
+    batches = laid_out(torch.rand(6, 3, 2, 9, 9, generator=torch.Generator().manual_seed(6)).flatten(0, 1)).split(3)
+    for make in (
+        partial(torch.optim.Adam, lr=1e-2, weight_decay=1e-2, fused=True),
+        partial(torch.optim.RMSprop, lr=1e-2, foreach=True),
+    ):
+        found, plain, losses = copy.deepcopy(model), copy.deepcopy(model).train(), []
+        optimiser = make(plain.parameters())
+        for x in batches:
+            optimiser.zero_grad()
+            loss = plain(x).square().mean()
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.item())
+        assert descend(found, lambda x, m=found: m(x).square().mean(), iter(batches), 6, make) == pytest.approx(losses)
+        assert losses[-1] < losses[0]
+        for (name, a), b in zip(plain.state_dict().items(), found.state_dict().values(), strict=True):
+            torch.testing.assert_close(b, a, rtol=1e-5, atol=1e-6, msg=name)
+            assert a.stride() == b.stride(), name

@@ -354,3 +354,17 @@ def test_equals_open3d():
         wanted = o3d.pipelines.registration.compute_fpfh_feature(cloud, hybrid(radius=radius, max_nn=count)).data.T
         found = fpfh(points, theirs, *neighbours(points, count, radius))
         assert (np.abs(found - wanted).max(axis=1) < 1e-9).mean() > 0.995  # rounding may cross the edge of a bin
+
+
+def test_histograms_do_not_depend_on_neighbours_that_are_missing():
+    g = np.random.default_rng(9)
+    points = g.random((60, 3)) * 0.2
+    normals = g.normal(size=(60, 3))
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    points[7] = points[8]  # a pair without a direction
+    distance, index = neighbours(points, 12, 0.05)
+    assert (index < 0).any() and (distance[:, 1] == 0).sum() == 2
+    found = fpfh(points, normals, distance, index)
+    assert np.isfinite(found).all()
+    wide = [np.pad(part, ((0, 0), (0, 3)), constant_values=value) for part, value in ((distance, np.inf), (index, -1))]
+    assert np.array_equal(fpfh(points, normals, *wide), found)

@@ -9,18 +9,17 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cdist
 from sklearn.linear_model import SGDOneClassSVM
 
-from mafr.baselines import m3dm
 from mafr.baselines.m3dm import (
     BANKS,
     M3DM,
     Cells,
     DecisionFusion,
-    FeatureFusion,
-    info_nce,
     one_pixel_per_cell,
     rate,
     train_fusion,
 )
+from mafr.baselines.parts import feature_fusion
+from mafr.baselines.parts.feature_fusion import FeatureFusion, info_nce
 from mafr.config import Config
 from mafr.data.samples import Sample
 from mafr.device import Place
@@ -94,7 +93,7 @@ def test_a_large_similarity_matrix_in_parts_gives_the_same_loss_and_gradients(mo
     parts = [tensor.detach().clone().requires_grad_() for tensor in whole]
     expected = info_nce(*whole, 0.5)
     expected.backward()
-    monkeypatch.setattr(m3dm, "ROWS", 7)
+    monkeypatch.setattr(feature_fusion, "ROWS", 7)
     loss = info_nce(*parts, 0.5)
     loss.backward()
     assert torch.allclose(loss, expected, rtol=1e-6)

@@ -1,4 +1,4 @@
-"""AST's training steps on rows of cells against its networks with automatic gradients."""
+"""Training steps of AST and of M3DM's fusion on few rows against their networks with automatic gradients."""
 
 import copy
 from dataclasses import replace
@@ -7,12 +7,16 @@ import pytest
 import torch
 from torch import nn
 
+from mafr.baselines import m3dm
 from mafr.baselines.ast import AST
+from mafr.baselines.parts.feature_fusion import FeatureFusion
 from mafr.baselines.parts.flow import Flow, likelihood_loss, positional_encoding
 from mafr.baselines.parts.flow_step import FlowStep
+from mafr.baselines.parts.fusion_step import FusionStep
 from mafr.baselines.parts.student import distance, student_network
 from mafr.baselines.parts.student_step import StudentStep
 from mafr.config import Config
+from mafr.device import Place
 from mafr.fast.convolution import rows_of
 
 HEIGHT, WIDTH, CHANNELS, KNOWN = 6, 5, 9, 8
@@ -120,3 +124,42 @@ def test_large_maps_are_trained_by_the_general_step(config):
     assert AST(config)._is_small(5)
     assert not AST(replace(config, ast_student_hidden=4096))._is_small(5)
     assert not AST(replace(config, compiled=True))._is_small(5)
+
+
+# ------------------------------------------------------------------ M3DM's feature fusion
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.07])
+def test_the_fusions_step_leaves_the_plain_gradients(temperature):
+    torch.manual_seed(5)
+    plain = FeatureFusion(9, 14)
+    for norm in (plain.rgb[0], plain.xyz[0]):
+        nn.init.normal_(norm.weight, 1, 0.5)
+        nn.init.normal_(norm.bias)
+    fusion = copy.deepcopy(plain)
+    step = FusionStep(fusion, temperature)
+    for number, patches in ((0, 40), (1, 40), (2, 7)):
+        g = torch.Generator().manual_seed(number)
+        batch = [3 * torch.randn(patches, width, generator=g) + 1 for width in (9, 14)]
+        batch[0][3] = 0  # a patch without a feature
+        plain.zero_grad()
+        wanted = plain.loss(*batch, temperature)
+        wanted.backward()
+        assert step(*batch).item() == pytest.approx(wanted.item(), rel=1e-5)
+        assert_equal_gradients(fusion, plain)
+    step.weights.release()
+    for (name, p), q in zip(plain.state_dict().items(), fusion.state_dict().values(), strict=True):
+        assert torch.equal(p, q), name
+
+
+def test_a_training_of_the_fusion_ends_as_the_plain_one(monkeypatch):
+    config = Config.preset("smoke", overrides={"m3dm_steps": 30})
+    g = torch.Generator().manual_seed(6)
+    latent = [torch.randn(60, 5, generator=g) for _ in range(6)]
+    rgb, xyz = ([z @ mix for z in latent] for mix in torch.randn(2, 5, 16, generator=g))
+    model, history = m3dm.train_fusion(rgb, xyz, config, Place.of(config))
+    monkeypatch.setattr(m3dm, "SMALL", 0)
+    plain, wanted = m3dm.train_fusion(rgb, xyz, config, Place.of(config))
+    assert wanted[-1]["contrast"] < wanted[0]["contrast"]
+    assert [entry["contrast"] for entry in history] == pytest.approx([entry["contrast"] for entry in wanted], rel=1e-4)
+    assert any(not torch.equal(p, q) for p, q in zip(model.parameters(), plain.parameters(), strict=True))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
-from mafr.features.interpolation import Rows, densify_rgb, densify_xyz, rgb_rows, xyz_rows
+from mafr.features.interpolation import Rows, channels_last, densify_rgb, densify_xyz, rgb_rows, xyz_rows
 
 GRID, GROUPS = 21, 40
 
@@ -89,3 +92,15 @@ def test_a_sample_without_a_point_has_no_rows() -> None:
     rows, valid = xyz_rows(index, weight * 0, GRID, 3, groups=GROUPS, only_valid=True)
     assert not valid.any() and len(rows) == 0
     assert rows.apply(torch.ones(GROUPS, 2)).shape == (0, 2)
+
+
+def test_channels_last_changes_no_value_of_a_pooling() -> None:
+    g = torch.Generator().manual_seed(8)
+    for maps in (
+        torch.randn(2, 5, 12, 10, generator=g),
+        torch.randn(12, 10, 5, generator=g).permute(2, 0, 1)[None],
+    ):
+        laid = channels_last(maps)
+        assert torch.equal(laid, maps) and laid.stride() == (maps[0].numel(), 1, 10 * maps.shape[1], maps.shape[1])
+        for pooled in (partial(F.avg_pool2d, kernel_size=3, stride=1), partial(F.adaptive_avg_pool2d, output_size=7)):
+            torch.testing.assert_close(pooled(laid), pooled(maps.contiguous()), rtol=1e-6, atol=1e-7)

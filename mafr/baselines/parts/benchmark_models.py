@@ -6,6 +6,7 @@ Their sources, sizes and departures stand in `mafr.baselines.mvtec_benchmark`.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -149,11 +150,10 @@ class AutoencoderModel(Reconstruction):
     def learn(self, source: Source) -> list[dict[str, float]]:
         """Train on good samples; means of the losses."""
         sizes = self.sizes
-        settings = {"lr": sizes.learning_rate, "weight_decay": WEIGHT_DECAY, "fused": True}
-        optimiser = torch.optim.Adam(self.network.parameters(), **settings)
+        adam = partial(torch.optim.Adam, lr=sizes.learning_rate, weight_decay=WEIGHT_DECAY, fused=True)
         walk, steps = source.batches(sizes.batch, sizes.seed), sizes.steps(source.count)
         return recorded(
-            descend(self.network, lambda x: weighted_mse(self.network(x), x, source.empty), walk, steps, optimiser)
+            descend(self.network, lambda x: weighted_mse(self.network(x), x, source.empty), walk, steps, adam)
         )
 
     def restored(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Fast Point Feature Histograms (Rusu et al., ICRA 2009) of organised clouds, as BTF uses them, in numpy and scipy.
+"""Fast Point Feature Histograms (Rusu et al., ICRA 2009) of organised clouds, as BTF uses them.
 
 The definition is Open3D's, which the authors of BTF call: three angles between the normals of a point and of each
 neighbour, each in 11 bins (SPFH, bins sum to 100), plus the neighbours' histograms weighted by 1/distance² (bins
@@ -17,7 +17,6 @@ histogram describes the same patch of surface.
 """
 
 import numpy as np
-from scipy import sparse
 from scipy.spatial import cKDTree
 
 from mafr.errors import DataError
@@ -176,50 +175,11 @@ def fpfh(points: np.ndarray, normals: np.ndarray, distance: np.ndarray, index: n
     points, normals: (N, 3), unit normals; distance, index: (N, K) as `neighbours` gives them: the first of each row,
     the point itself, is left out, as are indices of -1. A point without neighbours gets zeros.
     """
-    distance, index = distance[:, 1:], index[:, 1:]
-    total, count = index.shape
-    there = index >= 0
-    bins = _pair_bins(points, normals, distance, np.where(there, index, 0))
-    cells = bins + np.arange(0, total * DIM, DIM)[:, None]
-    cells = cells if there.all() else cells[:, there]
-    own = np.bincount(cells.reshape(-1), minlength=total * DIM).reshape(total, DIM).astype(np.float64)
-    own *= 100 / np.maximum(1, there.sum(axis=1, keepdims=True))
-    with np.errstate(divide="ignore"):
-        weight = np.where(there & (distance > 0), distance**-2.0, 0.0)
-    offsets = np.arange(total + 1) * count
-    rows = sparse.csr_matrix((weight.reshape(-1), np.where(there, index, 0).reshape(-1), offsets), shape=(total, total))
-    around = (rows @ own).reshape(total, ANGLES, BINS)
-    sums = around.sum(axis=2, keepdims=True)
-    around *= np.divide(100, sums, out=np.zeros_like(sums), where=sums != 0)
-    return own + around.reshape(total, DIM)
+    from mafr.fast.loops import fpfh as loops  # Numba takes half a second
 
-
-def _pair_bins(points: np.ndarray, normals: np.ndarray, distance: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """The bins (3, N, K) of the three angles between each point and its neighbours: 0 to 10, 11 to 21, 22 to 32.
-
-    With d the unit vector from the source to the target, u the source's normal, v = d x u / |d x u|, w = u x v and n
-    the target's normal: atan2(w·n, u·n), v·n and u·d. The source is the one whose normal is nearer to the line
-    between the two.
-    """
-    length = np.where(distance > 0, distance, 1.0)
-    dx, dy, dz = (axis[index] - axis[:, None] for axis in points.T)
-    ux, uy, uz = (axis[:, None] for axis in normals.T)
-    nx, ny, nz = (axis[index] for axis in normals.T)
-    own, other = (ux * dx + uy * dy + uz * dz) / length, (nx * dx + ny * dy + nz * dz) / length
-    # Exchanging source and target also reverses d: v·n and u·n stay, the two cosines swap and change sign.
-    # Points with the same neighbours have the same normal: there rounding decides, so it must be as in Open3D.
-    swap = np.abs(own) < np.abs(other)
-    along, across = np.where(swap, -other, own), np.where(swap, -own, other)
-    cosine = ux * nx + uy * ny + uz * nz
-    volume = dx * (uy * nz - uz * ny) + dy * (uz * nx - ux * nz) + dz * (ux * ny - uy * nx)  # d·(u x n) = (d x u)·n
-    volume /= length
-    sine = np.sqrt(np.maximum(0, 1 - along**2))  # |d x u|
-    fine = (sine > 1e-9) & (distance > 0)
-    inverse = np.divide(1, sine, out=np.zeros_like(sine), where=fine)
-    angle = np.arctan2((across - along * cosine) * inverse, cosine)  # w·n = (n·d - (u·d)(u·n)) / |d x u|
-    values = (angle * (BINS / (2 * np.pi)), volume * inverse * (BINS / 2), along * (BINS / 2))
-    bins = np.empty((ANGLES, *index.shape), dtype=np.int64)
-    for number, value in enumerate(values):
-        value = np.where(fine, value, 0.0)  # Open3D: all three zero
-        bins[number] = np.clip(np.floor(value + BINS / 2), 0, BINS - 1) + number * BINS
-    return bins
+    points, normals, distance = (np.ascontiguousarray(part, dtype=np.float64) for part in (points, normals, distance))
+    index = np.ascontiguousarray(index, dtype=np.int32)
+    own, out = (np.empty((len(points), DIM)) for _ in range(2))
+    loops.own_histograms(points, normals, distance, index, own)
+    loops.add_neighbours(distance, index, own, out)
+    return out

@@ -7,15 +7,17 @@ image residual plus the residual of the critic's features. The same layers in th
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mafr.baselines.parts.raw import descend
+from mafr.baselines.parts.raw import descend, laid_out
 from mafr.device import send
 from mafr.errors import ConfigError
+from mafr.fast.weights import FlatWeights
 
 PENALTY = 10.0  # weight of the gradient penalty
 CRITIC_STEPS = 5  # per generator step
@@ -122,8 +124,8 @@ def train_gan(
 ) -> list[float]:
     """Adversarial training on `steps` batches of good samples, one critic step each; the critic's losses."""
     settings = {"lr": rate, "betas": (0.0, 0.9), "fused": True}
-    critic_optimiser = torch.optim.Adam(critic.parameters(), **settings)
-    generator_optimiser = torch.optim.Adam(generator.parameters(), **settings)
+    both = critic_weights, generator_weights = FlatWeights(critic), FlatWeights(generator)
+    critic_optimiser, generator_optimiser = (torch.optim.Adam([weights.vector], **settings) for weights in both)
 
     def fakes(like: Tensor) -> Tensor:
         # Noise is drawn on the CPU, so that every device sees the same.
@@ -135,16 +137,19 @@ def train_gan(
         with torch.no_grad():
             fake = fakes(real)
         loss = critic_loss(critic, real, fake, send(torch.rand(len(real)), real.device))
-        critic_optimiser.zero_grad(set_to_none=True)
+        critic_weights.zero()
         loss.backward()
         critic_optimiser.step()
         losses.append(loss.detach())
         if step % CRITIC_STEPS == 0:
             critic.requires_grad_(False)
-            generator_optimiser.zero_grad(set_to_none=True)
+            generator_weights.zero()
             (-critic(fakes(real)).mean()).backward()
             generator_optimiser.step()
             critic.requires_grad_(True)
+    for module, weights in zip((critic, generator), both, strict=True):
+        weights.release()
+        laid_out(module)
     return torch.stack(losses).tolist()
 
 
@@ -154,5 +159,5 @@ def train_encoder(
     """Train the encoder on `steps` batches, the generator and the critic fixed; its losses."""
     for fixed in (generator, critic):
         fixed.eval().requires_grad_(False)
-    optimiser = torch.optim.RMSprop(encoder.parameters(), lr=rate, foreach=True)
-    return descend(encoder, lambda x: encoder_loss(critic, x, generator(encoder(x))), batches, steps, optimiser)
+    rmsprop = partial(torch.optim.RMSprop, lr=rate, foreach=True)
+    return descend(encoder, lambda x: encoder_loss(critic, x, generator(encoder(x))), batches, steps, rmsprop)

@@ -180,3 +180,22 @@ def turn_points(points: np.ndarray, angle: float, view: DepthAxis, middle: np.nd
     turned = across.T @ (np.stack([left, right]) + (across @ middle)[:, None])
     turned += np.outer(view.direction, view.along(points.T))
     return turned.T.astype(points.dtype)
+
+
+def filled(
+    depth: np.ndarray, known: np.ndarray, missing: np.ndarray, passes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Depth and known pixels (H, W) once each missing pixel has the mean of those known around it.
+
+    Each pass goes one pixel into the holes. depth: zero where not known.
+    """
+    depth, known = np.pad(depth, 1), np.pad(known, 1)
+    width = known.shape[1]
+    at = np.flatnonzero(np.pad(missing, 1))
+    around = at[:, None] + np.add.outer((-width, 0, width), (-1, 0, 1)).reshape(-1)
+    for _ in range(passes):
+        count = known.reshape(-1)[around].sum(axis=1)
+        new = (count > 0) & ~known.reshape(-1)[at]
+        mean = depth.reshape(-1)[around[new]].sum(axis=1) / count[new]
+        depth.reshape(-1)[at[new]], known.reshape(-1)[at[new]] = mean, True
+    return depth[1:-1, 1:-1], known[1:-1, 1:-1]

@@ -141,15 +141,15 @@ def search_cpu(bank: Tensor, queries: Tensor, count: int, centred: Centred | Non
 
     bank: (M, D), queries: (Q, D), many where count is 1, else few; centred: that of the bank, if it is known.
     """
+    centred, queries = centred or Centred.of(bank), queries.contiguous()
+    largest, size = centred.squares.max(), max(1, SEARCHED // len(bank))
     if count > 1:
-        distance = torch.stack([(bank - query).norm(dim=1) for query in queries])
-        distance, index = distance.sort(dim=1, stable=True)
-        return distance[:, :count], index[:, :count]
+        pairs = [_few_nearest(bank, query, count, centred, largest) for query in queries]
+        distance, index = (torch.stack(parts) for parts in zip(*pairs, strict=True))
+        return distance, index
     from mafr.fast.loops.nearest import nearest  # Numba takes half a second
 
-    centred, queries = centred or Centred.of(bank), queries.contiguous()
     distance, index = torch.empty(len(queries)), torch.empty(len(queries), dtype=torch.int64)
-    largest, size = centred.squares.max(), max(1, SEARCHED // len(bank))
     for first in range(0, len(queries), size):
         part = slice(first, first + size)
         moved = queries[part] - centred.middle
@@ -157,6 +157,18 @@ def search_cpu(bank: Tensor, queries: Tensor, count: int, centred: Centred | Non
         reach = partial.amin(dim=1) + SLACK * (moved.square().sum(dim=1) + largest)
         nearest(bank.numpy(), *(t.numpy() for t in (queries[part], partial, reach, index[part], distance[part])))
     return distance[:, None], index[:, None]
+
+
+def _few_nearest(
+    bank: Tensor, query: Tensor, count: int, centred: Centred, largest: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Distances and indices (count,) of the nearest to one query (D,); largest: the largest of `centred.squares`."""
+    moved = query - centred.middle
+    partial = centred.partial(moved[None])[0]
+    reach = partial.kthvalue(count).values + SLACK * (moved.square().sum() + largest)
+    near = (~(partial > reach)).nonzero()[:, 0]
+    distance, order = (bank[near] - query).norm(dim=1).sort(stable=True)
+    return distance[:count], near[order[:count]]
 
 
 def search_products(bank: Tensor, queries: Tensor, count: int) -> Tensor:

@@ -25,6 +25,7 @@ from mafr.config import Config
 from mafr.data.samples import Sample
 from mafr.errors import DataError
 from mafr.features.extract import FeatureExtractor
+from mafr.features.interpolation import channels_last
 from mafr.features.sources.splits import Split
 from mafr.method import Method, Prediction
 from mafr.parallel.progress import bar
@@ -117,7 +118,7 @@ def check_size(sample: Sample, size: int) -> None:
 
 def pool(maps: Tensor, side: int) -> Tensor:
     """Means of 3 x 3 without padding, then adaptive means to the patches: (1, C, h, w) -> (1, C, side, side)."""
-    return F.adaptive_avg_pool2d(F.avg_pool2d(maps, 3, stride=1), side)
+    return F.adaptive_avg_pool2d(F.avg_pool2d(channels_last(maps), 3, stride=1), side)
 
 
 def blur(psi: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from mafr.data.depth_axis import DepthAxis
 from mafr.data.samples import Sample
 from mafr.device import keep_freed_memory, send
 from mafr.errors import MafrError
+from mafr.fast.weights import FlatWeights
 from mafr.features.sources.splits import Split
 from mafr.method import Method, Prediction
 from mafr.parallel.progress import bar
@@ -70,17 +71,23 @@ def descend(
     loss_of: Callable[[Tensor], Tensor],
     batches: Iterator[Tensor],
     steps: int,
-    optimiser: torch.optim.Optimizer,
+    optimiser_of: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
 ) -> list[float]:
-    """Minimise `loss_of` on `steps` batches; the losses."""
+    """Minimise `loss_of` on `steps` batches; the losses.
+
+    optimiser_of: from a list of parameters to their optimiser, which must treat each value alone.
+    """
     model.train()
-    losses = []
+    losses, weights = [], FlatWeights(model)
+    optimiser = optimiser_of([weights.vector])
     for x in islice(batches, steps):
         loss = loss_of(x)
-        optimiser.zero_grad(set_to_none=True)
+        weights.zero()
         loss.backward()
         optimiser.step()
         losses.append(loss.detach())
+    weights.release()
+    laid_out(model)
     return torch.stack(losses).tolist()
 
 

@@ -59,6 +59,11 @@ def compiled(function):
     return _compile(function, "contract")
 
 
+def exact(function):
+    """As `compiled`, but every operation rounds by itself, as in numpy: where rounding decides, it decides alike."""
+    return _compile(function)
+
+
 def inlined(function):
     """As `compiled`, for a function that others take into their loops."""
     return _compile(function, "contract", inline="always")
