@@ -6,22 +6,15 @@ processor: no fused operations, no sums in parts. All values are float32, points
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
-from numba import njit
+
+from mafr.compiled import exact
 
 F = np.float32
 _SIDE = 64  # nodes per side of the noise volume, a power of two
 
 
-def _exact(function):
-    """Compile at the first call, and keep the result on disk where that can be written."""
-    return njit(cache=os.access(Path(__file__).parent, os.W_OK), nogil=True, error_model="numpy")(function)
-
-
-@_exact
+@exact
 def between_nodes(places, shift, volume, out):
     """out (N,): the noise at places (3, N) + shift (3,), in nodes; volume (side³, 8), see `noise`."""
     for i in range(out.shape[0]):
@@ -40,7 +33,7 @@ def between_nodes(places, shift, volume, out):
         out[i] = a + fx * (c - a)
 
 
-@_exact
+@exact
 def gather(values, rows, out):
     """out (K, M): columns `rows` (M,) of values (K, N)."""
     for k in range(out.shape[0]):
@@ -48,7 +41,7 @@ def gather(values, rows, out):
             out[k, i] = values[k, rows[i]]
 
 
-@_exact
+@exact
 def numbers(mask, out):
     """out (M + 1,): the numbers of the M true values of mask (N,), then one without meaning."""
     at = 0
@@ -57,7 +50,7 @@ def numbers(mask, out):
         at += mask[i]
 
 
-@_exact
+@exact
 def lengths(points, out):
     """out (N,): the Euclidean norm of points (3, N)."""
     for i in range(out.shape[0]):
@@ -65,7 +58,7 @@ def lengths(points, out):
         out[i] = np.sqrt(x * x + y * y + z * z)
 
 
-@_exact
+@exact
 def to_polygon(x, y, corners, out):
     """out (N,): the distance of points x, y (N,) to a polygon (K, 2), negative inside."""
     count = corners.shape[0]
@@ -83,7 +76,7 @@ def to_polygon(x, y, corners, out):
         out[i] = -np.sqrt(best) if inside else np.sqrt(best)
 
 
-@_exact
+@exact
 def along(origin, far, directions, out):
     """out (3, N): origin (3, N) + far (N,) · directions (3, N)."""
     for k in range(3):
@@ -91,7 +84,7 @@ def along(origin, far, directions, out):
             out[k, i] = origin[k, i] + far[i] * directions[k, i]
 
 
-@_exact
+@exact
 def box_ends(origin, directions, box, enter, leave):
     """enter, leave (N,): where rays from origin (3, N) enter and leave box (2, 3); enter > leave where they miss it."""
     small = F(1e-9)
@@ -106,7 +99,7 @@ def box_ends(origin, directions, box, enter, leave):
         enter[i], leave[i] = max(first, F(0)), last
 
 
-@_exact
+@exact
 def advance(distance, eps, least, step, t, end, d, active, found):
     """One step of every ray; returns how many go on.
 
@@ -128,7 +121,7 @@ def advance(distance, eps, least, step, t, end, d, active, found):
     return left
 
 
-@_exact
+@exact
 def darken(distance, softness, least, dark, t, end, origin, d, active, light):
     """One step of every shadow ray; returns how many go on, as `advance` does.
 
