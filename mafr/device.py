@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache, wraps
+from functools import cache, wraps
 
 import torch
 
@@ -173,31 +172,6 @@ def gpu_products(precision: str) -> Iterator[None]:
     finally:
         for (backend, name, _), value in zip(wanted, before, strict=True):
             setattr(backend, name, value)
-
-
-@lru_cache(maxsize=1)
-def keep_freed_memory() -> None:
-    """Let the C library keep freed blocks instead of returning them (glibc; elsewhere nothing happens).
-
-    A step allocates the same blocks again and again; clearing fresh pages each time would take a third of a step at
-    full size. Blocks of 256 MB and more are still returned, and of the rest at most 2 GB is kept.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):
-        return
-    m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
-    # Older versions take no more than 32 MB; setting one threshold alone would only stop the other from adapting.
-    if mallopt(m_mmap_threshold, 2**28) or mallopt(m_mmap_threshold, 2**25):
-        mallopt(m_trim_threshold, 2**31 - 1)
-
-
-def release_freed_memory() -> None:
-    """Return what `keep_freed_memory` has kept: the next training needs blocks of other sizes (glibc only)."""
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (OSError, AttributeError, TypeError):
-        return
 
 
 # Of x86 processors, from old to new -> how torch asks for them.

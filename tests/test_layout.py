@@ -13,7 +13,7 @@ MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 # What stands further down may import what stands above it, and its neighbours on the same line.
 LEVELS = (
     {"errors"},
-    {"settings", "disk"},
+    {"settings", "disk", "memory", "compiled"},
     {"config", "paths", "processor"},
     {"device", "parallel"},
     {"data", "model", "losses", "metrics", "scoring", "calibration"},

@@ -57,13 +57,14 @@ from mafr.config import Config
 from mafr.data.depth_axis import DepthAxis
 from mafr.data.samples import Sample
 from mafr.data.scan import Scan
-from mafr.device import computing, keep_freed_memory, send
+from mafr.device import computing, send
 from mafr.errors import ConfigError, DataError, MafrError
 from mafr.features.extract import FeatureExtractor, Tokens
 from mafr.features.interpolation import channels_last
 from mafr.features.sources.splits import Split
 from mafr.features.timm_maps import B5_DIM, B5_STRIDE, EfficientNetB5
 from mafr.features.weights.files import EFFICIENTNET_B5, WeightFile
+from mafr.memory import keep_freed_memory
 from mafr.method import Method, Prediction
 from mafr.parallel.progress import bar
 from mafr.paths import Paths

@@ -49,7 +49,7 @@ from torch import Tensor, nn
 
 from mafr.baselines.registry import title
 from mafr.config import Config
-from mafr.device import computing, keep_freed_memory
+from mafr.device import computing
 from mafr.errors import ConfigError, MafrError
 from mafr.fast.restorer import SMALL, Scene, open_scene
 from mafr.fast.weights import FlatWeights
@@ -58,6 +58,7 @@ from mafr.features.extract import FeatureExtractor
 from mafr.features.interpolation import Rows
 from mafr.features.rgb import rgb_depth, rgb_dim
 from mafr.features.sources.splits import Split
+from mafr.memory import keep_freed_memory
 from mafr.method import Method, Prediction
 from mafr.parallel.progress import bar
 from mafr.scoring import at_pixels, fuse, image_score, smooth

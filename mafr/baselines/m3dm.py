@@ -54,12 +54,13 @@ from torch import Tensor, nn
 from mafr.baselines.parts.feature_fusion import HIDDEN_RATIO, FeatureFusion
 from mafr.baselines.parts.memory_bank import MemoryBank
 from mafr.config import Config
-from mafr.device import Place, keep_freed_memory, send
+from mafr.device import Place, send
 from mafr.errors import DataError, MafrError
 from mafr.fast.weights import FlatWeights
 from mafr.features.extract import Tokens
 from mafr.features.interpolation import channels_last, densify_xyz
 from mafr.features.sources.splits import Split
+from mafr.memory import keep_freed_memory
 from mafr.method import Method, Prediction
 from mafr.parallel.progress import bar
 from mafr.scoring import smooth, upsample

@@ -12,7 +12,7 @@ from mafr.config import UNTRAINED
 from mafr.data import FolderDataset, few_shot
 from mafr.data.defects import check_test_set
 from mafr.data.samples import Sample
-from mafr.device import Place, computing, release_freed_memory
+from mafr.device import Place, computing
 from mafr.errors import DataError, MafrError, notice
 from mafr.experiments.evaluation import all_metrics
 from mafr.experiments.plan import Run
@@ -27,6 +27,7 @@ from mafr.experiments.provenance import (
 from mafr.experiments.run_store import RECORD, data_fingerprint, finished_record, run_splits, save_answer
 from mafr.features.extract import PARTS
 from mafr.features.sources.splits import Split, extraction_seconds, gpu_count
+from mafr.memory import release_freed_memory
 from mafr.method import Method
 from mafr.parallel.progress import Workers, map_parallel
 from mafr.paths import PACKAGE, Paths, write_json

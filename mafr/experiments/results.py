@@ -85,8 +85,11 @@ class Result:
     def residuals(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """The residual maps of some samples at full size, zero without a 3D point: two (n, S, S)."""
         chosen, answer = list(indices), self.answer
-        parts = (part[chosen] for part in (answer.psi_rgb, answer.psi_xyz, answer.valid, answer.mask))
-        psi_rgb, psi_xyz, _ = at_pixels(*parts, self.config.image_size)
+        if chosen == list(range(len(self.ids))):
+            psi_rgb, psi_xyz, _ = answer.pixels  # once, also for the final maps
+        else:
+            parts = (part[chosen] for part in (answer.psi_rgb, answer.psi_xyz, answer.valid, answer.mask))
+            psi_rgb, psi_xyz, _ = at_pixels(*parts, self.config.image_size)
         return psi_rgb[:, 0].numpy(), psi_xyz[:, 0].numpy()
 
     @cached_property

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mafr.config import Config
-from mafr.device import Place, keep_freed_memory, send
+from mafr.device import Place, send
 from mafr.errors import DataError
 from mafr.fast.attention import map_attention, pixel_attention
 from mafr.fast.layers import OUTPUT_ROWS, Dropout, Layer, activate, linear
@@ -26,6 +26,7 @@ from mafr.fast.objective import Objective, Original
 from mafr.fast.pixels import Canvas
 from mafr.features.extract import Tokens
 from mafr.features.interpolation import Rows, rgb_rows, xyz_rows
+from mafr.memory import keep_freed_memory
 from mafr.model import CBAM, MAFR, RestorationDecoder, norm_of
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -26,6 +27,7 @@ OUTLINE = "#00E5FF"  # of the ground truth on a heatmap: visible on black and on
 DPI = 120
 _FORMATS = {".png": "png", ".pdf": "pdf", ".svg": "svg", ".jpg": "jpg", ".jpeg": "jpg"}
 DEPTH_NAME = "depth, tilt removed"
+_ROUNDED = ((np.arange(256) + 2) // 5 * 5).astype(np.uint8)
 
 
 class Picture(Figure):
@@ -65,12 +67,17 @@ def png_bytes(figure: Figure, dpi: int | None = None) -> bytes:
 
     Colours are rounded to steps of 5 of 255, which is invisible and halves the file.
     """
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=dpi or figure.dpi, pil_kwargs={"compress_level": 1})
-    colours = np.asarray(Image.open(drawn).convert("RGB"), dtype=np.uint16)
-    colours = ((colours + 2) // 5 * 5).astype(np.uint8)
+    before = figure.dpi, figure.canvas
+    try:
+        figure.dpi = dpi or figure.dpi
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()  # once; `savefig` draws a first time for the layout alone
+        colours = np.asarray(canvas.buffer_rgba())[:, :, :3]
+    finally:
+        figure.dpi = before[0]
+        figure.set_canvas(before[1])
     buffer = io.BytesIO()
-    Image.fromarray(colours).save(buffer, "PNG", optimize=True)
+    Image.fromarray(_ROUNDED[colours]).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 

@@ -19,7 +19,6 @@ from mafr.baselines.registry import METHODS, method_class, method_settings
 from mafr.config import FUSIONS, Config, concerns
 from mafr.data import few_shot, open_dataset
 from mafr.detector import Detector
-from mafr.device import keep_freed_memory, release_freed_memory
 from mafr.errors import ConfigError, DataError, MafrError, StorageError
 from mafr.experiments import execute as execution
 from mafr.experiments import run_store
@@ -31,6 +30,7 @@ from mafr.experiments.run_store import load_maps, load_residuals, read_record
 from mafr.features.sources import splits
 from mafr.features.sources.splits import extract_features, load_features, load_split
 from mafr.features.sources.store import find_store
+from mafr.memory import keep_freed_memory, release_freed_memory
 from mafr.scoring import ResidualMaps
 
 

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from mafr.data.depth_axis import DepthAxis
 from mafr.data.samples import Sample
-from mafr.device import keep_freed_memory, send
+from mafr.device import send
 from mafr.errors import MafrError
 from mafr.fast.weights import FlatWeights
 from mafr.features.sources.splits import Split
+from mafr.memory import keep_freed_memory
 from mafr.method import Method, Prediction
 from mafr.parallel.progress import bar
 from mafr.scoring import image_score, smooth, upsample

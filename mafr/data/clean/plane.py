@@ -4,6 +4,8 @@ import hashlib
 
 import numpy as np
 
+from mafr.data.clean import loops
+
 _CHUNK = 50_000  # distances computed at once, 400 kB: they stay in the cache
 
 
@@ -38,10 +40,8 @@ def fit_plane(
     inliers = np.empty(iterations, dtype=np.int64)
     step = max(1, _CHUNK // len(points))
     for begin in range(0, iterations, step):
-        distances = normals[begin : begin + step] @ points.T  # (planes, N)
-        distances += offsets[begin : begin + step, None]
-        near = np.abs(distances, out=distances) < threshold
-        inliers[begin : begin + step] = [np.count_nonzero(row) for row in near]  # one row at a time is vectorised
+        part = slice(begin, begin + step)
+        loops.count_near(normals[part] @ points.T, offsets[part], threshold, inliers[part])
     best = inliers.argmax()  # the first of equally good ones
     near = np.abs(points @ normals[best] + offsets[best]) < threshold
     if np.count_nonzero(near) < 3:
@@ -54,9 +54,7 @@ def _draw(rng: np.random.Generator, total: int, count: int, rows: int) -> np.nda
     """`count` different numbers below `total` per row (Floyd's algorithm, all rows at once)."""
     chosen = np.empty((rows, count), dtype=np.int64)
     for k, last in enumerate(range(total - count, total)):
-        drawn = rng.integers(0, last + 1, size=rows)
-        taken = (chosen[:, :k] == drawn[:, None]).any(axis=1)
-        chosen[:, k] = np.where(taken, last, drawn)
+        loops.keep_different(chosen, rng.integers(0, last + 1, size=rows), k, last)
     return chosen
 
 

@@ -16,9 +16,15 @@ from mafr.config import CATEGORIES, DATASETS, Config
 from mafr.data.manifest import GENERATED
 from mafr.disk import writing
 from mafr.errors import ConfigError, DataError
+from mafr.memory import keep_freed_memory
 from mafr.parallel.progress import Workers, map_parallel
 from mafr.paths import sweep, temporary_beside, write_json
 
+# The categories that take most, by their time.
+_LONGEST = {
+    "mvtec3d": ("foam", "cookie", "bagel", "tire", "potato", "rope"),
+    "eyecandies": ("LicoriceSandwich", "GummyBear", "ChocolateCookie", "Lollipop", "ChocolatePraline"),
+}
 _STALE = 3600.0  # seconds after which a temporary folder is nobody's any more
 
 
@@ -40,6 +46,8 @@ def generate(
             raise ConfigError(f"unknown category {name!r}; the generated ones are {known}")
     # Checking needs no processes of its own.
     missing = [name for name in names if not _is_complete(dataset, Path(root), config, name)]
+    order = {name: k for k, name in enumerate(_LONGEST[dataset])}
+    missing.sort(key=lambda name: order.get(name, len(order)))  # so that no process is left alone with a long one
     map_parallel(partial(_generate, dataset, Path(root), config), missing, workers, f"generating {dataset}")
     return [Path(root) / name for name in names]
 
@@ -75,6 +83,7 @@ def _generate(dataset: str, root: Path, config: Config, category: str) -> None:
         if time.time() - leftover.stat().st_mtime > _STALE:
             shutil.rmtree(leftover, ignore_errors=True)
     fresh, old = temporary_beside(folder), temporary_beside(folder)
+    keep_freed_memory()
     try:
         _half(dataset).write(fresh, config, category)
         write_json(fresh / GENERATED, _half(dataset).stamp(category, config))

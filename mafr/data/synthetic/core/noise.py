@@ -10,6 +10,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
+from mafr.data.synthetic.core import loops
 from mafr.data.synthetic.core.rows import Array
 
 _SIDE = 64  # nodes per side of the noise volume
@@ -57,21 +58,10 @@ def noise(points: Array, seed: int) -> Array:
     Linear between its nodes: to bend and swell shapes use `waves`.
     """
     rotation, shift = _turn(int(seed))
-    places = rotation @ points.T.astype(np.float32, copy=False) + shift[:, None]  # (3, N)
-    floor = np.floor(places)
-    fx, fy, fz = places - floor
-    x, y, z = floor.astype(np.int32) & (_SIDE - 1)
-    around = _volume().take((x * _SIDE + y) * _SIDE + z, axis=0)
-
-    def along_z(corner: int) -> Array:
-        value = fz * around[:, 2 * corner + 1]
-        value += around[:, 2 * corner]
-        return value
-
-    a, b, c, d = (along_z(corner) for corner in range(4))
-    a += fy * (b - a)
-    c += fy * (d - c)
-    return a + fx * (c - a)
+    places = rotation @ points.T.astype(np.float32, copy=False)  # (3, N)
+    out = np.empty(len(points), np.float32)
+    loops.between_nodes(places, shift, _volume(), out)
+    return out
 
 
 def fbm(points: Array, seed: int, octaves: int = 3) -> Array:

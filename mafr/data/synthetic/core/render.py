@@ -14,12 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from mafr.data.synthetic.core import loops
 from mafr.data.synthetic.core.part import Look, Part, Surface
-from mafr.data.synthetic.core.rows import Array, Field, Rng, length, row_dot, row_max, row_min, take, unit
+from mafr.data.synthetic.core.rows import Array, Field, Rng, length, row_dot, take, unit
 
 
 @dataclass(frozen=True)
@@ -128,11 +130,18 @@ class Light:
         return towards, strength.astype(np.float32)
 
 
-def _enter(origin: Array, directions: Array, box: Array) -> tuple[Array, Array]:
+def box_ends(origin: Array, directions: Array, box: Array) -> tuple[Array, Array]:
     """Distances at which rays enter and leave an axis-aligned box; enter > leave where they miss it."""
-    safe = np.where(np.abs(directions) < 1e-9, np.float32(1e-9), directions)
-    a, b = (box[0] - origin) / safe, (box[1] - origin) / safe
-    return np.maximum(row_max(np.minimum(a, b)), 0), row_min(np.maximum(a, b))
+    enter, leave = np.empty((2, len(directions)), np.float32)
+    loops.box_ends(np.broadcast_to(origin, directions.shape).T, directions.T, box, enter, leave)
+    return enter, leave
+
+
+def along(origin: Array, far: Array, directions: Array) -> Array:
+    """origin + far · directions: (N, 3), or (3,), (N,) and (N, 3) -> (N, 3)."""
+    out = np.empty((3, len(far)), np.float32)
+    loops.along(np.broadcast_to(origin, directions.shape).T, far, directions.T, out)
+    return out.T
 
 
 def trace(camera: Camera, part: Part, eps: float) -> Hits:
@@ -145,7 +154,7 @@ def trace(camera: Camera, part: Part, eps: float) -> Hits:
     with np.errstate(divide="ignore"):
         limit = -origin[2] / rays[:, 2]
     limit = np.where(limit > 0, limit, np.inf).astype(np.float32)
-    enter, leave = _enter(origin, rays, np.asarray(part.box, np.float32))
+    enter, leave = box_ends(origin, rays, np.asarray(part.box, np.float32))
     leave = np.minimum(leave, limit)
     active = np.flatnonzero(enter < leave)
     t, end, d = enter[active].astype(np.float32), leave[active], take(rays, active)
@@ -153,16 +162,13 @@ def trace(camera: Camera, part: Part, eps: float) -> Hits:
     for _ in range(64):
         if not len(active):
             break
-        distance = sdf(origin + t[:, None] * d)
-        hit = distance < eps
-        found[active[hit]] = t[hit]
-        t = t + np.maximum(distance, eps / 2) * step
-        stay = ~hit & (t < end)
-        active, t, end, d = active[stay], t[stay], end[stay], take(d, stay)
+        distance = sdf(along(origin, t, d))
+        left = loops.advance(distance, np.float32(eps), np.float32(eps / 2), step, t, end, d.T, active, found)
+        active, t, end, d = active[:left], t[:left], end[:left], d[:left]
     else:
         # Rays that skim along a silhouette run out of steps: take those that are near the surface as hits.
         if len(active):
-            near = sdf(origin + t[:, None] * d) < 4 * eps
+            near = sdf(along(origin, t, d)) < 4 * eps
             found[active[near]] = t[near]
     on_part = np.isfinite(found)
     chosen = np.flatnonzero(on_part)
@@ -222,19 +228,17 @@ def soft_shadow(hits: Hits, part: Part, position: object, softness: float, steps
     out[seen & away] = 0.0
     chosen = np.flatnonzero(seen & ~away)
     origin, d = take(points, chosen) + take(normals, chosen) * np.float32(start), take(towards, chosen)
-    enter, leave = _enter(origin, d, box)
+    enter, leave = box_ends(origin, d, box)
     t = np.maximum(enter, start)
     stay = t < leave
     chosen, origin, d, t, leave = chosen[stay], take(origin, stay), take(d, stay), t[stay], leave[stay]
-    least = float((box[1] - box[0]).max()) / steps * 0.4
+    limits = np.float32([softness, float((box[1] - box[0]).max()) / steps * 0.4, 0.02])
     for _ in range(steps):
         if not len(chosen):
             break
-        distance = part.shadows(origin + t[:, None] * d)
-        out[chosen] = np.minimum(out[chosen], np.clip(np.float32(softness) * distance / t, 0, 1))
-        t = t + np.maximum(distance, least)
-        stay = (t < leave) & (out[chosen] > 0.02)
-        chosen, origin, d, t, leave = chosen[stay], take(origin, stay), take(d, stay), t[stay], leave[stay]
+        distance = part.shadows(along(origin, t, d))
+        left = loops.darken(distance, *limits, t, leave, origin.T, d.T, chosen, out)
+        chosen, origin, d, t, leave = chosen[:left], origin[:left], d[:left], t[:left], leave[:left]
     return out
 
 
@@ -301,11 +305,17 @@ def _coloured(colour: Array, strength: Array) -> Array:
 def develop(image: Array, rng: Rng, blur: float, noise: float, vignette: float, exposure: float = 1.0) -> Array:
     """Linear light to an 8-bit image: lens blur (pixels), vignetting, shot and read noise, gamma. (H, W, 3) uint8."""
     image = gaussian_filter(image, (blur, blur, 0))
-    height, width = image.shape[:2]
-    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
-    image = image * np.float32(exposure) * (1 - np.float32(vignette) * (x * x + y * y) / 2)[..., None]
+    image = image * np.float32(exposure) * _vignette(*image.shape[:2], vignette)[..., None]
     grain = rng.standard_normal(image.shape, dtype=np.float32)
     image = image + np.float32(noise) * np.sqrt(np.maximum(image, 0) + 0.02) * grain
     # A soft shoulder instead of a hard clip, as in a camera's tone curve.
-    image = np.where(image > 0.8, 0.8 + 0.2 * np.tanh((image - 0.8) / 0.2), image)
+    bright = image > 0.8
+    image[bright] = 0.8 + 0.2 * np.tanh((image[bright] - 0.8) / 0.2)
     return (np.clip(image, 0, 1) ** np.float32(1 / 2.2) * 255 + 0.5).astype(np.uint8)
+
+
+@lru_cache(maxsize=4)
+def _vignette(height: int, width: int, strength: float) -> Array:
+    """The light that a lens lets through, (H, W): less towards the corners."""
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
+    return 1 - np.float32(strength) * (x * x + y * y) / 2

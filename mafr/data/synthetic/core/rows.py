@@ -11,6 +11,8 @@ from functools import reduce
 
 import numpy as np
 
+from mafr.data.synthetic.core import loops
+
 Array = np.ndarray
 Rng = np.random.Generator
 Field = Callable[[Array], Array]  # a value per point: (N, 3) -> (N,)
@@ -36,6 +38,10 @@ def row_min(a: Array) -> Array:
 
 def length(v: Array) -> Array:
     """Euclidean norm along the last axis."""
+    if v.ndim == 2 and v.shape[1] == 3 and v.dtype == np.float32:
+        out = np.empty(len(v), np.float32)
+        loops.lengths(v.T, out)
+        return out
     return np.sqrt(row_dot(v, v))
 
 
@@ -47,5 +53,12 @@ def unit(v: object) -> Array:
 
 def take(a: Array, where: Array) -> Array:
     """`a[where]`, rows of (N, few) by numbers or a mask (N,), one coordinate after the other in memory."""
-    rows = np.flatnonzero(where) if where.dtype == bool else where
-    return a.T.take(rows, axis=1).T
+    if where.dtype == bool:
+        rows = np.empty(np.count_nonzero(where) + 1, np.int64)
+        loops.numbers(where, rows)
+        rows = rows[:-1]
+    else:
+        rows = where
+    out = np.empty((a.shape[1], len(rows)), a.dtype)
+    loops.gather(a.T, rows, out)
+    return out.T

@@ -7,6 +7,7 @@ after displacing, bending or joining: trace such parts with a step of 0.6 to 0.9
 import numpy as np
 from scipy.ndimage import map_coordinates
 
+from mafr.data.synthetic.core import loops
 from mafr.data.synthetic.core.rows import Array, Field, length, row_max, take
 
 
@@ -65,17 +66,9 @@ def cone(p: Array, low: float, high: float, half: float, rounding: float = 0.0) 
 
 def polygon(x: Array, y: Array, corners: object) -> Array:
     """Distance to a simple polygon (K, 2) in the plane, negative inside. Exact."""
-    corners = _f(corners)
-    best = np.full(len(x), np.inf, np.float32)
-    inside = np.zeros(len(x), bool)
-    for (ax, ay), (bx, by) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
-        ex, ey, wx, wy = bx - ax, by - ay, x - ax, y - ay
-        h = np.clip((wx * ex + wy * ey) / (ex * ex + ey * ey), 0, 1)
-        best = np.minimum(best, (wx - h * ex) ** 2 + (wy - h * ey) ** 2)
-        crosses = (ay > y) != (by > y)
-        if ey != 0:
-            inside ^= crosses & (wx < ex * (wy / ey))
-    return np.where(inside, -1, 1).astype(np.float32) * np.sqrt(best)
+    out = np.empty(len(x), np.float32)
+    loops.to_polygon(x, y, _f(corners), out)
+    return out
 
 
 def prism(p: Array, corners: object, half: float, rounding: float = 0.0) -> Array:
