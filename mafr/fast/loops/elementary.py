@@ -2,53 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-from pathlib import Path
-
 import numpy as np
-from llvmlite.binding import get_host_cpu_features
-from numba import config, njit, types
+from numba import types
 from numba.extending import intrinsic
+
+from mafr.compiled import compile_loops
 
 F = np.float32
 _LOG2_E, _LN2_HIGH, _LN2_LOW = F(1.44269504), F(0.693359375), F(-2.12194440e-4)
 _ROUND = F(12582912.0)  # 1.5 · 2^23: adding and subtracting it rounds to whole numbers
-
-
-# Vectors of another width sum in another order. AVX2's have one width on every x86 processor since 2013, and the wider
-# ones of AVX-512 gain nothing here.
-if all(get_host_cpu_features().get(name, False) for name in ("avx2", "fma", "bmi2")):
-    config.CPU_NAME, config.CPU_FEATURES = "haswell", ""  # none beside those of that name
-
-
-def _cache_folder() -> str:
-    """Where compiled functions are kept; "" if nothing can be written there.
-
-    Numba compiles a function again when its own file changes, but not when a file changes that it calls: the folder's
-    name therefore follows from all of them.
-    """
-    here = Path(__file__).parent
-    sources = b"".join(path.read_bytes() for path in sorted(here.glob("*.py")))
-    folder = Path(config.CACHE_DIR or here / "__pycache__") / f"loops-{hashlib.sha256(sources).hexdigest()[:16]}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return str(folder) if os.access(folder, os.W_OK) else ""
-    except OSError:
-        return ""
-
-
-def _compile(function, *fast: str, inline: str = "never"):
-    folder, before = _FOLDER, config.CACHE_DIR
-    config.CACHE_DIR = folder  # read when the function is decorated
-    try:
-        options = {"nogil": True, "error_model": "numpy", "fastmath": set(fast), "inline": inline}
-        return njit(cache=bool(folder), **options)(function)
-    finally:
-        config.CACHE_DIR = before
-
-
-_FOLDER = _cache_folder()
 
 
 def compiled(function):
@@ -56,22 +18,17 @@ def compiled(function):
 
     A product and a sum may become one operation, which rounds once.
     """
-    return _compile(function, "contract")
-
-
-def exact(function):
-    """As `compiled`, but every operation rounds by itself, as in numpy: where rounding decides, it decides alike."""
-    return _compile(function)
+    return compile_loops(function, "contract")
 
 
 def inlined(function):
     """As `compiled`, for a function that others take into their loops."""
-    return _compile(function, "contract", inline="always")
+    return compile_loops(function, "contract", inline="always")
 
 
 def summed(function):
     """As `compiled`, for a sum that may run in several parts side by side."""
-    return _compile(function, "contract", "reassoc", "nsz")
+    return compile_loops(function, "contract", "reassoc", "nsz")
 
 
 @intrinsic

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from mafr.fast.loops.elementary import exact
+from mafr.compiled import exact
 
 _BINS = 11
 _HALF, _TURN = _BINS / 2, _BINS / (2 * np.pi)
