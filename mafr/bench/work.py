@@ -92,6 +92,7 @@ def serve(kind: str, case: Case, line: Connection) -> None:
 
 
 _ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # torch counts a GPU's only
+_COUNTED_AS = {torch.ops.aten.addmm_: torch.ops.aten.addmm}  # torch has no formula for the one in place
 
 
 class _Operations(TorchDispatchMode):
@@ -100,7 +101,7 @@ class _Operations(TorchDispatchMode):
     total = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        formula, kwargs = flop_registry.get(func._overloadpacket), kwargs or {}
+        formula, kwargs = flop_registry.get(_COUNTED_AS.get(func._overloadpacket, func._overloadpacket)), kwargs or {}
         if func._overloadpacket is _ATTENTION:
             self.total += sdpa_flop_count(*(part.shape for part in args[:3]))
             return func(*args, **kwargs)

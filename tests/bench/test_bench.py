@@ -44,6 +44,14 @@ def test_plain_metrics_are_the_metrics():
         assert value == pytest.approx(ours[name], rel=1e-9), name
 
 
+def test_arithmetic_is_counted_also_in_place():
+    left, right, total = torch.ones(3, 4), torch.ones(4, 5), torch.zeros(3, 5)
+    with bench_work._Operations() as counter, torch.no_grad():
+        total.addmm_(left, right)
+        torch.mm(left, right, out=total)
+    assert counter.total == 2 * (2 * 3 * 4 * 5)
+
+
 def test_arithmetic_is_counted_also_without_gradients():
     layer, x = torch.nn.Linear(30, 20), torch.randn(10, 30)
     for mode in (torch.enable_grad, torch.inference_mode):
