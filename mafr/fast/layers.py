@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from mafr.device import kernel
 
 _PART = 2**20  # values of a part: 4 MB in float32
-_LEVELS = 2**16  # dropout draws 16 bits per value
+_LEVELS = 2**16  # dropout draws 16 bits per value,
+_DRAWN = 2**20  # and so many values from a seed
 _SUMMED = 8192  # rows of a product over rows
 _APART = 100  # distance between the seeds of two blocks; stored runs were drawn with it
 OUTPUT_ROWS = 4096  # pixels whose restored features exist at a time when a CPU scores
@@ -57,37 +58,32 @@ class Dropout:
 
     def mask(self, layer: Layer, first: int, rows: int, width: int, device: torch.device) -> Tensor:
         """(rows, width) bool, true where a value is dropped; `first`: number of the first row."""
-        seed = self._seed(layer, first)
         if device.type != "cpu":
+            seed = self._seed(layer, first)
             generator = torch.Generator(device).manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
             return torch.rand(rows, width, device=device, generator=generator) * _LEVELS < self.dropped
-        mask = np.empty((rows, width), dtype=bool)
-        self._compare(np.less, seed, mask)
-        return torch.from_numpy(mask)
-
-    def draws(self, layer: Layer, rows: int, width: int, few: bool) -> tuple[np.ndarray, np.integer]:
-        """(rows, width) on a CPU, and the number below which a value is dropped.
-
-        few: the draws themselves, uint16; else whether each is kept, uint8.
-        """
-        seed = self._seed(layer, 0)
-        if few:
-            draws = _draw(np.random.SFC64(seed), rows * width).reshape(rows, width)
-            return draws, np.uint16(self.dropped)
         kept = np.empty((rows, width), dtype=bool)
-        self._compare(np.greater_equal, seed, kept)
-        return kept.view(np.uint8), np.uint8(1)
+        for part in self.parts(rows, width):
+            self.keep(layer, first + part.start, kept[part])
+        return torch.from_numpy(kept).logical_not_()
+
+    @staticmethod
+    def parts(rows: int, width: int) -> list[slice]:
+        """The rows that `keep` draws at a time: of the same slices, the same values."""
+        step = max(1, _DRAWN // width)
+        return [slice(first, min(first + step, rows)) for first in range(0, rows, step)]
+
+    def keep(self, layer: Layer, first: int, out: np.ndarray) -> None:
+        """Write whether each value of some rows is kept, (rows, width) bool; `first`: number of the first row."""
+        np.greater_equal(self.draws(layer, *out.shape, first), self.dropped, out=out)
+
+    def draws(self, layer: Layer, rows: int, width: int, first: int = 0) -> np.ndarray:
+        """(rows, width) uint16 on a CPU: a value below `dropped` is dropped."""
+        return _draw(np.random.SFC64(self._seed(layer, first)), rows * width).reshape(rows, width)
 
     def _seed(self, layer: Layer, first: int) -> np.random.SeedSequence:
         block, number = layer
         return np.random.SeedSequence((*self.key, _APART * block + number, first))
-
-    def _compare(self, comparison: np.ufunc, seed: np.random.SeedSequence, out: np.ndarray) -> None:
-        """Compare each value's draw with the number that is dropped."""
-        generator, width = np.random.SFC64(seed), out.shape[1]
-        for part in parts(*out.shape, torch.device("cpu")):
-            count = (part.stop - part.start) * width
-            comparison(_draw(generator, count).reshape(-1, width), self.dropped, out=out[part])
 
 
 def _draw(generator: np.random.BitGenerator, count: int) -> np.ndarray:

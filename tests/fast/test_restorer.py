@@ -102,13 +102,18 @@ def test_dropout_has_its_rate_and_its_mask_in_the_backward_pass():
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
-def test_draws_drop_what_the_mask_drops():
+def test_draws_drop_what_the_mask_drops(monkeypatch):
     drop, shape = Dropout(0.1, (3, 4)), (300, 37)
-    mask = drop.mask((0, 7), 0, *shape, torch.device("cpu")).numpy()
-    for few, kind in ((True, np.uint16), (False, np.uint8)):
-        draws, below = drop.draws((0, 7), *shape, few)
-        assert (draws.dtype, type(below)) == (kind, kind)
-        np.testing.assert_array_equal(draws < below, mask)
+    whole = drop.mask((0, 7), 0, *shape, torch.device("cpu")).numpy()
+    np.testing.assert_array_equal(drop.draws((0, 7), *shape) < drop.dropped, whole)
+    monkeypatch.setattr(pixelwise, "_DRAWN", 1000)
+    assert len(drop.parts(*shape)) == 12
+    mask, kept = drop.mask((0, 7), 0, *shape, torch.device("cpu")).numpy(), np.empty(shape, dtype=bool)
+    for part in drop.parts(*shape):
+        drop.keep((0, 7), part.start, kept[part])
+    np.testing.assert_array_equal(kept, ~mask)
+    np.testing.assert_array_equal(mask[:27], whole[:27])
+    assert mask[27:].mean() == pytest.approx(0.1, abs=0.01) and (mask[27:] != whole[27:]).any()
 
 
 def test_gradients_of_map_attention_are_the_automatic_ones_to_the_bit():

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mafr.fast.cpu.layers import ROWS, Linear, array, gradient
+from mafr.fast.cpu.layers import ROWS, Linear, add_columns, array, gradient
 from mafr.fast.cpu.threads import add_up, each, row_parts
 from mafr.fast.loops import attention as loops
 from mafr.fast.pixels import Canvas
@@ -116,5 +116,7 @@ class PixelAttention:
 
         add_up(back, row_parts(*x.shape), d_taps)
         shut = inner == 0
-        d_inner = self.wide.backward(inner, gate)  # the gates' gradient lies in their place now
-        self.narrow.backward(rows, d_inner.masked_fill_(shut, 0.0), g)
+        add_columns(gate, self.wide.d_bias)  # the gates' gradient lies in their place now
+        d_inner = self.wide.backward(inner, gate).masked_fill_(shut, 0.0)
+        add_columns(d_inner, self.narrow.d_bias)
+        self.narrow.backward(rows, d_inner, g)

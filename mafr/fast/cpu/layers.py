@@ -27,14 +27,12 @@ class Linear:
         return torch.addmm(self.bias, x, self.transposed)
 
     def backward(self, x: Tensor, g: Tensor, add_to: Tensor | None = None) -> Tensor:
-        """From the gradient of the output (P, N), that of the input x (P, K): in its place, or added to `add_to`."""
-        self.learn(x, g)
-        return torch.mm(g, self.weight, out=x) if add_to is None else add_to.addmm_(g, self.weight)
+        """From the gradient of the output (P, N), that of the input x (P, K): in its place, or added to `add_to`.
 
-    def learn(self, x: Tensor, g: Tensor) -> None:
-        """As `backward`, for an input that learns nothing."""
+        Not the bias's: it is a sum of rows, best taken where they are made.
+        """
         self.d_weight.addmm_(g.T, x)
-        add_columns(g, self.d_bias)
+        return torch.mm(g, self.weight, out=x) if add_to is None else add_to.addmm_(g, self.weight)
 
 
 class Activation:
@@ -52,7 +50,7 @@ class Activation:
         if dropout is None or not dropout.dropped:
             self.draws, below, scale = np.empty(h.shape, dtype=np.uint8), np.uint8(0), 1.0
         else:
-            self.draws, below = dropout.draws(self.layer, *h.shape, self.few)
+            self.draws, below = self._draw(dropout, *h.shape)
             scale = dropout.scale
         self.dropped = below, np.float32(scale), self.norm_first
         if self.few:
@@ -61,44 +59,52 @@ class Activation:
             each(lambda part: self._activate(self.h[part].copy(), self.draws[part], out[part].numpy()), parts)
         return out
 
-    def backward(self, g: Tensor) -> Tensor:
-        """In place."""
-        up = g.numpy()
+    def _draw(self, dropout: Dropout, rows: int, width: int) -> tuple[np.ndarray, np.integer]:
+        """(rows, width), and the number below which a value is dropped."""
         if self.few:
-            self._back(up, self.draws, *self.left, *self.sums)
+            return dropout.draws(self.layer, rows, width), np.uint16(dropout.dropped)
+        kept = np.empty((rows, width), dtype=bool)
+        each(lambda part: dropout.keep(self.layer, part.start, kept[part]), dropout.parts(rows, width))
+        return kept.view(np.uint8), np.uint8(1)
+
+    def backward(self, g: Tensor, d_bias: Tensor) -> Tensor:
+        """In place; the sum of the result's rows is added to d_bias (W,), that of the linear layer before."""
+        up, sums = g.numpy(), (*self.sums, d_bias.numpy())
+        if self.few:
+            self._back(up, self.draws, *self.left, *sums)
         else:
 
             def back(part: slice, *sums: np.ndarray) -> None:
                 h, draws = self.h[part].copy(), self.draws[part]
                 self._back(up[part], draws, *self._activate(h, draws, np.empty_like(h)), *sums)
 
-            add_up(back, row_parts(*g.shape), *self.sums)
+            add_up(back, row_parts(*g.shape), *sums)
         self.forget()
         return g
 
-    def back_through(self, layer: Linear, g: Tensor) -> Tensor:
+    def back_through(self, layer: Linear, g: Tensor, d_bias: Tensor) -> Tensor:
         """From the gradient g (P, N) of what a linear layer makes of the output, that of the input (P, W)."""
         if self.few:
-            return self.backward(layer.backward(self.out, g))
+            return self.backward(layer.backward(self.out, g), d_bias)
         h = torch.from_numpy(self.h)  # the gradient takes its place
         for first in range(0, len(h), ROWS):
             rows = slice(first, first + ROWS)
-            self._part_through(layer, h[rows], self.draws[rows], g[rows])
+            self._part_through(layer, h[rows], self.draws[rows], g[rows], d_bias)
         self.forget()
         return h
 
-    def _part_through(self, layer: Linear, h: Tensor, draws: np.ndarray, g: Tensor) -> None:
+    def _part_through(self, layer: Linear, h: Tensor, draws: np.ndarray, g: Tensor, d_bias: Tensor) -> None:
         parts, kept, up = row_parts(*h.shape), h.clone(), h.numpy()
         out, normed = torch.empty_like(h), kept.numpy()
         left = each(lambda part: self._activate(normed[part], draws[part], out[part].numpy()), parts)
-        layer.learn(out, g)
+        layer.d_weight.addmm_(g.T, out)
         torch.mm(g, layer.weight, out=h)
         number = {part.start: k for k, part in enumerate(parts)}
 
         def back(part: slice, *sums: np.ndarray) -> None:
             self._back(up[part], draws[part], *left[number[part.start]], *sums)
 
-        add_up(back, parts, *self.sums)
+        add_up(back, parts, *self.sums, d_bias.numpy())
 
     def forget(self) -> None:
         """Free what only the backward pass needs."""
@@ -110,8 +116,9 @@ class Activation:
         activation.activate(h, self.gamma, self.beta, draws, *self.dropped, _EPS, out, slope, inverse)
         return h, slope, inverse
 
-    def _back(self, g: np.ndarray, draws: np.ndarray, h, slope, inverse, d_gamma, d_beta) -> None:
+    def _back(self, g: np.ndarray, draws: np.ndarray, h, slope, inverse, d_gamma, d_beta, d_bias) -> None:
         activation.activate_back(g, h, self.gamma, draws, *self.dropped, slope, inverse, d_gamma, d_beta)
+        sparse.add_columns(g, d_bias)
 
 
 def add_columns(rows: Tensor, total: Tensor) -> None:

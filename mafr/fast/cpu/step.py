@@ -101,10 +101,11 @@ class _Encoder:
 
     def backward(self, g: Tensor) -> None:
         """g: the gradient of the output (P, F)."""
-        for layer, one in zip(reversed(self.layers), reversed(self.activations), strict=True):
-            g = one.back_through(layer, g)
+        add_columns(g, self.layers[-1].d_bias)
+        before = (self.first, *self.layers[:-1])
+        for layer, one, linear in zip(*map(reversed, (self.layers, self.activations, before)), strict=True):
+            g = one.back_through(layer, g, linear.d_bias)
         scene, count, split = self.scene, len(self.scene.rgb), self.scene.rgb.shape[1]
-        add_columns(g, self.first.d_bias)
         d_tokens = spread(scene.both_rows.transposed, g)
         self.first.d_weight[:, :split].addmm_(d_tokens[:count].T, scene.rgb)
         self.first.d_weight[:, split:].addmm_(d_tokens[count:].T, scene.xyz)
@@ -140,10 +141,15 @@ class _Decoder:
 
     def backward(self, g: Tensor, d_fused: Tensor) -> None:
         """g: the gradient of the output (P, C); that of the embedding is added to d_fused (P, F)."""
+        d_bias = torch.zeros(g.shape[1])
+        add_columns(g, d_bias)
+        self.last.d_bias += d_bias
+        self.skip.d_bias += d_bias
         self.skip.backward(self.fused, g, d_fused)
-        g = self.activations[-1].backward(self.attention.backward(self.last.backward(self.attended, g)))
-        for layer, one in zip(reversed(self.layers[1:]), reversed(self.activations[:-1]), strict=True):
-            g = one.back_through(layer, g)
+        g = self.attention.backward(self.last.backward(self.attended, g))
+        g = self.activations[-1].backward(g, self.layers[-1].d_bias)
+        for k in reversed(range(len(self.layers) - 1)):
+            g = self.activations[k].back_through(self.layers[k + 1], g, self.layers[k].d_bias)
         self.layers[0].backward(self.fused, g, d_fused)
         self.forget()
 
