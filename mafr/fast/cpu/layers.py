@@ -96,13 +96,13 @@ class Activation:
     def _part_through(self, layer: Linear, h: Tensor, draws: np.ndarray, g: Tensor, d_bias: Tensor) -> None:
         parts, kept, up = row_parts(*h.shape), h.clone(), h.numpy()
         out, normed = torch.empty_like(h), kept.numpy()
-        left = each(lambda part: self._activate(normed[part], draws[part], out[part].numpy()), parts)
+        found = each(lambda part: self._activate(normed[part], draws[part], out[part].numpy()), parts)
+        left = {part.start: one for part, one in zip(parts, found, strict=True)}
         layer.d_weight.addmm_(g.T, out)
         torch.mm(g, layer.weight, out=h)
-        number = {part.start: k for k, part in enumerate(parts)}
 
         def back(part: slice, *sums: np.ndarray) -> None:
-            self._back(up[part], draws[part], *left[number[part.start]], *sums)
+            self._back(up[part], draws[part], *left[part.start], *sums)
 
         add_up(back, parts, *self.sums, d_bias.numpy())
 

@@ -109,9 +109,11 @@ class _Encoder:
         d_tokens = spread(scene.both_rows.transposed, g)
         self.first.d_weight[:, :split].addmm_(d_tokens[:count].T, scene.rgb)
         self.first.d_weight[:, split:].addmm_(d_tokens[count:].T, scene.xyz)
+        self.forget()
 
     def forget(self) -> None:
         """Free what only `backward` needs."""
+        self.scene = None
         for one in self.activations:
             one.forget()
 
