@@ -18,7 +18,7 @@ def gelu_of(x, out, slope):
 
 
 @compiled
-def _normalise(x, eps):
+def normalise_row(x, eps):
     """(W,) x in place: mean 0, variance 1 (eps is added to the variance); returns what it was divided by, inverse."""
     width = x.shape[0]
     mean = total(x) / F(width)
@@ -34,7 +34,7 @@ def _normalise(x, eps):
 def normalise(x, eps):
     """Each row of x (P, W), in place: mean 0, variance 1."""
     for i in range(x.shape[0]):
-        _normalise(x[i], eps)
+        normalise_row(x[i], eps)
 
 
 @compiled
@@ -62,7 +62,7 @@ def activate(h, gamma, beta, draws, dropped, scale, norm_first, eps, out, slope,
             for j in range(width):
                 spare[j] = x[j]
             gelu_of(spare, x, slope[i])
-        inverse[i] = _normalise(x, eps)
+        inverse[i] = normalise_row(x, eps)
         for j in range(width):
             done[j] = x[j] * gamma[j] + beta[j]
         if norm_first:

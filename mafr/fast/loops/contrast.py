@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mafr.fast.loops.activation import normalise_row
 from mafr.fast.loops.elementary import F, compiled, dot, exp, highest, total
 
 
@@ -13,12 +14,9 @@ def normalise(x, gamma, beta, eps, normed, out):
     rows, width = x.shape
     for i in range(rows):
         row, done, scaled = x[i], normed[i], out[i]
-        mean = total(row) / F(width)
         for j in range(width):
-            done[j] = row[j] - mean
-        inverse = F(1.0) / np.sqrt(dot(done, done) / F(width) + eps)
-        for j in range(width):
-            done[j] *= inverse
+            done[j] = row[j]
+        normalise_row(done, eps)
         for j in range(width):
             scaled[j] = done[j] * gamma[j] + beta[j]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mafr.fast.loops.activation import normalise_row
 from mafr.fast.loops.elementary import F, compiled, dot, exp, total
 
 EPS = F(1e-8)
@@ -72,12 +73,9 @@ def sim_channels(restored, z, count, weight, gradient):
     scale, value = F(2.0) / F(count * channels), 0.0
     for i in range(rows):
         row, known, done = restored[i], z[i], gradient[i]
-        mean = total(row) / F(channels)
         for j in range(channels):
-            y[j] = row[j] - mean
-        inverse = F(1.0) / np.sqrt(dot(y, y) / F(channels) + EPS)
-        for j in range(channels):
-            y[j] *= inverse
+            y[j] = row[j]
+        inverse = normalise_row(y, EPS)
         for j in range(channels):
             g[j] = y[j] - known[j]
         value += dot(g, g)
