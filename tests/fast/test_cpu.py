@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from numba import njit
-from support.samples import CPU, config_of, model_of, relative, tokens_of
+from support.samples import CPU, config_of, model_of, plain_step, relative, tokens_of
 
 from mafr.fast.attention import map_attention, pixel_attention
 from mafr.fast.cpu import attention, layers, objective, threads
@@ -17,8 +17,6 @@ from mafr.fast.layers import Dropout
 from mafr.fast.loops import elementary
 from mafr.fast.pixels import Canvas
 from mafr.fast.restorer import Restorer, open_scene, scores_every_pixel
-from mafr.features.interpolation import densify
-from mafr.losses import CompositeLoss
 from mafr.model import CBAM
 
 SCOPES = [("paper", {}), ("released", {}), ("paper", {"valid_only": False}), ("released", {"valid_only": True}),
@@ -38,11 +36,7 @@ def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 def test_a_step_leaves_the_plain_gradients(variant, changes):
     config = config_of(variant, xyz_pool=3, **changes)
     tokens, model = tokens_of(config), model_of(config).train()
-    e_rgb, e_xyz, valid = densify(tokens, config)
-    restored = model(e_rgb, e_xyz, valid if config.valid_only else None)
-    total, plain = CompositeLoss(config)(e_rgb, restored[0], e_xyz, restored[1], valid)
-    total.backward()
-    wanted = gradients(model)
+    plain, wanted = plain_step(config, tokens, model)
     scene = open_scene(tokens, config, CPU, every_pixel=not config.valid_only)
     values = Step(model, config)(scene, Dropout(0.0, (0,)))
     assert list(values) == list(config.loss_terms)

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from support.samples import CPU, config_of, model_of, relative, tokens_of
+from support.samples import CPU, config_of, model_of, plain_step, relative, tokens_of
 
 from mafr.device import Place, native_bfloat16
 from mafr.fast import attention
@@ -44,13 +44,7 @@ def test_residuals_equal_the_plain_ones(variant, changes, pool):
 def test_a_step_leaves_the_plain_gradients(variant, changes):
     config = config_of(variant, xyz_pool=3, **changes)
     tokens, model = tokens_of(config), model_of(config).train()
-    e_rgb, e_xyz, valid = densify(tokens, config)
-    restored = model(e_rgb, e_xyz, valid if config.valid_only else None)
-    total, plain = CompositeLoss(config)(e_rgb, restored[0], e_xyz, restored[1], valid)
-    total.backward()
-    wanted = {name: p.grad.clone() for name, p in model.named_parameters()}
-    model.zero_grad()
-
+    plain, wanted = plain_step(config, tokens, model)
     scene = open_scene(tokens, config, CPU, every_pixel=not config.valid_only)
     values = Restorer(model, config, CPU).general_step(scene, Dropout(0.0, (0,)))
     for name, value in plain.items():

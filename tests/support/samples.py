@@ -14,6 +14,8 @@ from mafr.config import Config
 from mafr.data.samples import Sample
 from mafr.device import Place
 from mafr.features.extract import Tokens, cell_weights
+from mafr.features.interpolation import densify
+from mafr.losses import CompositeLoss
 from mafr.model import MAFR
 
 
@@ -86,6 +88,17 @@ def model_of(config: Config, seed: int = 3) -> MAFR:
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter) if parameter.ndim == 1 else 0)
     return model
+
+
+def plain_step(config: Config, tokens: Tokens, model: MAFR) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Losses by term and gradients by weight on dense maps, by torch alone; the model keeps no gradients."""
+    e_rgb, e_xyz, valid = densify(tokens, config)
+    restored = model(e_rgb, e_xyz, valid if config.valid_only else None)
+    total, plain = CompositeLoss(config)(e_rgb, restored[0], e_xyz, restored[1], valid)
+    total.backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    return plain, gradients
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
