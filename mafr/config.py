@@ -12,6 +12,7 @@ from mafr.errors import ConfigError
 from mafr.settings import compared, sections
 from mafr.settings.field import ALL, check, check_choice
 from mafr.settings.sections import CATEGORIES, LOSS_TERMS, PROFILES, VARIANTS
+from mafr.settings.sections import DEVELOPMENT as DEVELOPMENT
 from mafr.settings.sections import FUSIONS as FUSIONS
 
 DATASETS = ("mvtec3d", "eyecandies")  # the paper's, those of its tables
@@ -120,6 +121,8 @@ class Config(  # fields go from the last base to the first
     def dataset_title(self, dataset: str) -> str:
         """The data set's name, distinct for a generated stand-in and for own data."""
         title = DATASET_TITLES[dataset]
+        if self.generated and set(self.categories(dataset)) & set(DEVELOPMENT):
+            return f"development categories in {title} layout"
         if self.generated:
             return f"{title} stand-in"
         own = set(self.categories(dataset)) - set(CATEGORIES[dataset])
@@ -158,6 +161,11 @@ class Config(  # fields go from the last base to the first
 
 
 SETTINGS = {field.name: field for field in dataclasses.fields(Config)}
+
+
+def generated_categories(dataset: str) -> tuple[str, ...]:
+    """The categories that can be generated: the data set's own, and those for development in MVTec 3D-AD's layout."""
+    return CATEGORIES[dataset] + (DEVELOPMENT if dataset == "mvtec3d" else ())
 
 
 def deciding(*what: str) -> tuple[str, ...]:
@@ -216,7 +224,7 @@ def _validate(config: Config) -> None:
             raise ConfigError(f"{dataset}_categories must name at least one category")
         for category in config.categories(dataset):
             if config.generated:  # real data may have other categories
-                check_choice(f"{dataset} category", category, CATEGORIES[dataset])
+                check_choice(f"{dataset} category", category, generated_categories(dataset))
     if not config.loss_terms or len(set(config.loss_terms)) != len(config.loss_terms):
         raise ConfigError(f"loss_terms must name each term once, not {config.loss_terms}")
     for term in config.loss_terms:

@@ -19,6 +19,8 @@ CATEGORIES = {
     ),
     "adam3d": (),  # as found: it is in no table
 }  # fmt: skip
+# Generated categories in MVTec 3D-AD's layout on which choices are made. No table shows them.
+DEVELOPMENT = ("biscuit", "bolt", "bracket", "plug", "walnut")
 LOSS_TERMS = ("sim", "smooth", "census")
 FUSIONS = ("product", "sum", "max", "rgb", "xyz")
 
@@ -37,6 +39,9 @@ class DataSettings:
     """Generated data, and the preparation of all data."""
 
     generated: bool = setting(True, full=False, decides="result")
+    # Of the parts' scans; the second one has the noise, gaps and table of real ones.
+    generator: str = setting("first", choices=("first", "second"), absent_is="first")
+    data_seed: int = setting(2024, NONNEGATIVE, absent_is=2024)  # of the generated parts
     raw_side: int = setting(200, NONNEGATIVE, smoke=100, full=0)  # longer side of a generated image; 0 for real data
     mvtec3d_categories: tuple[str, ...] = setting(CATEGORIES["mvtec3d"], smoke=("bagel", "tire"), decides="runs")
     eyecandies_categories: tuple[str, ...] = setting(

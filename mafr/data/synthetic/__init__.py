@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from mafr.config import CATEGORIES, DATASETS, Config
+from mafr.config import DATASETS, Config, generated_categories
 from mafr.data.manifest import GENERATED
 from mafr.disk import writing
 from mafr.errors import ConfigError, DataError
@@ -41,8 +41,8 @@ def generate(
         raise ConfigError(f"unknown data set {dataset!r}; choose one of {', '.join(DATASETS)}")
     names = list(config.categories(dataset) if categories is None else categories)
     for name in names:
-        if name not in CATEGORIES[dataset]:
-            known = ", ".join(CATEGORIES[dataset])
+        if name not in generated_categories(dataset):
+            known = ", ".join(generated_categories(dataset))
             raise ConfigError(f"unknown category {name!r}; the generated ones are {known}")
     # Checking needs no processes of its own.
     missing = [name for name in names if not _is_complete(dataset, Path(root), config, name)]

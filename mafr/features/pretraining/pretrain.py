@@ -30,7 +30,7 @@ from mafr.paths import PACKAGE, write_atomically, write_json
 
 @dataclass(frozen=True)
 class PretrainSettings:
-    """Settings of one pretraining run. The defaults made the weights that the package carries."""
+    """Settings of one pretraining run. The defaults made the package's first weights, `WORN` its second ones."""
 
     steps: int = 2200
     batch: int = 6
@@ -44,13 +44,24 @@ class PretrainSettings:
     weight_decay: float = 0.05
     warm_up: int = 60
     seed: int = 115
+    scans: str = "even"  # or "worn", see `mafr.features.pretraining.shapes`
+
+    @property
+    def file(self) -> str:
+        """The name of the weight file."""
+        return "pointmae_small.safetensors" if self.scans == "even" else "pointmae_worn.safetensors"
 
     def __post_init__(self) -> None:
+        if self.scans not in ("even", "worn"):
+            raise ConfigError(f"unknown scans {self.scans!r}; choose even or worn")
         for name in ("steps", "batch", "shapes", "held_out", "groups", "group_size", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be positive, not {getattr(self, name)}")
         if not 0 < round(self.groups * self.masked) < self.groups:
             raise ConfigError(f"masked must hide some groups and leave some, not {self.masked}")
+
+
+WORN = PretrainSettings(scans="worn", shapes=1200, steps=3000)
 
 
 class MaskedAutoencoder(nn.Module):
@@ -106,7 +117,7 @@ class Clouds:
         centres = np.empty((count, settings.groups, 3), np.float32)
         middles = np.empty((count, 3), np.float32)
         for number in bar(range(count), what="generating scans"):
-            points = random_scan(np.random.default_rng([settings.seed, stream, number]))
+            points = random_scan(np.random.default_rng([settings.seed, stream, number]), settings.scans)
             patches[number], centres[number] = geometry.group_points(points, settings.groups, settings.group_size)
             middles[number] = points.mean(axis=0)
         return cls(*(torch.from_numpy(array) for array in (patches, centres, middles)))
@@ -129,7 +140,7 @@ class Clouds:
 def pretrain(out_folder: Path, settings: PretrainSettings | None = None, shape: PointMAEShape = SMALL) -> Path:
     """Pretrain the small encoder on one thread; writes its weights and the record of how they were made.
 
-    Returns the weight file, `pointmae_small.safetensors` (encoder only), beside `pointmae_small.json`. Losses
+    Returns the weight file (encoder only), named by the settings, beside a json file of the same name. Losses
     are Chamfer distances in units of the scaled patches (median radius 1), held-out ones over scans and
     masks that no step has seen. Equal settings give equal files on one machine and torch version.
     """
@@ -221,7 +232,7 @@ def _write(
     tensors = {k: v.contiguous() for k, v in encoder.state_dict().items() if not k.endswith("num_batches_tracked")}
     # One entry only: the file format does not keep the order of several.
     content = save(tensors, metadata={"architecture": pointmae.shape_as_json(encoder.shape)})
-    path = folder / "pointmae_small.safetensors"
+    path = folder / settings.file
     write_atomically(path, content)
     write_json(
         path.with_suffix(".json"),

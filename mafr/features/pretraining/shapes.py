@@ -1,12 +1,15 @@
 """Random solids, seen once from above by a pinhole camera: the pretraining data of the small Point-MAE.
 
 Generic bodies (superquadrics, extrusions, turned profiles, polyhedra, bumpy balls, drilled blocks) and their
-unions and cuts. None of them is modelled on a category of the data sets.
+unions and cuts. None of them is modelled on a category of the data sets. Scans are "even" (the same noise everywhere,
+no gaps) or "worn" as a structured-light scanner wears them: noise that grows with the angle, missing points, holes,
+torn silhouettes, points between two surfaces, and views of a part of the body.
 """
 
 from collections.abc import Callable
 
 import numpy as np
+from scipy import ndimage
 
 # A field maps points (N, 3) to values that are negative inside and never much larger than the distance to the
 # surface; bodies lie inside the unit ball.
@@ -18,15 +21,15 @@ _MIN_POINTS, _MAX_POINTS = 2000, 20_000
 UP = np.array([0.0, 0.0, 1.0])
 
 
-def random_scan(rng: np.random.Generator) -> np.ndarray:
+def random_scan(rng: np.random.Generator, scans: str = "even") -> np.ndarray:
     """One partial scan of one random body: (N, 3) float32, metres, camera coordinates turned at random.
 
     The body is at most 5 to 12 cm long, the camera 0.35 to 0.7 m away, pixels are 0.35 to 1 mm apart and depths have
-    0.15 mm of noise. N is 2,000 to 20,000. Half the scans are enlarged by an eighth with nearest pixels, which
-    duplicates points as resizing a scan does.
+    0.15 mm of noise, in `scans` "worn" 0.01 to 0.15 mm and more where the surface is steep. N is 2,000 to 20,000. Half
+    the scans are enlarged by an eighth with nearest pixels, which duplicates points as resizing a scan does.
     """
     while True:
-        points = _scan(random_body(rng), rng)
+        points = _scan(random_body(rng), rng, scans == "worn")
         if _MIN_POINTS <= len(points) <= _MAX_POINTS:
             return points
 
@@ -181,15 +184,35 @@ def _textured(body: Field, rng: np.random.Generator) -> Field:
     return field
 
 
-def _scan(body: Field, rng: np.random.Generator) -> np.ndarray:
+def _scan(body: Field, rng: np.random.Generator, worn: bool) -> np.ndarray:
     half = rng.uniform(0.025, 0.06)  # metres: half the body's length
     distance = rng.uniform(0.35, 0.7)
     pitch = max(3.5e-4, 2 * half / rng.uniform(120, 200))
     side = int(2 * half / pitch) + 2
     grid = (np.arange(side, dtype=np.float32) - (side - 1) / 2) * pitch / distance
-    if rng.random() < 0.5:
-        nearest = np.arange(int(side * 1.125)) * side // int(side * 1.125)
-        grid = grid[nearest]
+    nearest = np.arange(int(side * 1.125)) * side // int(side * 1.125) if rng.random() < 0.5 else np.arange(side)
+    if not worn:  # the noise of doubled pixels differs
+        grid, nearest = grid[nearest], np.arange(len(nearest))
+    rays, depth = _traced(body, grid, half, distance)
+    middle = np.array([0, 0, distance], dtype=np.float32)
+    if worn:
+        depth = _worn(depth.reshape(len(grid), -1), pitch, rng)
+        rays = rays.reshape(len(grid), -1, 3)[nearest[:, None], nearest].reshape(-1, 3)
+        depth = depth[nearest[:, None], nearest].ravel()
+        hit = np.flatnonzero(np.isfinite(depth))
+        noisy = depth[hit]
+    else:
+        hit = np.flatnonzero(np.isfinite(depth))
+        noisy = depth[hit] + rng.normal(0, 1.5e-4, len(hit)).astype(np.float32)
+    points = rays[hit] * noisy[:, None] - middle
+    # The camera's own axes are not the same in all data sets: tilt up to 60 degrees, any heading.
+    tilt = rotation(np.array([np.cos(a := rng.uniform(0, 2 * np.pi)), np.sin(a), 0.0]), rng.uniform(0, np.pi / 3))
+    heading = rotation(UP, rng.uniform(0, 2 * np.pi))
+    return (points @ (tilt @ heading).T).astype(np.float32)
+
+
+def _traced(body: Field, grid: np.ndarray, half: float, distance: float) -> tuple[np.ndarray, np.ndarray]:
+    """Rays (N, 3) of depth 1 through all pairs of grid, and the depths (N,) at which they meet the body; NaN: not."""
     u, v = (axis.ravel() for axis in np.meshgrid(grid, grid))
     rays = np.stack([u, v, np.ones_like(u)], axis=1)  # depth 1 along the optical axis
     lengths = np.sqrt((rays * rays).sum(1))
@@ -206,13 +229,40 @@ def _scan(body: Field, rng: np.random.Generator) -> np.ndarray:
         active = active[depth[active] < distance + half]
         if not len(active):
             break
-    hit = np.sort(np.concatenate(arrived))
-    noisy = depth[hit] + rng.normal(0, 1.5e-4, len(hit)).astype(np.float32)
-    points = rays[hit] * noisy[:, None] - middle
-    # The camera's own axes are not the same in all data sets: tilt up to 60 degrees, any heading.
-    tilt = rotation(np.array([np.cos(a := rng.uniform(0, 2 * np.pi)), np.sin(a), 0.0]), rng.uniform(0, np.pi / 3))
-    heading = rotation(UP, rng.uniform(0, 2 * np.pi))
-    return (points @ (tilt @ heading).T).astype(np.float32)
+    found = np.full_like(depth, np.nan)
+    hit = np.concatenate(arrived)
+    found[hit] = depth[hit]
+    return rays, found
+
+
+def _worn(depth: np.ndarray, pitch: float, rng: np.random.Generator) -> np.ndarray:
+    """Depths (H, W), NaN where the body is not hit, with the noise and gaps of one scanner; metres."""
+    there = np.isfinite(depth)
+    filled = np.where(there, depth, np.nanmax(depth, initial=0.0) if there.any() else 0.0)
+    down, right = np.gradient(filled, pitch)
+    facing = 1 / np.sqrt(1 + down**2 + right**2)
+    low, high = ndimage.minimum_filter(filled, 3), ndimage.maximum_filter(filled, 3)
+    rim = there & (high - low > 4 * pitch)
+    noise = np.exp(rng.uniform(np.log(1e-5), np.log(1.5e-4))) / np.maximum(facing, 0.2) ** rng.uniform(1, 2)
+    out = filled + noise * rng.standard_normal(depth.shape)
+    stray = rim & (rng.random(depth.shape) < rng.uniform(0, 0.04))
+    out[stray] = (low + (high - low) * rng.random(depth.shape))[stray]
+    lost = np.full(depth.shape, np.exp(rng.uniform(np.log(2e-3), np.log(0.15))))
+    lost = np.where(facing < rng.uniform(0.1, 0.4), rng.uniform(0.2, 1.0), lost)
+    lost = np.where(rim, np.maximum(lost, rng.uniform(0.1, 0.8)), lost)
+    keep = there & (rng.random(depth.shape) > lost)
+    for _ in range(rng.poisson(1.5)):  # holes, as glare and shadows leave them
+        centre, axes = rng.uniform(0, len(depth), 2), len(depth) * rng.uniform(0.01, 0.07, 2)
+        y, x = np.ogrid[: depth.shape[0], : depth.shape[1]]
+        angle = rng.uniform(0, np.pi)
+        a = np.cos(angle) * (y - centre[0]) + np.sin(angle) * (x - centre[1])
+        b = np.cos(angle) * (x - centre[1]) - np.sin(angle) * (y - centre[0])
+        keep &= (a / axes[0]) ** 2 + (b / axes[1]) ** 2 > 1
+    if rng.random() < 0.3:  # a part of the body alone is in view
+        angle = rng.uniform(0, 2 * np.pi)
+        y, x = np.mgrid[-1 : 1 : depth.shape[0] * 1j, -1 : 1 : depth.shape[1] * 1j]
+        keep &= np.cos(angle) * x + np.sin(angle) * y < rng.uniform(0.0, 0.5)
+    return np.where(keep, out, np.nan).astype(np.float32)
 
 
 def rotation(axis: np.ndarray, angle: float) -> np.ndarray:

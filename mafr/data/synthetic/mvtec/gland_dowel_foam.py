@@ -10,8 +10,15 @@ from mafr.data.synthetic.core.operations import Site, carve, pick_site, plain_lo
 from mafr.data.synthetic.core.part import Part, Surface
 from mafr.data.synthetic.core.render import Hits
 from mafr.data.synthetic.core.rows import Array, Rng
-from mafr.data.synthetic.mvtec.recipe import Recipe, between, mix, seeds, shrunk, stretched
-from mafr.data.synthetic.mvtec.shared_defects import contamination, cut_or_shave, exposed, puncture, with_combined
+from mafr.data.synthetic.mvtec.recipe import DefectMaker, Recipe, between, mix, seeds, shrunk, stretched
+from mafr.data.synthetic.mvtec.shared_defects import (
+    contamination,
+    cut_or_shave,
+    exposed,
+    puncture,
+    pushed_aside,
+    with_combined,
+)
 
 
 def _lying(p: Array, height: float, roll: float) -> Array:
@@ -219,22 +226,29 @@ def foam_cut(part: Part, hits: Hits, rng: Rng, s: float) -> Part:
     return defects.bite(part, site, rng, between(3.0, 9.0, s), between(1.3, 6.0, s), inside, rough=0.22)
 
 
+_GLAND = {
+    "bent": gland_bent,
+    "cut": partial(cut_or_shave, look=_PLASTIC, facing=0.6, shave=0.4, thickness=(0.3, 2.0), length=(6, 18),
+                   width=(0.8, 2.0), depth=(1.0, 4.0)),
+    "hole": partial(puncture, look=_PLASTIC, facing=0.6, radius=(0.9, 2.8), depth=(1.0, 6.0), ragged=0.1),
+    "thread": gland_thread,
+}  # fmt: skip
+
+
+def _dowels(bent: DefectMaker) -> dict[str, DefectMaker]:
+    return with_combined(contamination=partial(contamination, scale=0.6, margin=3), cut=dowel_cut, bent=bent)
+
+
 RECIPES = {
     "cable_gland": Recipe(
-        cable_gland,
-        {
-            "bent": gland_bent,
-            "cut": partial(cut_or_shave, look=_PLASTIC, facing=0.6, shave=0.4, thickness=(0.3, 2.0), length=(6, 18),
-                           width=(0.8, 2.0), depth=(1.0, 4.0)),
-            "hole": partial(puncture, look=_PLASTIC, facing=0.6, radius=(0.9, 2.8), depth=(1.0, 6.0), ragged=0.1),
-            "thread": gland_thread,
-        },
+        cable_gland, _GLAND,
         size=(400, 400), view=82, tilt=5, distance=380, spin=4, shift=1.5, azimuth=110,
+        second={"spin": 180, "view": 88, "defects": {**_GLAND, "bent": partial(pushed_aside, facing=0.5)}},
     ),
     "dowel": Recipe(
-        dowel,
-        with_combined(contamination=partial(contamination, scale=0.6, margin=3), cut=dowel_cut, bent=dowel_bent),
+        dowel, _dowels(dowel_bent),
         size=(400, 400), view=86, tilt=4, distance=380, spin=4, shift=1.5, azimuth=70, warmth=1.05,
+        second={"spin": 12, "defects": _dowels(partial(pushed_aside, facing=0.5))},
     ),
     "foam": Recipe(
         foam, with_combined(contamination=contamination, color=foam_color, cut=foam_cut),

@@ -162,7 +162,7 @@ RECIPES = {
             hole=partial(puncture, look=_RUBBER, facing=0.5, radius=(1.1, 3.2), depth=(1.2, 7.0), ragged=0.12),
         ),
         size=(600, 800), view=112, tilt=28, spin=6, shift=2, azimuth=240, lamp=1.7, ambient=0.7,
-        table=(0.10, 0.10, 0.105),
+        table=(0.10, 0.10, 0.105), second={"exposure": 6.0, "table": (0.02, 0.02, 0.021)},
         defect_codes={"cut": 255, "hole": 254, "contamination": 253, "combined": 255},
     ),
 }  # fmt: skip

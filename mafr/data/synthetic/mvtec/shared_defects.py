@@ -3,7 +3,7 @@
 import numpy as np
 
 from mafr.data.synthetic.core import defects
-from mafr.data.synthetic.core.operations import Site, pick_site, plain_look
+from mafr.data.synthetic.core.operations import Site, pick_site, plain_look, warp
 from mafr.data.synthetic.core.part import Look, Part, Surface
 from mafr.data.synthetic.core.render import Hits
 from mafr.data.synthetic.core.rows import Array, Rng
@@ -128,6 +128,19 @@ def puncture(
     site = pick_site(rng, hits, 5, facing)
     inside = exposed(part, site, rng, look, severity)
     return defects.hole(part, site, rng, between(*radius, severity), between(*depth, severity), inside, ragged)
+
+
+def pushed_aside(part: Part, hits: Hits, rng: Rng, severity: float, facing: float) -> Part:
+    """A spot of 4 to 10 mm whose material is pushed aside by 0.7 to 3.5 mm, mostly along the surface."""
+    site = pick_site(rng, hits, 4, facing)
+    reach, far = between(2.0, 5.0, severity), between(0.7, 3.5, severity)
+    way = (site.frame @ np.array([1.0, 0.0, rng.uniform(-0.6, 0.3)])).astype(np.float32) * np.float32(far)
+
+    def mapping(p: Array) -> Array:
+        q = (p - site.point) / np.float32(reach)
+        return p - np.exp(-0.5 * np.einsum("ij,ij->i", q, q))[:, None] * way
+
+    return warp(part, mapping, part.grown(far))
 
 
 def with_combined(**makers: DefectMaker) -> dict[str, DefectMaker]:
