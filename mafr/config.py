@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from mafr.errors import ConfigError
 from mafr.settings import compared, sections
 from mafr.settings.field import ALL, check, check_choice
+from mafr.settings.sections import CALIBRATED as CALIBRATED
 from mafr.settings.sections import CATEGORIES, LOSS_TERMS, PROFILES, VARIANTS
 from mafr.settings.sections import DEVELOPMENT as DEVELOPMENT
 from mafr.settings.sections import FUSIONS as FUSIONS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,8 @@ from mafr.features.sources.splits import Split
 from mafr.method import Method, Prediction
 from mafr.model import MAFR
 from mafr.released import load_checkpoints
-from mafr.scoring import ResidualMaps, anomaly_map, at_pixels, image_score
+from mafr.scoring import ResidualMaps, image_score
+from mafr.standardise import Scales
 from mafr.training import fit
 
 
@@ -26,11 +27,13 @@ class Detector(Method):
 
     name = "mafr"
     draws_features = True
+    takes_windows = True
     kept_with_runs = True
 
     def __init__(self, config: Config, extractor: FeatureExtractor | None = None) -> None:
         super().__init__(config, extractor)
         self.model: MAFR | None = None
+        self.scales: Scales | None = None  # of good validation parts, see `mafr.standardise`
 
     def prepare(self, split: Split, indices: Sequence[int]) -> None:
         """Extract the tokens of samples that are in no store."""
@@ -53,9 +56,8 @@ class Detector(Method):
 
     def anomaly_map(self, tokens: Tokens, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Eqs. 7-8 on tokens and the mask of pixels with a 3D point: psi_rgb, psi_xyz and psi, each (B, 1, S, S)."""
-        config = self.config
-        psi_rgb, psi_xyz, mask = at_pixels(*self.residuals(tokens), mask, config.image_size)
-        return psi_rgb, psi_xyz, anomaly_map(psi_rgb, psi_xyz, mask, config, config.fusion)
+        found = ResidualMaps(*self.residuals(tokens), mask, self.config, self.scales)
+        return *found.pixels[:2], found.maps(found.main)
 
     def score(self, split: Split, k: int) -> Prediction:
         maps = self.anomaly_map(split.tokens([k]), torch.from_numpy(split.mask(k))[None, None])
@@ -66,7 +68,21 @@ class Detector(Method):
         parts = [self.residuals(split.tokens([k])) for k in indices]
         psi_rgb, psi_xyz, valid = (torch.cat(maps) for maps in zip(*parts, strict=True))
         mask = torch.from_numpy(np.stack([split.mask(k) for k in indices]))[:, None]
-        return ResidualMaps(psi_rgb, psi_xyz, valid, mask, self.config)
+        return ResidualMaps(psi_rgb, psi_xyz, valid, mask, self.config, self.scales)
+
+    def learn_scales(self, split: Split, indices: Sequence[int]) -> None:
+        """Take the scales of the residual maps from good validation samples."""
+        parts = [self.residuals(split.tokens([k])) for k in indices]
+        self.scales = Scales.of(*(torch.cat(maps) for maps in zip(*parts, strict=True)))
+
+    def extras(self) -> dict[str, object]:
+        """The scales of the residual maps, where they are known."""
+        return {"scales": self.scales.as_lists()} if self.scales else {}
+
+    def take_extras(self, record: Mapping[str, object]) -> None:
+        """The inverse of `extras`."""
+        if "scales" in record:
+            self.scales = Scales.from_lists(record["scales"])
 
     def state(self) -> dict[str, Tensor]:
         """The head's weights."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -59,6 +59,7 @@ class Method(ABC):
     name: ClassVar[str]  # in the run store, on the command line and in saved detectors
     reads: tuple[str, ...] = PARTS  # the backbones whose stored tokens the method uses
     draws_features: ClassVar[bool] = False  # whether it supports `extractor_mode` "train"
+    takes_windows: ClassVar[bool] = False  # whether it supports `view` "part"
     kept_with_runs: ClassVar[bool] = False  # whether a run stores the detector beside its record
 
     def __init__(self, config: Config, extractor: FeatureExtractor | None = None) -> None:
@@ -77,8 +78,11 @@ class Method(ABC):
 
     @classmethod
     def feature_config(cls, config: Config) -> Config:
-        """The settings of the stored features that the method uses; they differ only where it prunes backbones."""
-        return config
+        """The settings of the stored features that the method uses.
+
+        They differ where it prunes backbones, and where it needs those of the whole image.
+        """
+        return config if cls.takes_windows else replace(config, view="whole", cell_point="centre")
 
     @classmethod
     def weight_files(cls, config: Config) -> tuple[WeightFile, ...]:
@@ -114,6 +118,16 @@ class Method(ABC):
     @abstractmethod
     def restore(self, state: dict[str, Tensor]) -> None:
         """The inverse of `state`. Raises KeyError or RuntimeError for a state that does not fit."""
+
+    def learn_scales(self, split: Split, indices: Sequence[int]) -> None:  # noqa: B027
+        """Learn from good validation samples what the scoring needs beside the model; nothing unless overridden."""
+
+    def extras(self) -> dict[str, object]:
+        """What a saved detector's record holds beside what all methods have."""
+        return {}
+
+    def take_extras(self, record: Mapping[str, object]) -> None:  # noqa: B027
+        """The inverse of `extras`. Raises KeyError, TypeError or ValueError for a record that does not fit."""
 
     # ---- shared by all
 
@@ -167,11 +181,14 @@ class Method(ABC):
 
         Their scores are kept in `validation_scores`. Raises MafrError where no sample is good.
         """
-        return self.calibrate_by([self.predict(s).score for s in bar(samples, what="calibrating") if not s.label])
+        return self.calibrate_split(split_of(samples, self.extractor))
 
     def calibrate_split(self, split: Split) -> float:
         """`calibrate` on validation samples with stored features."""
         good = np.flatnonzero(split.labels == 0).tolist()
+        if good:
+            self.prepare(split, good)
+            self.learn_scales(split, good)
         return self.calibrate_by([self.score_split(split, [k])[0].score for k in bar(good, what="calibrating")])
 
     def calibrate_by(self, scores: Sequence[float]) -> float:
@@ -220,6 +237,7 @@ class Method(ABC):
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state().items()}
         write_atomically(folder / WEIGHTS, safetensors.torch.save(state))
         record = {"format": FORMAT, "method": self.name, "threshold": self.threshold, "history": self.history}
+        record |= self.extras()
         if self.false_alarms:
             record["validation_scores"] = self.validation_scores
             record["false_alarms"] = self.false_alarms.as_dict()
@@ -255,6 +273,7 @@ class Method(ABC):
         try:
             with torch.random.fork_rng(devices=[]):  # networks are drawn before they are filled
                 detector.restore(state)
+            detector.take_extras(record)
         except (ValueError, KeyError, TypeError, RuntimeError) as error:
             raise WeightsError(
                 f"{folder} holds no complete {cls.name} detector: {WEIGHTS} does not fit its own {RECORD} ({error}); "

@@ -13,9 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mafr.config import FUSIONS, Config
+from mafr.config import CALIBRATED, FUSIONS, Config
+from mafr.data.window import Window
+from mafr.standardise import Scales
 
 MAP = "map"  # the operator's name for methods that have a single map instead of one per fusion operator
+PREFIX = "calibrated_"  # of the operators on maps that are standardised first
 CHUNK = 16  # maps handled at once; bounds memory at full size
 
 
@@ -82,6 +85,21 @@ def upsample(psi: Tensor, valid: Tensor, size: int) -> Tensor:
     return torch.where(share > 0, total / share.clamp_min(1e-6), torch.zeros_like(total))
 
 
+def whole_image(psi: Tensor, valid: Tensor, mask: Tensor) -> Tensor:
+    """Bring residual maps (B, 1, g, g) of windows around parts to whole images (B, 1, S, S), as `upsample` does.
+
+    mask: (B, 1, S, S) bool, the whole images' pixels with a 3D point, from which the windows follow.
+    """
+    size = mask.shape[-1]
+    places = [Window.of(one[0].numpy()).places(size) for one in mask]
+    rows, columns = (torch.from_numpy(np.stack(axis)).float() * 2 - 1 for axis in zip(*places, strict=True))
+    at = torch.stack(torch.broadcast_tensors(columns[:, None, :], rows[:, :, None]), dim=-1)  # (B, S, S, 2): x, y
+    weight = valid.to(psi.dtype)
+    both = torch.cat([psi * weight, weight], dim=1)
+    total, share = F.grid_sample(both, at, padding_mode="border", align_corners=False).split(1, dim=1)
+    return torch.where(share > 0, total / share.clamp_min(1e-6), torch.zeros_like(total))
+
+
 def score_mask(valid: Tensor, mask: Tensor) -> Tensor:
     """The pixels that are scored (Sec. III-C): (B, 1, S, S) bool.
 
@@ -92,12 +110,15 @@ def score_mask(valid: Tensor, mask: Tensor) -> Tensor:
 
 
 def at_pixels(
-    psi_rgb: Tensor, psi_xyz: Tensor, valid: Tensor, mask: Tensor, size: int
+    psi_rgb: Tensor, psi_xyz: Tensor, valid: Tensor, mask: Tensor, size: int, view: str = "whole"
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Residual maps of cells (B, 1, g, g) at the scored pixels: psi_rgb, psi_xyz, mask, each (B, 1, S, S).
 
-    valid: (B, 1, g, g) bool, cells with a 3D point; mask: (B, 1, S, S) bool, see `score_mask`; size: S.
+    valid: (B, 1, g, g) bool, cells with a 3D point; mask: (B, 1, S, S) bool, see `score_mask`; size: S; view: the
+    setting, which says whether the cells are those of the whole image.
     """
+    if view == "part":
+        return whole_image(psi_rgb, valid, mask) * mask, whole_image(psi_xyz, valid, mask) * mask, mask
     mask = score_mask(valid, mask)
     return upsample(psi_rgb, valid, size) * mask, upsample(psi_xyz, valid, size) * mask, mask
 
@@ -152,7 +173,12 @@ class ResidualMaps:
     valid: Tensor  # (N, 1, g, g) bool, cells with a 3D point
     mask: Tensor  # (N, 1, S, S) bool, pixels with a 3D point
     config: Config
-    operators = FUSIONS
+    scales: Scales | None = None  # of good validation parts, where they are known
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        """The fusion operators, `CALIBRATED` ones where the scales are known."""
+        return FUSIONS + (CALIBRATED if self.scales else ())
 
     @property
     def main(self) -> str:
@@ -162,11 +188,20 @@ class ResidualMaps:
     @cached_property
     def pixels(self) -> tuple[Tensor, Tensor, Tensor]:
         """psi_rgb, psi_xyz and the scored pixels, see `at_pixels`."""
-        return at_pixels(self.psi_rgb, self.psi_xyz, self.valid, self.mask, self.config.image_size)
+        return self._at_pixels(self.psi_rgb, self.psi_xyz)
+
+    @cached_property
+    def scaled_pixels(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The same of maps on a common scale."""
+        return self._at_pixels(*self.scales.apply(self.psi_rgb, self.psi_xyz, self.valid))
+
+    def _at_pixels(self, psi_rgb: Tensor, psi_xyz: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return at_pixels(psi_rgb, psi_xyz, self.valid, self.mask, self.config.image_size, self.config.view)
 
     def maps(self, how: str) -> Tensor:
         """Final maps (N, 1, S, S) of an operator."""
-        parts = zip(*(part.split(CHUNK) for part in self.pixels), strict=True)
+        pixels, how = (self.scaled_pixels, how.removeprefix(PREFIX)) if how in CALIBRATED else (self.pixels, how)
+        parts = zip(*(part.split(CHUNK) for part in pixels), strict=True)
         return torch.cat([anomaly_map(*part, self.config, how) for part in parts])
 
     def final(self, how: str) -> tuple[Tensor, np.ndarray]:

@@ -13,7 +13,7 @@ all stored features are. Its normals face the camera; the authors leave their si
 lowers what FPFH alone scores (`mafr.baselines.single_features`); what that does to BTF could not be measured without
 the pretrained network. Small profiles: the colour features are the shared backbone's tokens (`btf_backbone` "shared"),
 set to zero where a token's pixels have no 3D point, which stands for the blackening; FPFH is computed at every
-`btf_step`-th pixel, see `mafr.baselines.parts.fpfh`.
+`btf_step`-th pixel, see `mafr.features.fpfh`.
 """
 
 from collections.abc import Sequence

@@ -282,6 +282,7 @@ class CFMMedium(CFM):
     @classmethod
     def feature_config(cls, config: Config) -> Config:
         """The same settings with pruned backbones."""
+        config = super().feature_config(config)
         whole = replace(config, point_blocks=0)
         blocks = round(MEDIUM * rgb_depth(config)), round(MEDIUM * point_shape(whole).depth)
         kept = replace(config, rgb_blocks=blocks[0], point_blocks=blocks[1])

@@ -80,6 +80,7 @@ def fit_and_score(
     with computing(config):
         start = time.perf_counter()
         method.fit_split(train, list(shots), checkpoint)
+        method.learn_scales(validation, _good(validation))
         trained, searched = time.perf_counter(), sum(method.searches())
         answer = method.answer(test, range(len(test)))
         inferred, searched = time.perf_counter(), sum(method.searches()) - searched
@@ -100,12 +101,16 @@ def fit_and_score(
 
 def _good_scores(method: Method, validation: Split) -> list[float]:
     """The scores of the good validation samples, which give the default threshold of `mafr predict`."""
+    answer = method.answer(validation, _good(validation))
+    return answer.final(answer.main)[1].tolist()
+
+
+def _good(validation: Split) -> list[int]:
     good = np.flatnonzero(validation.labels == 0).tolist()
     if not good:
         category = validation.store.category
         raise DataError(f"{category}: the validation folder holds no good sample to take the threshold from")
-    answer = method.answer(validation, good)
-    return answer.final(answer.main)[1].tolist()
+    return good
 
 
 def execute(run: Run, paths: Paths) -> dict:
@@ -162,6 +167,7 @@ def _record(
         "counts": {**counts, "test_good": len(test) - defective, "test_defective": defective},
         "metrics": made.metrics,
         "threshold": method.threshold,
+        **method.extras(),
         "samples": {"ids": list(test.store.ids), "labels": test.labels.tolist(), "defects": list(test.store.defects)},
         "scores": made.scores,
         "history": method.history,

@@ -19,6 +19,7 @@ from mafr.features.sources.splits import load_features
 from mafr.features.sources.store import FeatureStore
 from mafr.paths import Paths
 from mafr.scoring import ResidualMaps, at_pixels, fuse, image_score, score_mask, smooth
+from mafr.standardise import Scales
 
 SATURATION = 0.999  # of a category's test pixels: where colour scales end
 
@@ -65,7 +66,8 @@ class Result:
     def answer(self) -> ResidualMaps:
         """The residual maps as they were scored."""
         points = torch.from_numpy(np.asarray(self.store.mask(range(len(self.ids)))))[:, None]
-        return ResidualMaps(self.psi_rgb, self.psi_xyz, self.valid, points, self.config)
+        scales = Scales.from_lists(self.record["scales"]) if "scales" in self.record else None
+        return ResidualMaps(self.psi_rgb, self.psi_xyz, self.valid, points, self.config, scales)
 
     @cached_property
     def mask(self) -> np.ndarray:
@@ -89,7 +91,7 @@ class Result:
             psi_rgb, psi_xyz, _ = answer.pixels  # once, also for the final maps
         else:
             parts = (part[chosen] for part in (answer.psi_rgb, answer.psi_xyz, answer.valid, answer.mask))
-            psi_rgb, psi_xyz, _ = at_pixels(*parts, self.config.image_size)
+            psi_rgb, psi_xyz, _ = at_pixels(*parts, self.config.image_size, self.config.view)
         return psi_rgb[:, 0].numpy(), psi_xyz[:, 0].numpy()
 
     @cached_property

@@ -11,13 +11,18 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy import ndimage
 from torch import Tensor, nn
 
 from mafr.config import Config
 from mafr.data.samples import Sample
+from mafr.data.scan import Scan
+from mafr.data.transforms import InputRules
+from mafr.data.window import Window
 from mafr.device import Place, gpu_products, send
 from mafr.errors import ConfigError, DataError
 from mafr.features.encoders import DROP_PATH, point_encoder
+from mafr.features.fpfh import fpfh_tokens
 from mafr.features.geometry import group_points, interpolation_weights
 from mafr.features.pointmae import PointMAE
 from mafr.features.rgb import DinoViTB8, rgb_backbone
@@ -63,6 +68,7 @@ class Prepared:
     middle: np.ndarray  # (3,) float32, the mean of the cloud's points
     index: np.ndarray  # (P, 3), as in `Tokens`
     weight: np.ndarray
+    described: np.ndarray | None = None  # (G, D) float32, the tokens where no network makes them
 
 
 class FeatureExtractor:
@@ -74,14 +80,15 @@ class FeatureExtractor:
     use, stays in eval mode.
     """
 
-    def __init__(self, config: Config, rgb: nn.Module, points: PointMAE, weights: dict[str, str]) -> None:
+    def __init__(self, config: Config, rgb: nn.Module, points: PointMAE | None, weights: dict[str, str]) -> None:
         most = np.iinfo(np.int16).max  # see `Tokens.index`
         if not NEIGHBOURS <= config.groups <= most:
             raise ConfigError(f"groups must be {NEIGHBOURS} to {most}, not {config.groups}")
         self.config, self.weights, self.place = config, weights, Place.of(config)
         if self.place.half:
             rgb, points = in_bfloat16(rgb), in_bfloat16(points)
-        self.rgb, self.points = rgb.to(self.place.device), points.to(self.place.device)
+        self.rgb = rgb.to(self.place.device)
+        self.points = None if points is None else points.to(self.place.device)
 
     @classmethod
     def from_config(
@@ -114,7 +121,10 @@ class FeatureExtractor:
                 f"sample {sample.id} of {sample.category} has {valid.shape[0]} x {valid.shape[1]} pixels; "
                 f"image_size is {config.image_size}"
             )
-        points = sample.xyz[:, valid].T  # (N, 3), row by row
+        rgb, xyz = sample.rgb, sample.xyz
+        if config.view == "part":
+            rgb, xyz = Window.of(valid).arrays(_scan_of(sample), InputRules.of(config))
+        points = xyz[:, (xyz != 0).any(axis=0)].T  # (N, 3), row by row
         needed = max(config.groups, config.group_size)
         if len(points) < needed:
             raise DataError(
@@ -129,8 +139,9 @@ class FeatureExtractor:
         except DataError as error:
             raise DataError(f"{sample.category} {sample.id}: {error}") from error
         patches, centres = groups
-        index, weight = cell_weights(sample.xyz, centres, config.grid, workers)
-        return Prepared(sample.id, sample.rgb, patches, centres, points.mean(axis=0), index, weight)
+        index, weight = cell_weights(xyz, centres, config.grid, workers, config.cell_point)
+        described = fpfh_tokens(xyz, centres, workers) if self.points is None else None
+        return Prepared(sample.id, rgb, patches, centres, points.mean(axis=0), index, weight, described)
 
     def encode(self, batch: Sequence[Prepared], draw: int = 0) -> Tokens:
         """The tokens of some prepared samples, on the CPU."""
@@ -150,6 +161,8 @@ class FeatureExtractor:
 
     def cloud_tokens(self, batch: Sequence[Prepared], draw: int = 0) -> Tensor:
         """(B, G, D) float32, where the backbones compute."""
+        if self.points is None:
+            return send(torch.from_numpy(np.stack([one.described for one in batch])), self.place.device)
         if self.config.extractor_mode != "train":
             return self._cloud_tokens(batch)
         parts = []  # one by one: draws belong to a sample
@@ -207,16 +220,41 @@ def in_bfloat16(model: nn.Module) -> nn.Module:
     return model
 
 
-def cell_weights(xyz: np.ndarray, centres: np.ndarray, grid: int, workers: int = 1) -> tuple[np.ndarray, np.ndarray]:
+def _scan_of(sample: Sample) -> Scan:
+    """The sample in its image's own pixels; as it is, where it has no others."""
+    if sample.scan is not None:
+        return sample.scan()
+    rgb, xyz = (part.transpose(1, 2, 0) for part in (sample.rgb, sample.xyz))
+    return Scan(np.uint8(np.rint(255 * np.clip(rgb, 0, 1))), xyz, len(rgb))
+
+
+def cell_weights(
+    xyz: np.ndarray, centres: np.ndarray, grid: int, workers: int = 1, cell_point: str = "centre"
+) -> tuple[np.ndarray, np.ndarray]:
     """Index and weight as in `Tokens`, where each cell of the grid takes the point at its central pixel.
 
-    xyz: (3, S, S) with S a multiple of grid, centres: (G, 3), metres; workers: threads.
+    xyz: (3, S, S), centres: (G, 3), metres; workers: threads; cell_point: "nearest" takes the cell's point nearest to
+    the centre where the central pixel has none.
     """
-    step = xyz.shape[-1] // grid
-    cells = xyz[:, step // 2 :: step, step // 2 :: step].reshape(3, -1).T  # (P, 3)
+    cells = cell_points(xyz, grid, cell_point)
     valid = (cells != 0).any(axis=1)
     index = np.zeros((len(cells), NEIGHBOURS), dtype=np.int16)
     weight = np.zeros((len(cells), NEIGHBOURS), dtype=np.float16)
     if valid.any():
         index[valid], weight[valid] = interpolation_weights(cells[valid], centres, NEIGHBOURS, workers)
     return index, weight
+
+
+def cell_points(xyz: np.ndarray, grid: int, cell_point: str = "centre") -> np.ndarray:
+    """The point of each cell of a cloud (3, S, S): (grid², 3), zeros where there is none; see `cell_weights`."""
+    side = xyz.shape[-1]
+    middle = (2 * np.arange(grid) + 1) * side // (2 * grid)
+    cells = xyz[:, middle[:, None], middle].reshape(3, -1).T  # (P, 3)
+    if cell_point == "centre":
+        return cells
+    valid = (xyz != 0).any(axis=0)
+    down, right = ndimage.distance_transform_edt(~valid, return_distances=False, return_indices=True)
+    row, column = down[middle[:, None], middle], right[middle[:, None], middle]
+    same = (row * grid // side == np.arange(grid)[:, None]) & (column * grid // side == np.arange(grid))
+    found = xyz[:, row, column] * same
+    return found.reshape(3, -1).T

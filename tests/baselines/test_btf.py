@@ -15,13 +15,13 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cdist
 
 from mafr.baselines.btf import BTF
-from mafr.baselines.parts import fpfh, patches
+from mafr.baselines.parts import patches
 from mafr.baselines.parts.patches import pool
 from mafr.baselines.registry import method_class, title
 from mafr.config import Config
 from mafr.data.samples import Sample
 from mafr.errors import DataError, MafrError, WeightsError
-from mafr.features import timm_maps
+from mafr.features import fpfh, timm_maps
 from mafr.features.extract import FeatureExtractor
 from mafr.features.sources.splits import split_of
 from mafr.features.timm_maps import WIDE_RESNET, WideResNet

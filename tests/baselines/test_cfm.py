@@ -29,7 +29,7 @@ from mafr.features.encoders import point_encoder, point_shape
 from mafr.features.extract import FeatureExtractor, Tokens
 from mafr.features.interpolation import densify
 from mafr.features.pointmae import PUBLISHED, SMALL, PointMAE, pruned
-from mafr.features.rgb import DinoViTB8, lite0_network, rgb_backbone, rgb_dim
+from mafr.features.rgb import DinoViTB8, lite_network, rgb_backbone, rgb_dim
 from mafr.features.sources.splits import split_of
 
 SMOKE = Config.preset("smoke")
@@ -267,7 +267,7 @@ def test_the_published_taps():
 def test_pruned_lite0_tokens_are_those_of_the_first_blocks():
     photo = torch.rand(1, 3, 112, 112, generator=torch.Generator().manual_seed(2))
     backbone, _ = rgb_backbone(CFMMedium.feature_config(SMOKE))
-    network = lite0_network()
+    network = lite_network()
     with torch.inference_mode():
         tokens = backbone(photo)
         x, blocks = network.bn1(network.conv_stem((photo - 0.5) / 0.5)), [b for stage in network.blocks for b in stage]

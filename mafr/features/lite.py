@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, with the names and the arithmetic of timm's `tf_efficientnet_lite0`.
+"""EfficientNet-Lite0 and Lite2, with the names and the arithmetic of timm's `tf_efficientnet_lite0` and `_lite2`.
 
 Its own module because loading timm takes longer than everything else that the small backbones need. A test holds it to
 timm's, to the byte. Source: github.com/tensorflow/tpu, models/official/efficientnet/lite.
@@ -9,19 +9,23 @@ from torch import Tensor, nn
 
 _EPS = 1e-3  # of BatchNorm, TensorFlow's default
 # Of each stage: number of blocks, side of the depthwise kernel, stride of the first block, channels.
-_STAGES = ((1, 3, 1, 16), (2, 3, 2, 24), (2, 5, 2, 40), (3, 3, 2, 80), (3, 5, 1, 112), (4, 5, 2, 192), (1, 3, 1, 320))
+STAGES = {
+    0: ((1, 3, 1, 16), (2, 3, 2, 24), (2, 5, 2, 40), (3, 3, 2, 80), (3, 5, 1, 112), (4, 5, 2, 192), (1, 3, 1, 320)),
+    2: ((1, 3, 1, 16), (3, 3, 2, 24), (3, 5, 2, 48), (4, 3, 2, 88), (4, 5, 1, 120), (5, 5, 2, 208), (1, 3, 1, 352)),
+}
 _STEM, _EXPANSION, _HEAD, _CLASSES = 32, 6, 1280, 1000
 
 
-class Lite0(nn.Module):
+class Lite(nn.Module):
     """The whole network, classifier included, with untrained weights; `default_cfg` as of timm's networks."""
 
-    def __init__(self) -> None:
+    def __init__(self, number: int = 0) -> None:
+        """number: 0 or 2, of `STAGES`."""
         super().__init__()
         self.default_cfg = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
         self.conv_stem, self.bn1 = SameConv2d(3, _STEM, 3, 2), NormAct(_STEM)
         stages, width = [], _STEM
-        for count, kernel, stride, channels in _STAGES:
+        for count, kernel, stride, channels in STAGES[number]:
             blocks = []
             for k in range(count):
                 kind = InvertedResidual if stages else DepthwiseSeparable

@@ -1,4 +1,4 @@
-"""The histograms of `mafr.baselines.parts.fpfh`, pair by pair, in float64."""
+"""The histograms of `mafr.features.fpfh`, pair by pair, in float64."""
 
 from __future__ import annotations
 
