@@ -40,7 +40,7 @@ class Detector(Method):
         split.extract(indices)
 
     def train(self, split: Split, indices: Sequence[int], show: bool) -> None:
-        self.model, self.history = fit(self.config, split, indices, self.checkpoint, show)
+        self.model, self.history = fit(self.config, split, indices, self.checkpoint, show, self.held_out)
 
     def residuals(self, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
         """Eq. 7 on tokens: psi_rgb, psi_xyz, valid, each (B, 1, g, g); the maps are zero at invalid cells."""

@@ -69,6 +69,7 @@ class Method(ABC):
         self.history: list[dict[str, float]] = []
         self.trained = False
         self.checkpoint: Path | None = None  # where `train` may save its state
+        self.held_out: tuple[Split, list[int]] | None = None  # good samples that `train` may judge itself by
         self._extractor = extractor
 
     @cached_property
@@ -136,22 +137,31 @@ class Method(ABC):
         # Methods that may use TF32 say so themselves, in blocks of their own inside.
         return replace(self.config, precision="float32") if self.config.precision == "tf32" else self.config
 
-    def fit(self, samples: Sequence[Sample], show: bool = True) -> Self:
-        """Train on good samples only. Raises DataError if one is labelled anomalous."""
+    def fit(self, samples: Sequence[Sample], show: bool = True, validation: Sequence[Sample] | None = None) -> Self:
+        """Train on good samples only. Raises DataError if one is labelled anomalous.
+
+        validation: samples that say when to stop, see `fit_split`.
+        """
         self.check_training(labels_of(samples), lambda k: name_of(samples[k]))  # before backbones are loaded
-        return self.fit_split(split_of(samples, self.extractor), show=show)
+        held_out = None if validation is None else split_of(validation, self.extractor)
+        return self.fit_split(split_of(samples, self.extractor), show=show, validation=held_out)
 
     def fit_split(
-        self, split: Split, indices: Sequence[int] | None = None, checkpoint: Path | None = None, show: bool = False
-    ) -> Self:
+        self, split: Split, indices: Sequence[int] | None = None, checkpoint: Path | None = None, show: bool = False,
+        validation: Split | None = None,
+    ) -> Self:  # fmt: skip
         """Train on samples with stored features, or on some `indices` of them; errors as in `fit`.
 
-        checkpoint: where a long training saves its state, and resumes from.
+        checkpoint: where a long training saves its state, and resumes from. validation: its good samples say when to
+        stop, where the setting `patience` asks for it.
         """
         chosen = list(range(len(split)) if indices is None else indices)
         self.check_training(split.labels if chosen else [], split.name)
         self.checkpoint = checkpoint
         self.prepare(split, chosen)
+        if validation is not None:
+            self.held_out = validation, np.flatnonzero(validation.labels == 0).tolist()
+            self.prepare(*self.held_out)
         with computing(self._exact), own_randomness(self.place):
             torch.manual_seed(self.config.seed)
             self.train(split, chosen, show)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -46,8 +47,12 @@ def fit(
     indices: Sequence[int],
     checkpoint: Path | None = None,
     show: bool = False,
+    held_out: tuple[Split | FeatureStore, Sequence[int]] | None = None,
 ) -> tuple[MAFR, list[dict[str, float]]]:
     """Train a new head on `indices` of `features`: (model in eval mode, mean losses of each epoch).
+
+    held_out: good samples that are not trained on. With the setting `patience` they decide when to stop and which
+    epoch's weights are returned; their loss is "held_out" in the history.
 
     Adam, with `samples_a_step` samples per step in a new order each epoch. Weights, order and dropout follow from
     `config.seed` alone. The state is saved to `checkpoint` about every half minute; a training that finds one resumes
@@ -62,32 +67,45 @@ def fit(
         weights = FlatWeights(model)
         optimiser = torch.optim.Adam([weights.vector], lr=config.learning_rate, fused=True)
         restorer = Restorer(model, config, place)
-        history: list[dict[str, float]] = []
+        history, best = [], None
         if checkpoint is not None and checkpoint.exists():
-            history = _resume(checkpoint, model, optimiser)
+            history, best = _resume(checkpoint, model, optimiser)
         epochs, saved = epochs_for(config, len(indices)), time.monotonic()
         model.train()
 
-        def make(k: int) -> Scene:
-            return open_scene(features.tokens([indices[k]]), config, place, every_pixel=not config.valid_only)
+        def opened(source: Split | FeatureStore, chosen: Sequence[int]) -> Scenes:
+            def make(k: int) -> Scene:
+                return open_scene(source.tokens([chosen[k]]), config, place, every_pixel=not config.valid_only)
 
-        with Scenes(make, len(indices), place, features, losses=config) as scenes:
+            return Scenes(make, len(chosen), place, source, losses=config)
+
+        with ExitStack() as open_now:
+            scenes = open_now.enter_context(opened(features, indices))
+            judge = None
+            if config.patience and held_out is not None and len(held_out[1]):
+                judge = HeldOut(config, restorer, weights, open_now.enter_context(opened(*held_out)), best)
             remaining = range(len(history), epochs)
             for epoch in bar(remaining, what="training") if show else remaining:
+                if judge is not None and judge.has_stopped(history):
+                    break
                 last = epoch + 1 == epochs
-                history.append(_epoch(config, restorer, weights, optimiser, scenes, epoch, last))
+                history.append(_epoch(config, restorer, weights, optimiser, scenes, epoch, epochs, last))
                 if not math.isfinite(history[-1]["total"]):
                     raise MafrError(f"the loss became {history[-1]['total']} in epoch {epoch + 1}; lower learning_rate")
+                if judge is not None:
+                    history[-1]["held_out"] = judge.loss(history)
                 if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
-                    _save(checkpoint, model, optimiser, history)
+                    _save(checkpoint, model, optimiser, history, judge.best if judge is not None else None)
                     saved = time.monotonic()
+            if judge is not None:
+                judge.take_best()
         weights.release()
     return model.eval(), history
 
 
 def _epoch(
     config: Config, restorer: Restorer, weights: FlatWeights, optimiser: torch.optim.Optimizer, scenes: Scenes,
-    epoch: int, last: bool,
+    epoch: int, epochs: int, last: bool,
 ) -> dict[str, float]:  # fmt: skip
     order = shuffled(config, epoch, len(scenes))
     opened = enumerate(scenes.walk(order, epoch, () if last else shuffled(config, epoch + 1, len(scenes))))
@@ -95,6 +113,9 @@ def _epoch(
     for first in range(0, len(order), config.samples_a_step):
         together = min(config.samples_a_step, len(order) - first)
         weights.zero()
+        if config.schedule == "cosine":
+            done = (epoch + first / len(order)) / epochs
+            optimiser.param_groups[0]["lr"] = config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
         # One after the other: at full size one sample fills a GPU.
         for number, scene in islice(opened, together):
             terms = restorer.step(scene, Dropout(config.dropout, (config.seed, epoch, number)))
@@ -106,6 +127,37 @@ def _epoch(
     # One transfer per epoch: the loop itself waits for no result of the device.
     means = {name: value.item() / len(scenes) for name, value in sums.items()}
     return {"total": sum(config.loss_weights[name] * value for name, value in means.items()), **means}
+
+
+class HeldOut:
+    """The loss on good samples that are not trained on, and the weights of the epoch where it was lowest."""
+
+    def __init__(
+        self, config: Config, restorer: Restorer, weights: FlatWeights, scenes: Scenes, best: Tensor | None = None
+    ) -> None:
+        """best: the weights found so far, of a training that resumes."""
+        self.config, self.restorer, self.weights, self.scenes, self.best = config, restorer, weights, scenes, best
+
+    def loss(self, history: Sequence[Mapping[str, float]]) -> float:
+        """Eq. 6 now, without dropout: the mean over the samples; history: with the earlier epochs' "held_out"."""
+        total, weight = 0.0, self.config.loss_weights
+        for scene in self.scenes.walk(range(len(self.scenes)), 0):
+            terms = self.restorer.step(scene, Dropout(0.0, (self.config.seed,)))  # whose gradients no step takes
+            total += sum(weight[name] * value.item() for name, value in terms.items())
+        found = total / len(self.scenes)
+        if all(found < one["held_out"] for one in history[:-1]):
+            self.best = self.weights.vector.detach().clone()
+        return found
+
+    def has_stopped(self, history: Sequence[Mapping[str, float]]) -> bool:
+        """Whether the lowest loss is `patience` epochs old."""
+        losses = [one["held_out"] for one in history]
+        return bool(losses) and len(losses) - 1 - losses.index(min(losses)) >= self.config.patience
+
+    def take_best(self) -> None:
+        """Give the model the weights of the lowest loss."""
+        if self.best is not None:
+            self.weights.vector.data.copy_(self.best)
 
 
 def shuffled(config: Config, epoch: int, samples: int) -> list[int]:
@@ -174,21 +226,23 @@ def cache_bytes(place: Place) -> float:
     return max(CACHE_BYTES, GPU_SHARE * (torch.cuda.mem_get_info(place.device)[0] + unused))
 
 
-def _save(path: Path, model: MAFR, optimiser: torch.optim.Optimizer, history: list) -> None:
-    state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "history": history}
+def _save(
+    path: Path, model: MAFR, optimiser: torch.optim.Optimizer, history: list, best: Tensor | None = None
+) -> None:
+    state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "history": history, "best": best}
     buffer = io.BytesIO()
     torch.save(state, buffer)
     write_atomically(path, buffer.getvalue())
 
 
-def _resume(path: Path, model: MAFR, optimiser: torch.optim.Optimizer) -> list[dict[str, float]]:
+def _resume(path: Path, model: MAFR, optimiser: torch.optim.Optimizer) -> tuple[list, Tensor | None]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
     except FileNotFoundError:  # another worker has just finished the same run
-        return []
+        return [], None
     except Exception as error:
         reason = str(error).partition("\n")[0].partition(". ")[0]
         raise MafrError(f"{path}: this checkpoint cannot be read ({reason}); delete it to start again") from error
-    return list(state["history"])
+    return list(state["history"]), state.get("best")

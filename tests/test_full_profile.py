@@ -23,7 +23,7 @@ from support.places import CHECKOUT
 from support.samples import has_warning_colour
 
 from mafr.bench.work import make_sample
-from mafr.config import FUSIONS, UNTRAINED, VARIANTS, Config
+from mafr.config import CALIBRATED, FUSIONS, UNTRAINED, VARIANTS, Config
 from mafr.device import fast_bfloat16
 from mafr.experiments.results import stamp
 from mafr.features.extract import FeatureExtractor
@@ -207,7 +207,7 @@ def test_runs_have_the_real_size(both):
         assert record["counts"] == {
             "train": record["shots"] or TRAIN, "validation": VALIDATION, "test_good": GOOD, "test_defective": DEFECTIVE
         }  # fmt: skip
-        assert set(record["metrics"]) == set(FUSIONS)
+        assert set(record["metrics"]) == {*FUSIONS, *CALIBRATED}
         assert len(record["history"]) == 1
     assert (settings["grid"], settings["groups"], settings["group_size"]) == (224, 1024, 128)
     assert (settings["rgb_dim"], settings["xyz_dim"]) == (768, 1152)

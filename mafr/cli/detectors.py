@@ -39,7 +39,7 @@ def fit_detector(arguments: argparse.Namespace) -> None:
     train, validation = _training_inputs(detector, paths, arguments.dataset, arguments.category)
     if (count := len(train)) < FEW:
         notice(f"warning: {count} good training parts are few; notebook 05 shows what that costs")
-    threshold = detector.fit_split(train, show=True).calibrate_split(validation)
+    threshold = detector.fit_split(train, show=True, validation=validation).calibrate_split(validation)
     detector.save(arguments.out)
     scores, promised = detector.validation_scores, detector.false_alarms
     origin = f"the {config.quantile:.0%} quantile of the good validation scores"

@@ -79,7 +79,7 @@ def fit_and_score(
     test, store = TimedSplit(test.samples, test.store, test.cache), test.store
     with computing(config):
         start = time.perf_counter()
-        method.fit_split(train, list(shots), checkpoint)
+        method.fit_split(train, list(shots), checkpoint, validation=validation)
         method.learn_scales(validation, _good(validation))
         trained, searched = time.perf_counter(), sum(method.searches())
         answer = method.answer(test, range(len(test)))

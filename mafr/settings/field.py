@@ -13,7 +13,8 @@ decides     what depends on it, one of
               place     where and by what results are computed; records say where it was
 rules       conditions on a number, or on every element of a tuple: POSITIVE, ODD, ...
 choices     the allowed values
-smoke, full values in these profiles; the default is the demo's
+smoke, full, parts
+            values in these profiles; the default is the demo's
 absent_is   the value meant by records older than the setting; at this value all digests leave it out
 unnamed_at  the value at which the digests of features and settings leave it out, because stored features are older;
             runs and records name it
@@ -54,12 +55,13 @@ def setting(
     choices: tuple[str, ...] | None = None,
     smoke: object = None,
     full: object = None,
+    parts: object = None,
     absent_is: object = None,
     unnamed_at: object = None,
 ) -> Any:
     """A field of a section with words of its own, which the module explains."""
     said = {
-        "rules": rules, "of": of, "decides": decides, "choices": choices, "smoke": smoke, "full": full,
+        "rules": rules, "of": of, "decides": decides, "choices": choices, "smoke": smoke, "full": full, "parts": parts,
         "absent_is": absent_is, "unnamed_at": unnamed_at,
     }  # fmt: skip
     metadata = {k: v for k, v in said.items() if v is not None and (k, v) not in (("rules", ()), ("of", ()))}

@@ -7,7 +7,7 @@ import math
 
 from mafr.settings.field import ALL, AT_LEAST_3, MAFR, NONNEGATIVE, ODD, POSITIVE, QUANTILE, SHARE, section, setting
 
-PROFILES = ("smoke", "demo", "full")
+PROFILES = ("smoke", "demo", "full", "parts")
 VARIANTS = ("paper", "released")
 CATEGORIES = {
     "mvtec3d": (
@@ -140,6 +140,11 @@ class TrainingSettings:
     # The least number of steps; the paper: none. Of the demo's trainings only AST's on five samples is below it.
     min_steps: int = setting(36, NONNEGATIVE, smoke=8, full=0, of=ALL)
     learning_rate: float = 1e-3
+    # Of the learning rate: "constant" (released code), or down to zero along half a "cosine" (ours).
+    schedule: str = setting("constant", choices=("constant", "cosine"), absent_is="constant")
+    # Epochs without a lower loss on the good validation samples after which a training stops; the weights are those of
+    # the lowest loss. 0: all epochs, the last weights (the paper).
+    patience: int = setting(0, NONNEGATIVE, absent_is=0)
     samples_a_step: int = setting(1, absent_is=1)  # gradients are averaged over them; the released code: 1
 
 

@@ -16,7 +16,7 @@ import torch
 
 from mafr.baselines.btf import BTF
 from mafr.baselines.registry import METHODS, method_class, method_settings
-from mafr.config import FUSIONS, Config, concerns
+from mafr.config import CALIBRATED, FUSIONS, Config, concerns
 from mafr.data import few_shot, open_dataset
 from mafr.detector import Detector
 from mafr.errors import ConfigError, DataError, MafrError, StorageError
@@ -32,6 +32,7 @@ from mafr.features.sources.splits import extract_features, load_features, load_s
 from mafr.features.sources.store import find_store
 from mafr.memory import keep_freed_memory, release_freed_memory
 from mafr.scoring import ResidualMaps
+from mafr.standardise import Scales
 
 
 def test_the_grid_of_the_paper():
@@ -196,7 +197,7 @@ def test_few_shot_subsets_are_nested_and_never_repeat():
 def test_a_record_holds_what_the_tables_and_a_reader_need(smoke):
     config, paths = smoke
     record = read_record(Run("mvtec3d", "bagel", config), paths)
-    assert set(record["metrics"]) == set(FUSIONS)
+    assert set(record["metrics"]) == {*FUSIONS, *CALIBRATED}
     assert Config.from_dict(record["config"]) == config
     assert record["counts"] == {
         "train": config.mvtec3d_train,
@@ -251,9 +252,10 @@ def test_stored_residuals_give_the_stored_metrics(smoke):
     everything = range(len(store))
     mask = torch.from_numpy(store.mask(everything))[:, None]
     labels = np.asarray(store.labels)
-    answer = ResidualMaps(psi_rgb, psi_xyz, valid, mask, config)
+    record = read_record(run, paths)
+    answer = ResidualMaps(psi_rgb, psi_xyz, valid, mask, config, Scales.from_lists(record["scales"]))
     metrics, _ = all_metrics(answer, store.gt(everything), labels, store.defects)
-    assert metrics == read_record(run, paths)["metrics"]
+    assert metrics == record["metrics"]
     maps = answer.maps("product")
     assert maps.shape == (len(store), 1, config.image_size, config.image_size)
     with pytest.raises(MafrError, match="good and anomalous"):
