@@ -11,6 +11,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy import ndimage
 from torch import Tensor
 
 from mafr.config import CALIBRATED, FUSIONS, Config
@@ -109,6 +110,16 @@ def score_mask(valid: Tensor, mask: Tensor) -> Tensor:
     return valid if valid.shape[-1] == mask.shape[-1] else mask
 
 
+def filled(mask: Tensor) -> Tensor:
+    """Masks of parts (B, 1, S, S) bool with gaps of up to a thirtieth of the image closed and holes filled."""
+    reach = max(1, round(mask.shape[-1] / 56))
+    closed = []
+    for one in mask[:, 0].numpy():
+        wide = ndimage.binary_closing(np.pad(one, 2 * reach), iterations=reach)
+        closed.append(ndimage.binary_fill_holes(wide)[2 * reach : -2 * reach, 2 * reach : -2 * reach])
+    return torch.from_numpy(np.stack(closed))[:, None]
+
+
 def at_pixels(
     psi_rgb: Tensor, psi_xyz: Tensor, valid: Tensor, mask: Tensor, size: int, view: str = "whole"
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -195,8 +206,14 @@ class ResidualMaps:
         """The same of maps on a common scale."""
         return self._at_pixels(*self.scales.apply(self.psi_rgb, self.psi_xyz, self.valid))
 
+    @cached_property
+    def scored(self) -> Tensor:
+        """The pixels that are scored, (N, 1, S, S) bool."""
+        mask = score_mask(self.valid, self.mask) if self.config.view == "whole" else self.mask
+        return filled(mask) if self.config.scored == "filled" else mask
+
     def _at_pixels(self, psi_rgb: Tensor, psi_xyz: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return at_pixels(psi_rgb, psi_xyz, self.valid, self.mask, self.config.image_size, self.config.view)
+        return at_pixels(psi_rgb, psi_xyz, self.valid, self.scored, self.config.image_size, self.config.view)
 
     def maps(self, how: str) -> Tensor:
         """Final maps (N, 1, S, S) of an operator."""

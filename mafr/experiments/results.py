@@ -18,7 +18,7 @@ from mafr.experiments.run_store import data_fingerprint, load_maps, load_residua
 from mafr.features.sources.splits import load_features
 from mafr.features.sources.store import FeatureStore
 from mafr.paths import Paths
-from mafr.scoring import ResidualMaps, at_pixels, fuse, image_score, score_mask, smooth
+from mafr.scoring import ResidualMaps, at_pixels, fuse, image_score, smooth
 from mafr.standardise import Scales
 
 SATURATION = 0.999  # of a category's test pixels: where colour scales end
@@ -71,8 +71,8 @@ class Result:
 
     @cached_property
     def mask(self) -> np.ndarray:
-        """(N, S, S) bool, the pixels that are scored, see `mafr.scoring.score_mask`."""
-        return score_mask(self.valid, self.answer.mask)[:, 0].numpy()
+        """(N, S, S) bool, the pixels that are scored."""
+        return self.answer.scored[:, 0].numpy()
 
     @cached_property
     def gt(self) -> np.ndarray:
@@ -90,7 +90,7 @@ class Result:
         if chosen == list(range(len(self.ids))):
             psi_rgb, psi_xyz, _ = answer.pixels  # once, also for the final maps
         else:
-            parts = (part[chosen] for part in (answer.psi_rgb, answer.psi_xyz, answer.valid, answer.mask))
+            parts = (part[chosen] for part in (answer.psi_rgb, answer.psi_xyz, answer.valid, answer.scored))
             psi_rgb, psi_xyz, _ = at_pixels(*parts, self.config.image_size, self.config.view)
         return psi_rgb[:, 0].numpy(), psi_xyz[:, 0].numpy()
 

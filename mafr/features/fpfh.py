@@ -17,15 +17,16 @@ histogram describes the same patch of surface.
 """
 
 import numpy as np
+from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from mafr.errors import DataError
 
-TOKEN_SCALES = (1, 3)  # every n-th pixel whose points make the histograms of a token
+TOKEN_SIDES = (112, 56)  # pixels per side of the clouds whose points make the histograms of a token
 VERSION = 1  # raised whenever a change of the code changes histograms; kept ones are then computed again
 ANGLES, BINS = 3, 11
 DIM = ANGLES * BINS
-TOKEN_DIM = len(TOKEN_SCALES) * DIM
+TOKEN_DIM = len(TOKEN_SIDES) * DIM
 NORMAL_RADIUS, NORMAL_COUNT = 0.1, 30  # metres, points: twice the authors' voxel size 0.05
 RADIUS, COUNT = 0.25, 100  # five times it
 
@@ -60,19 +61,31 @@ def organised_fpfh(xyz: np.ndarray, step: int = 1, workers: int = 1, normals: st
 def fpfh_tokens(xyz: np.ndarray, centres: np.ndarray, workers: int = 1) -> np.ndarray:
     """Histograms of a cloud (3, S, S) at some of its points, at two scales: (G, 66) float32, roots of shares.
 
-    centres: (G, 3); each takes the histogram of its nearest point among every pixel's, and every third pixel's in both
-    directions. The root makes Euclidean distances of histograms those of Hellinger, which full bins do not rule.
+    centres: (G, 3); each takes the histogram of its nearest point among those of `TOKEN_SIDES` pixels per side, so that
+    a histogram describes the same share of the image whatever the scan's resolution. The root makes Euclidean distances
+    of histograms those of Hellinger, which full bins do not rule.
     """
     parts = []
-    for step in TOKEN_SCALES:
-        some = np.ascontiguousarray(xyz[:, step // 2 :: step, step // 2 :: step])
-        if not (some != 0).any():
-            some = xyz
-        maps = organised_fpfh(some, 1, workers)
+    for side in TOKEN_SIDES:
+        some = _sampled(xyz, min(side, xyz.shape[-1]))
         valid = (some != 0).any(axis=0)
+        maps = organised_fpfh(some, 1, workers)
         _, nearest = cKDTree(some[:, valid].T).query(centres, workers=workers)
         parts.append(np.sqrt(maps[:, valid].T[nearest] / 200))
     return np.concatenate(parts, axis=1).astype(np.float32)
+
+
+def _sampled(xyz: np.ndarray, side: int) -> np.ndarray:
+    """Every n-th pixel of a cloud, or of each block the nearest one with a point: (3, side, side)."""
+    index = (2 * np.arange(side) + 1) * xyz.shape[-1] // (2 * side)
+    valid = (xyz != 0).any(axis=0)
+    if not valid.any():
+        return xyz[:, index[:, None], index]
+    row, column = ndimage.distance_transform_edt(~valid, return_distances=False, return_indices=True)
+    row, column = row[index[:, None], index], column[index[:, None], index]
+    reach = max(1, xyz.shape[-1] // (2 * side))
+    near = (np.abs(row - index[:, None]) <= reach) & (np.abs(column - index) <= reach)
+    return np.where(near, xyz[:, row, column], 0)
 
 
 def neighbours(points: np.ndarray, count: int, radius: float, workers: int = 1) -> tuple[np.ndarray, np.ndarray]:

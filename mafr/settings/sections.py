@@ -155,6 +155,8 @@ class ScoringSettings:
     fusion: str = setting("product", choices=FUSIONS + CALIBRATED, of=MAFR, decides="report")  # all are computed
     blur: str = setting("gaussian", choices=("gaussian", "box"))
     sigma: float = setting(math.sqrt(22.0), POSITIVE)
+    # Pixels that are scored: those with a 3D "point", or the part's outline "filled", as a defect may leave no point.
+    scored: str = setting("point", choices=("point", "filled"), of=MAFR, absent_is="point")
     image_score: str = setting("max", choices=("max", "max-over-root-mean"), of=MAFR)
     map_scaling: str = setting("none", choices=("none", "per-metric"), of=MAFR)
 

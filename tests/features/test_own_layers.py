@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 import timm
 import torch
 from timm.models import vision_transformer
@@ -13,13 +14,14 @@ from mafr.features.rgb import EfficientNetLite, lite_network
 from mafr.features.transformer import Attention, Mlp
 
 
-def test_efficientnet_lite0_is_timms_to_the_byte():
-    theirs, ours = timm.create_model("tf_efficientnet_lite0", pretrained=False), Lite()
+@pytest.mark.parametrize("number", [0, 2])
+def test_efficientnet_lite_is_timms_to_the_byte(number):
+    theirs, ours = timm.create_model(f"tf_efficientnet_lite{number}", pretrained=False), Lite(number)
     own = ours.state_dict()
     assert [(k, v.shape) for k, v in theirs.state_dict().items()] == [(k, v.shape) for k, v in own.items()]
     assert ours.default_cfg == {name: theirs.default_cfg[name] for name in ours.default_cfg}
-    theirs.load_state_dict(lite_network().state_dict())
-    trained = lite_network()
+    theirs.load_state_dict(lite_network(number).state_dict())
+    trained = lite_network(number)
     torch.manual_seed(1)
     for side in (224, 112, 50):  # the last has odd sizes on the way
         images = torch.rand(2, 3, side, side)
