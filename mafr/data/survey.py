@@ -37,7 +37,7 @@ class Statistic:
     """One measured number: its name in the table, its unit and the decimals in print."""
 
     title: str
-    unit: str = ""
+    unit: str
     decimals: int = 1
 
 
@@ -48,7 +48,7 @@ STATISTICS = {
     "outline": Statistic("part within its outline, of the image", "%"),
     "frame": Statistic("square around the part, of the image", "%"),
     "gaps": Statistic("pixels without a point within the outline", "%"),
-    "holes": Statistic("connected holes of such pixels", "", 0),
+    "holes": Statistic("connected holes of such pixels", "holes", 0),
     "hole_median": Statistic("median hole, weighted by area", "mm²", 2),
     "hole_largest": Statistic("largest hole", "mm²", 2),
     "ragged": Statistic("raggedness of the silhouette", "mm", 3),
@@ -57,7 +57,7 @@ STATISTICS = {
     "noise_50": Statistic("noise of the part, 50 to 70° off the ray", "µm"),
     "noise_table": Statistic("noise of the table", "µm"),
     "strays": Statistic("points of the rim off the surface", "%", 2),
-    "points": Statistic("points of the part at 224 pixels", "", 0),
+    "points": Statistic("points of the part at 224 pixels", "points", 0),
 }
 DEFECT_STATISTICS = {
     "share": Statistic("defect, of the part", "%"),
