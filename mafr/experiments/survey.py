@@ -22,7 +22,8 @@ from mafr.paths import Paths
 
 DATASET = "mvtec3d"
 REAL = "real"
-GENERATORS = {"second": "second", "second_demo": "second", "first": "first"}  # column -> generator
+DEMO = "generated_second_demo"
+GENERATORS = {"generated_second": "second", DEMO: "second", "generated_first": "first"}  # column -> generator
 SHOWN_DEFECTS = 3  # types of defects in the picture
 
 
@@ -127,16 +128,17 @@ def shown_scans(paths: Paths, category: str, samples: Sequence[RawSample]) -> di
     The types are the first by name. A published category's generated scans have the real ones' longer side.
     """
     folder = paths.raw(DATASET) / category
-    firsts = {s.key.split("/")[1]: s for s in reversed(_anomalous(samples))}
-    chosen = [_of(samples, "train")[0], *(firsts[name] for name in sorted(firsts)[:SHOWN_DEFECTS])]
+    types = {s.key.split("/")[1]: s for s in reversed(_anomalous(samples))}
+    chosen = [_of(samples, "train")[0], *(types[name] for name in sorted(types)[:SHOWN_DEFECTS])]
     real = [RawScan(s.key.split("/")[1], *_read(folder, s)) for s in chosen]
     shown = {REAL: real}
     if category not in CATEGORIES[DATASET]:
         return shown
     side = max(real[0].xyz.shape[:2])
-    for generator in ("second", "first"):
-        jobs = [job.source for job in _generated(category, generator, side, 1, 50) if job.source[3] == 0]
-        shown[generator] = [RawScan(source[2], *_made(source)) for source in jobs[: 1 + SHOWN_DEFECTS]]
+    for column, generator in GENERATORS.items():
+        if column != DEMO:
+            firsts = [job.source for job in _generated(category, column, side, 1, 50) if job.source[3] == 0]
+            shown[generator] = [RawScan(source[2], *_made(source)) for source in firsts[: 1 + SHOWN_DEFECTS]]
     return shown
 
 
@@ -151,7 +153,7 @@ def _anomalous(samples: Sequence[RawSample]) -> list[RawSample]:
 def _generated(category: str, column: str, side: int, train: int, defective: int) -> Iterator[_Job]:
     """The generated scans of a column. side: of the real scans, pixels."""
     demo = Config.preset("demo")
-    generator, side = GENERATORS[column], demo.raw_side if column == "second_demo" else side
+    generator, side = GENERATORS[column], demo.raw_side if column == DEMO else side
     counts = {"mvtec3d_train": train, "test_defective": max(defective, 1), "test_good": 1, "validation_count": 1}
     for split, defect, index, severity in plan(category, replace(demo, generator=generator, **counts)):
         anomalous = defect != "good"

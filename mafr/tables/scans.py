@@ -6,14 +6,14 @@ from mafr.config import CATEGORIES, DATASET_TITLES, Config
 from mafr.data.acquire.counts import PUBLISHED
 from mafr.data.survey import DEFECT_STATISTICS, STATISTICS
 from mafr.data.synthetic.mvtec.write import VERSIONS
-from mafr.experiments.survey import DATASET, REAL, Surveyed
+from mafr.experiments.survey import DATASET, DEMO, REAL, Surveyed
 from mafr.tables.layout import Column, Row, Table
 from mafr.tables.real import LICENCES
 
 _GENERATED = (
-    Column("second", "second generator", "GENERATED"),
-    Column("second_demo", "second generator, the demo's size", "GENERATED"),
-    Column("first", "first generator", "GENERATED"),
+    Column("generated_second", "second generator", "GENERATED"),
+    Column(DEMO, "second generator, the demo's size", "GENERATED"),
+    Column("generated_first", "first generator", "GENERATED"),
 )
 
 

@@ -12,7 +12,7 @@ from mafr.cli import main
 from mafr.config import Config
 from mafr.data.survey import DEFECT_STATISTICS, STATISTICS
 from mafr.data.synthetic import generate
-from mafr.experiments.survey import raw_categories, shown_scans
+from mafr.experiments.survey import GENERATORS, raw_categories, shown_scans
 from mafr.paths import Paths
 
 
@@ -54,9 +54,9 @@ def test_a_published_category_stands_beside_generated_scans(data, capsys):
     frame = pd.read_csv(home / "tables/real/scans.csv", na_values="n/a")
     assert list(frame["Category"].unique()) == ["bagel"]
     assert list(frame["Statistic"]) == [one.title for one in (STATISTICS | DEFECT_STATISTICS).values()]
-    values = frame.set_index("Statistic")[["real", "second", "second_demo", "first"]]
+    values = frame.set_index("Statistic")[["real", *GENERATORS]]
     title = STATISTICS["table"].title
-    assert values.loc[title, "real"] == pytest.approx(98, abs=1) and 50 < values.loc[title, "second"] < 70
+    assert values.loc[title, "real"] == pytest.approx(98, abs=1) and 50 < values.loc[title, "generated_second"] < 70
     assert values.loc[DEFECT_STATISTICS["share"].title].notna().all()
     size = values.loc["defect", "real"]
     assert size == pytest.approx(8 * 12 * 1.5**2, rel=0.02)
@@ -78,7 +78,7 @@ def test_own_scans_are_measured_alone(data, capsys):
     assert survey(data, "--categories", "bracket") == 0
     home, out = data.parent / "home", capsys.readouterr().out
     frame = pd.read_csv(home / "tables/own_data/scans.csv", na_values="n/a")
-    assert [name for name in frame if name in ("real", "first", "second")] == ["real"]
+    assert [name for name in frame if name in ("real", *GENERATORS)] == ["real"]
     assert frame.set_index("Statistic")["real"].isna()["defect at 224 pixels"]
     assert "GENERATED" not in out and "CC BY" not in out and "Own scans" in out
     assert (home / "figures/own_data/scans.png").is_file()
