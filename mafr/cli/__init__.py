@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         kept = "; finished runs are kept, the same command continues from here"
-        notice("interrupted" + (kept if arguments.run.__name__ != "predict" else ""))
+        notice("interrupted" + (kept if arguments.run.__name__ not in ("predict", "survey_scans") else ""))
         return 130
     except OSError as error:
         kept = "finished runs are kept, the same command continues from here"

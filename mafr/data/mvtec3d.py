@@ -59,31 +59,45 @@ def scan(folder: Path) -> list[RawSample]:
     return samples
 
 
-def convert(folder: Path, raw: RawSample, contents: dict[str, bytes], plane: str) -> Processed:
-    """Preprocess one sample from its files' contents, by role. Raises DataError for bad files."""
+def decode(
+    folder: Path, raw: RawSample, contents: dict[str, bytes]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Image (H, W, 3) uint8, cloud (H, W, 3) float32 and mask (H, W) bool of a raw sample; None where it has no mask.
+
+    contents: its files, by role. Raises DataError for files that are bad or do not fit together.
+    """
     paths = {role: folder / name for role, name in raw.files}
-    split, defect, _ = raw.key.split("/")
     image = decode_rgb(contents["rgb"], paths["rgb"])
     size = image.shape[:2]
     camera = decode_intrinsics(contents["camera"], paths["camera"]) if "camera" in contents else None
     if "depth" in contents:
-        cloud = paths["depth"]
-        xyz = decode_depth_image(contents["depth"], cloud, camera)
+        xyz = decode_depth_image(contents["depth"], paths["depth"], camera)
     else:
-        cloud = paths["xyz"]
-        xyz = decode_cloud(contents["xyz"], cloud, size, paths["rgb"], camera)
-    check_same_size(size, paths["rgb"], xyz.shape[:2], cloud)
+        xyz = decode_cloud(contents["xyz"], paths["xyz"], size, paths["rgb"], camera)
+    check_same_size(size, paths["rgb"], xyz.shape[:2], cloud_file(folder, raw))
+    if "gt" not in contents:
+        return image, xyz, None
+    mask = decode_mask(contents["gt"], paths["gt"])
+    check_same_size(size, paths["rgb"], mask.shape, paths["gt"])
+    check_mask_label(mask, raw.key.split("/")[1], paths["gt"])
+    warn_of_mask(mask, paths["gt"])
+    return image, xyz, mask
+
+
+def cloud_file(folder: Path, raw: RawSample) -> Path:
+    """The file of a raw sample's cloud or depth image."""
+    return folder / next(name for role, name in raw.files if role in ("xyz", "depth"))
+
+
+def convert(folder: Path, raw: RawSample, contents: dict[str, bytes], plane: str) -> Processed:
+    """Preprocess one sample from its files' contents, by role. Raises DataError for bad files."""
+    image, xyz, mask = decode(folder, raw, contents)
     gt = contents.get("gt")
-    if gt is not None:
-        mask = decode_mask(gt, paths["gt"])
-        check_same_size(size, paths["rgb"], mask.shape, paths["gt"])
-        check_mask_label(mask, defect, paths["gt"])
-        warn_of_mask(mask, paths["gt"])
-    elif split == "test":
-        gt = encode_mask(np.zeros(size, dtype=bool))
-    cleaned = clean_cloud(xyz, plane, cloud, raw.seed_text)
+    if mask is None and raw.key.startswith("test/"):
+        gt = encode_mask(np.zeros(image.shape[:2], dtype=bool))
+    cleaned = clean_cloud(xyz, plane, cloud_file(folder, raw), raw.seed_text)
     drawn = plane != "none" and not raw.seed_text
-    is_png = paths["rgb"].suffix.lower() == ".png"  # a jpeg's pixels are kept without another loss
+    is_png = dict(raw.files)["rgb"].lower().endswith(".png")  # a jpeg's pixels are kept without another loss
     rgb = contents["rgb"] if is_png else encode_png(image)
     return Processed(raw.key, rgb, cleaned, gt, SEED_CONTENTS if drawn else "")
 

@@ -35,13 +35,17 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """One row: label cells, kind, values by column name, standard deviations where several seeds ran, stamp."""
+    """One row: label cells, kind, values by column name, standard deviations where several seeds ran, stamp.
+
+    decimals: in print, where a row's numbers differ in kind from the other rows'; None: the columns'.
+    """
 
     labels: tuple[str, ...]
     kind: str
     values: Mapping[str, float]
     stamp: Mapping[str, str]  # STAMP_COLUMNS -> text
     spread: Mapping[str, float] = field(default_factory=dict)
+    decimals: int | None = None
 
     @classmethod
     def measured(
@@ -116,12 +120,14 @@ class Table:
     def cells(self) -> list[tuple[str, list[str]]]:
         """(kind, label and number cells as printed) of each row."""
         lines = []
-        for row, spread in zip(self.frame.to_dict("records"), self.spread.to_dict("records"), strict=True):
+        rows = zip(self._ordered(), self.frame.to_dict("records"), self.spread.to_dict("records"), strict=True)
+        for entry, row, spread in rows:
             cells = [str(row[head]) for head in self.label_heads]
             for column in self.columns:
-                text = _rounded(row[column.name], column.decimals, signed=row["kind"] == "difference")
+                decimals = column.decimals if entry.decimals is None else entry.decimals
+                text = _rounded(row[column.name], decimals, signed=row["kind"] == "difference")
                 deviation = spread[column.name]
-                cells.append(text if math.isnan(deviation) else f"{text} ± {deviation:.{column.decimals}f}")
+                cells.append(text if math.isnan(deviation) else f"{text} ± {deviation:.{decimals}f}")
             lines.append((row["kind"], cells))
         return lines
 
@@ -222,6 +228,7 @@ _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
     "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": "$-$",
     "·": r"$\cdot$", "×": r"$\times$", "—": "---", "…": r"\ldots{}", "λ": r"$\lambda$",
+    "°": r"$^\circ$", "²": "$^2$", "µ": r"$\mu$",
 }  # fmt: skip
 _SYMBOLS = re.compile(rf"Ψ(?P<psi>[23]D)|\bL_(?P<loss>\w+)|[{re.escape(''.join(_LATEX))}]")
 

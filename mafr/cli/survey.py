@@ -1,0 +1,57 @@
+"""The command that measures raw scans: `survey`."""
+
+import argparse
+
+from mafr.cli.options import HELP_AS_WRITTEN, Commands, names
+from mafr.errors import ConfigError, printable
+
+DESCRIPTION = """\
+measure raw scans: gaps, noise, silhouettes, sizes of defects
+
+Works on the raw categories in DIR/raw/mvtec3d. Published categories get as many generated scans beside them;
+the table goes to tables/real/scans.*, a picture to figures/real_scans.png. Categories of your own are measured
+alone; their table goes to tables/own_data/scans.*, their picture to figures/own_data/scans.png.
+"""
+
+
+def add_survey(commands: Commands) -> None:
+    text = DESCRIPTION.partition("\n")[0]
+    sub = commands.add_parser("survey", help=text, description=DESCRIPTION, formatter_class=HELP_AS_WRITTEN)
+    sub.set_defaults(run=survey_scans)
+    sub.add_argument("--data-root", metavar="DIR", required=True, help="folder with raw/mvtec3d/<category>")
+    sub.add_argument("--categories", metavar="A,B", type=names, help="only these (default: all)")
+    text = "none: scans without a table under the part"
+    sub.add_argument("--plane", choices=("remove", "none"), default="remove", help=text)
+    sub.add_argument("--workers", type=int, metavar="N", help="local processes (default: one per processor)")
+
+
+def survey_scans(arguments: argparse.Namespace) -> None:
+    """The statistics of raw scans as a table, and a picture of some."""
+    from mafr.config import CATEGORIES
+    from mafr.experiments.survey import DATASET, raw_categories, shown_scans, survey
+    from mafr.figures.scans import plot_raw_scans
+    from mafr.figures.style import save_png
+    from mafr.paths import Paths
+    from mafr.tables.layout import write
+    from mafr.tables.scans import scans_table
+
+    if arguments.workers is not None and arguments.workers < 1:
+        raise ConfigError(f"--workers must be at least 1, not {arguments.workers}")
+    if arguments.categories == ():
+        raise ConfigError("--categories names no category; give names like a,b, or leave it out for all")
+    paths = Paths.resolve("demo", data_root=arguments.data_root)
+    found = raw_categories(paths, arguments.categories)
+    surveyed = survey(paths, found, arguments.plane, arguments.workers)
+    places = {  # published or not -> where its table and its picture go
+        True: (paths.root / "tables" / "real", paths.root / "figures" / "real_scans.png"),
+        False: (paths.tables, paths.figures / "scans.png"),
+    }
+    for published, (folder, picture) in places.items():
+        chosen = [one for one in surveyed if (one.category in CATEGORIES[DATASET]) == published]
+        if not chosen:
+            continue
+        table = scans_table(chosen)
+        print(table.to_markdown())
+        shown = {one.category: shown_scans(paths, one.category, found[one.category]) for one in chosen}
+        for path in (*write(table, folder), save_png(plot_raw_scans(shown, published), picture)):
+            print(printable(str(path)))
