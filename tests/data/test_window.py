@@ -40,7 +40,8 @@ def test_a_scan_is_seen_from_its_own_pixels_and_no_point_twice():
     image, cloud = window.arrays(scan, InputRules(224))
     assert image.shape == (3, 224, 224) and image[:, 3:-3, 3:-3].min() > 0.99  # bicubic: the border is mixed
     assert cloud.shape == (3, 100, 100)
-    assert np.array_equal(cloud[1], rows[100:200, 50:150] + 1) and np.array_equal(cloud[0], columns[100:200, 50:150] + 1)
+    for axis, places in zip(cloud, (columns, rows), strict=False):
+        assert np.array_equal(axis, places[100:200, 50:150] + 1)
     _, small = window.arrays(scan, InputRules(20))
     assert small.shape == (3, 20, 20) and np.array_equal(np.unique(small[1]), np.arange(102.0, 202, 5) + 1)
 
