@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mafr.baselines.registry import BASELINES, MAFR, METHODS
-from mafr.cli.options import Commands, add_command, read_settings
+from mafr.cli.options import COMPARED, OWN_PARTS, Commands, add_command, read_settings
 from mafr.config import ALL_DATASETS, UNTRAINED
 from mafr.errors import DataError, notice, printable
 from mafr.paths import Paths
@@ -21,7 +21,7 @@ FEW = 10  # training parts below which a warning is given
 
 def add_fit(commands: Commands) -> None:
     text = "train and save a detector for a category of your own; features are stored as for `mafr run`"
-    sub = add_command(commands, "fit", fit_detector, text, parallel=False)
+    sub = add_command(commands, "fit", fit_detector, text, parallel=False, profile="")
     sub.add_argument("--dataset", choices=ALL_DATASETS, default="mvtec3d")
     sub.add_argument("--category", type=str.strip, required=True)
     text = f"mafr (default) or a compared method: {', '.join(BASELINES)}"
@@ -33,6 +33,8 @@ def fit_detector(arguments: argparse.Namespace) -> None:
     from mafr.baselines.registry import method_class, method_settings
     from mafr.calibration import score_lines
 
+    if arguments.profile is None:
+        arguments.profile = OWN_PARTS if arguments.method == MAFR else COMPARED
     config, paths = read_settings(arguments)
     config = method_settings(arguments.method, config, dataset=arguments.dataset)
     detector = method_class(arguments.method)(config)

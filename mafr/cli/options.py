@@ -16,6 +16,7 @@ from mafr.processor import REACHES
 
 Commands = argparse._SubParsersAction  # what `add_subparsers` returns; argparse has no public name for it
 HELP_AS_WRITTEN = argparse.RawDescriptionHelpFormatter
+OWN_PARTS, COMPARED = "parts", "demo"  # the profiles of `mafr fit`, for MAFR and for a compared method
 BESIDE = f"the methods of Tables I-III, of {','.join(compared_methods(TABLES))} (default: all; mafr is always there)"
 
 
@@ -36,11 +37,13 @@ def add_command(
 
     parallel, cluster, computes: whether it has --workers, --scheduler, --same-bytes. methods: the help of --methods, if
     it has that option.
-    variant, profile: the defaults; only a command with the default "both" accepts both.
+    variant, profile: the defaults; only a command with the default "both" accepts both. With profile "" the command
+    finds its own, see `OWN_PARTS`.
     """
     sub = commands.add_parser(name, help=text, description=text, formatter_class=HELP_AS_WRITTEN)
     sub.set_defaults(run=run)
-    sub.add_argument("--profile", choices=PROFILES, default=profile, help=f"how large (default: {profile})")
+    said = profile or f"{OWN_PARTS}, for a compared method {COMPARED}"
+    sub.add_argument("--profile", choices=PROFILES, default=profile or None, help=f"which sizes (default: {said})")
     both = (*VARIANTS, "both") if variant == "both" else VARIANTS
     text = "the paper's text, the authors' released code" + (", or both" if variant == "both" else "")
     sub.add_argument("--variant", choices=both, default=variant, help=f"{text} (default: {variant})")

@@ -39,11 +39,12 @@ class RunSettings:
 class DataSettings:
     """Generated data, and the preparation of all data."""
 
-    generated: bool = setting(True, full=False, decides="result")
+    generated: bool = setting(True, full=False, parts=False, decides="result")
     # Of the parts' scans; the second one has the noise, gaps and table of real ones.
     generator: str = setting("first", choices=("first", "second"), absent_is="first")
     data_seed: int = setting(2024, NONNEGATIVE, absent_is=2024)  # of the generated parts
-    raw_side: int = setting(200, NONNEGATIVE, smoke=100, full=0)  # longer side of a generated image; 0 for real data
+    # Longer side of a generated image; 0 for real data.
+    raw_side: int = setting(200, NONNEGATIVE, smoke=100, full=0, parts=0)
     mvtec3d_categories: tuple[str, ...] = setting(CATEGORIES["mvtec3d"], smoke=("bagel", "tire"), decides="runs")
     eyecandies_categories: tuple[str, ...] = setting(
         CATEGORIES["eyecandies"], smoke=("CandyCane", "Lollipop"), decides="runs"
@@ -62,18 +63,20 @@ class DataSettings:
 class FeatureSettings:
     """Frozen features (Sec. III-A)."""
 
-    image_size: int = setting(224, smoke=112)  # side of the network's input and of the maps that the metrics see
+    # Side of the network's input and of the maps that the metrics see.
+    image_size: int = setting(224, smoke=112, parts=448)
     rgb_backbone: str = setting(
         "efficientnet_lite0", choices=("efficientnet_lite0", "efficientnet_lite2", "dino_vitb8"), full="dino_vitb8"
     )
     # "pointmae_worn" is the small network pretrained with gaps and noise, "fpfh" histograms without any training.
     point_backbone: str = setting(
-        "pointmae_small", choices=("pointmae_small", "pointmae_worn", "fpfh", "pointmae"), full="pointmae"
-    )
+        "pointmae_small", choices=("pointmae_small", "pointmae_worn", "fpfh", "pointmae"),
+        full="pointmae", parts="fpfh",
+    )  # fmt: skip
     rgb_dim: int = setting(152, full=768)
-    xyz_dim: int = setting(192, full=1152)
+    xyz_dim: int = setting(192, full=1152, parts=66)
     grid: int = setting(28, smoke=14, full=224)  # side of the feature maps that the head sees; the paper: 224
-    groups: int = setting(256, smoke=64, full=1024)  # Point-MAE groups per cloud
+    groups: int = setting(256, smoke=64, full=1024, parts=512)  # Point-MAE groups per cloud
     group_size: int = setting(32, smoke=16, full=128)  # neighbours per group
     # Side of the average pool over the scattered point features; released code: 3.
     xyz_pool: int = setting(1, POSITIVE, ODD, full=3)
@@ -90,9 +93,9 @@ class FeatureSettings:
     # Farthest-point sampling never picks points within sqrt(0.001) of the origin (the common CUDA kernel).
     skip_origin: bool = setting(False, absent_is=False)
     # What the networks see: the "whole" image, or a window around the "part" (ours; `mafr.data.window`). MAFR only.
-    view: str = setting("whole", choices=("whole", "part"), absent_is="whole")
+    view: str = setting("whole", choices=("whole", "part"), parts="part", absent_is="whole")
     # Where a cell takes its point: at its "centre", or there or else from the "nearest" pixel of the cell (ours).
-    cell_point: str = setting("centre", choices=("centre", "nearest"), absent_is="centre")
+    cell_point: str = setting("centre", choices=("centre", "nearest"), parts="nearest", absent_is="centre")
     # Pixels without a 3D point in the image of the backbone; M3DM blackens MVTec 3D-AD's at full size.
     image_background: str = setting("kept", choices=("kept", "black"), absent_is="kept")
     # Only the first blocks of a backbone; 0: all. CFM-M: two thirds.
@@ -141,7 +144,7 @@ class TrainingSettings:
     min_steps: int = setting(36, NONNEGATIVE, smoke=8, full=0, of=ALL)
     learning_rate: float = 1e-3
     # Of the learning rate: "constant" (released code), or down to zero along half a "cosine" (ours).
-    schedule: str = setting("constant", choices=("constant", "cosine"), absent_is="constant")
+    schedule: str = setting("constant", choices=("constant", "cosine"), parts="cosine", absent_is="constant")
     # Epochs without a lower loss on the good validation samples after which a training stops; the weights are those of
     # the lowest loss. 0: all epochs, the last weights (the paper).
     patience: int = setting(0, NONNEGATIVE, absent_is=0)
@@ -152,11 +155,13 @@ class TrainingSettings:
 class ScoringSettings:
     """From residuals to maps and scores (eqs. 7-8)."""
 
-    fusion: str = setting("product", choices=FUSIONS + CALIBRATED, of=MAFR, decides="report")  # all are computed
+    fusion: str = setting(
+        "product", choices=FUSIONS + CALIBRATED, parts="calibrated_sum", of=MAFR, decides="report"
+    )  # all are computed
     blur: str = setting("gaussian", choices=("gaussian", "box"))
-    sigma: float = setting(math.sqrt(22.0), POSITIVE)
+    sigma: float = setting(math.sqrt(22.0), POSITIVE, parts=7.0)
     # Pixels that are scored: those with a 3D "point", or the part's outline "filled", as a defect may leave no point.
-    scored: str = setting("point", choices=("point", "filled"), of=MAFR, absent_is="point")
+    scored: str = setting("point", choices=("point", "filled"), parts="filled", of=MAFR, absent_is="point")
     image_score: str = setting("max", choices=("max", "max-over-root-mean"), of=MAFR)
     map_scaling: str = setting("none", choices=("none", "per-metric"), of=MAFR)
 
@@ -166,7 +171,7 @@ class ComputingSettings:
     """Device, threads and precision."""
 
     # torch threads of a run; 0: torch's own choice. One, so that results repeat exactly.
-    threads: int = setting(1, NONNEGATIVE, full=0, decides="report")
+    threads: int = setting(1, NONNEGATIVE, full=0, parts=0, decides="report")
     # Of matrix products. "auto": bfloat16 where that is faster, which is on GPUs from compute capability 8.0 on and on
     # processors with AMX; "bfloat16": wherever the hardware multiplies it natively; "tf32": a GPU's, in training and
     # scoring of MAFR, CFM and AST, with all else in float32.
