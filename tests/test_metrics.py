@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from mafr import metrics
 from mafr.errors import MafrError, MetricError
+from mafr.metrics import image_auroc, paired_auroc
 
 # A row of 13 pixels. Regions: {0} and {3, 4}; of the ten others one ties with pixel 3 and two with pixel 4.
 GT = np.zeros((1, 1, 13), dtype=bool)
@@ -286,3 +287,24 @@ def test_the_exact_metrics_of_1200_maps_in_five_seconds():
     start = time.process_time()  # whatever else the machine does
     metrics.evaluate(gt, maps)  # pixel AUROC and AUPRO at four limits, exact and by 99 thresholds
     assert time.process_time() - start < 5
+
+
+def test_paired_differences_agree_with_a_plain_bootstrap_and_share_the_draws():
+    rng = np.random.default_rng(3)
+    labels = [np.repeat([0, 1], (12, 18)), np.repeat([1, 0], (9, 11))]
+    first = [rng.normal(size=len(known)) + known for known in labels]
+    second = [scores + 0.4 * known for scores, known in zip(first, labels, strict=True)]
+    gains = [image_auroc(k, b) - image_auroc(k, a) for k, a, b in zip(labels, first, second, strict=True)]
+    mean, low, high = paired_auroc(labels, first, second, 4000, 1)
+    assert mean == pytest.approx(np.mean(gains)) and low < mean < high
+    drawn = []
+    for _ in range(1500):
+        parts = []
+        for known, a, b in zip(labels, first, second, strict=True):
+            chosen = np.concatenate([rng.choice(np.flatnonzero(known == c), (known == c).sum()) for c in (0, 1)])
+            parts.append(image_auroc(known[chosen], b[chosen]) - image_auroc(known[chosen], a[chosen]))
+        drawn.append(np.mean(parts))
+    assert np.allclose([low, high], np.quantile(drawn, [0.025, 0.975]), atol=0.012)
+    assert paired_auroc(labels, first, first, 50, 1) == (0.0, 0.0, 0.0)
+    with pytest.raises(MetricError, match="resamples"):
+        paired_auroc(labels, first, second, 0, 1)

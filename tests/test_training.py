@@ -195,3 +195,61 @@ def test_an_untrained_detector_says_so(tmp_path):
 
 def test_threshold_is_the_quantile():
     assert score_threshold(np.arange(11.0).tolist(), 0.95) == pytest.approx(9.5)
+
+
+def test_a_cosine_ends_near_zero_and_changes_nothing_where_it_is_not_asked_for(monkeypatch):
+    seen = []
+    plain = torch.optim.Adam.step
+
+    def step(self, closure=None):
+        seen.append(self.param_groups[0]["lr"])
+        return plain(self, closure)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", step)
+    config = small(epochs=4, learning_rate=2e-3)
+    features = FakeFeatures(config, 5)
+    training.fit(config, features, range(5))
+    assert set(seen) == {2e-3}
+    seen.clear()
+    training.fit(replace(config, schedule="cosine"), features, range(5))
+    assert len(seen) == 20 and seen[0] == 2e-3 and seen == sorted(seen, reverse=True)
+    assert seen[10] == pytest.approx(1e-3) and seen[-1] < 2e-5
+
+
+def test_a_training_stops_by_the_loss_on_held_out_samples_and_keeps_the_best_weights(tmp_path):
+    config = small(epochs=60, patience=3, learning_rate=2e-2)  # so high that it wanders
+    features, others = FakeFeatures(config, 4), FakeFeatures(config, 3, seed=9)
+    before = state(training.fit(replace(config, epochs=2), features, range(4))[0])
+    model, history = training.fit(config, features, range(4), held_out=(others, range(3)))
+    losses = [epoch["held_out"] for epoch in history]
+    best = losses.index(min(losses))
+    assert len(losses) == best + 1 + 3 < 60
+    shorter = replace(config, epochs=best + 1)
+    again = training.fit(shorter, features, range(4), held_out=(others, range(3)))[0]
+    assert all(torch.equal(a, b) for a, b in zip(state(model).values(), state(again).values(), strict=True))
+    # Without held-out samples nothing stops it; judging itself changes no step.
+    assert all(torch.equal(v, before[k]) for k, v in state(
+        training.fit(replace(config, epochs=2), features, range(4), held_out=(others, range(3)))[0]).items()
+    ) or losses[1] > losses[0]  # fmt: skip
+    assert len(training.fit(replace(config, epochs=8), features, range(4))[1]) == 8
+
+
+def test_an_interrupted_training_keeps_its_best_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    config = small(epochs=12, patience=4, learning_rate=2e-2)
+    features, others = FakeFeatures(config, 4), FakeFeatures(config, 3, seed=9)
+    whole = training.fit(config, features, range(4), held_out=(others, range(3)))
+    real, calls = training._epoch, []
+
+    def interrupted(*arguments):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(training, "_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        training.fit(config, features, range(4), tmp_path / "c.pt", held_out=(others, range(3)))
+    resumed = training.fit(config, features, range(4), tmp_path / "c.pt", held_out=(others, range(3)))
+    assert resumed[1] == whole[1]
+    assert all(torch.equal(a, b) for a, b in zip(state(whole[0]).values(), state(resumed[0]).values(), strict=True))

@@ -64,16 +64,17 @@ class FeatureSettings:
     """Frozen features (Sec. III-A)."""
 
     # Side of the network's input and of the maps that the metrics see.
-    image_size: int = setting(224, smoke=112, parts=448)
+    image_size: int = setting(224, smoke=112)
     rgb_backbone: str = setting(
-        "efficientnet_lite0", choices=("efficientnet_lite0", "efficientnet_lite2", "dino_vitb8"), full="dino_vitb8"
-    )
+        "efficientnet_lite0", choices=("efficientnet_lite0", "efficientnet_lite2", "dino_vitb8"),
+        full="dino_vitb8", parts="efficientnet_lite2",
+    )  # fmt: skip
     # "pointmae_worn" is the small network pretrained with gaps and noise, "fpfh" histograms without any training.
     point_backbone: str = setting(
         "pointmae_small", choices=("pointmae_small", "pointmae_worn", "fpfh", "pointmae"),
         full="pointmae", parts="fpfh",
     )  # fmt: skip
-    rgb_dim: int = setting(152, full=768)
+    rgb_dim: int = setting(152, full=768, parts=168)
     xyz_dim: int = setting(192, full=1152, parts=66)
     grid: int = setting(28, smoke=14, full=224)  # side of the feature maps that the head sees; the paper: 224
     groups: int = setting(256, smoke=64, full=1024, parts=512)  # Point-MAE groups per cloud
@@ -139,9 +140,9 @@ class TrainingSettings:
     # Columns of Table III beside the full set.
     shots: tuple[int, ...] = setting((5, 10, 50), POSITIVE, smoke=(2, 3, 4), decides="runs", of=ALL)
     # Demo: chosen by time alone, so that all of run_all.sh takes at most 45 minutes on 2 cores; the paper: 100.
-    epochs: int = setting(12, smoke=2, full=100)
+    epochs: int = setting(12, smoke=2, full=100, parts=20)
     # The least number of steps; the paper: none. Of the demo's trainings only AST's on five samples is below it.
-    min_steps: int = setting(36, NONNEGATIVE, smoke=8, full=0, of=ALL)
+    min_steps: int = setting(36, NONNEGATIVE, smoke=8, full=0, parts=10_000, of=ALL)
     learning_rate: float = 1e-3
     # Of the learning rate: "constant" (released code), or down to zero along half a "cosine" (ours).
     schedule: str = setting("constant", choices=("constant", "cosine"), parts="cosine", absent_is="constant")
@@ -159,7 +160,7 @@ class ScoringSettings:
         "product", choices=FUSIONS + CALIBRATED, parts="calibrated_sum", of=MAFR, decides="report"
     )  # all are computed
     blur: str = setting("gaussian", choices=("gaussian", "box"))
-    sigma: float = setting(math.sqrt(22.0), POSITIVE, parts=7.0)
+    sigma: float = setting(math.sqrt(22.0), POSITIVE, parts=3.5)
     # Pixels that are scored: those with a 3D "point", or the part's outline "filled", as a defect may leave no point.
     scored: str = setting("point", choices=("point", "filled"), parts="filled", of=MAFR, absent_is="point")
     image_score: str = setting("max", choices=("max", "max-over-root-mean"), of=MAFR)

@@ -1,0 +1,65 @@
+"""The tables of `mafr develop`: means over the development categories, and paired differences of I-AUROC."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mafr.experiments.development import DATASET, Step, finished
+from mafr.experiments.plan import Run
+from mafr.metrics import paired_auroc
+from mafr.tables.layout import Column, Row, Table
+
+_METRICS = {"i_auroc": "I-AUROC", "p_auroc": "P-AUROC", "aupro_30": "AUPRO@30%", "aupro_01": "AUPRO@1%"}
+_RESAMPLES = 2000
+
+
+def development_table(number: str, heading: str, steps: Sequence[Step], records: Mapping[Run, dict]) -> Table:
+    """One row per finished step. number: the name of the table's files."""
+    there = finished(steps, records)
+    columns = [Column(name, title) for name, title in _METRICS.items()]
+    columns += [Column(f"difference_{part}", part, "Difference of I-AUROC") for part in ("mean", "low", "high")]
+    rows = []
+    for step, whole in zip(steps, there, strict=True):
+        if not whole:
+            continue
+        found = _found(step, records)
+        values = {name: float(np.mean([one["metrics"][_main(step)][name] for one in found])) for name in _METRICS}
+        if step.before is not None and there[step.before]:
+            values |= _difference(steps[step.before], step, records)
+        rows.append(Row((step.name,), "measured", values, _stamp(step)))
+    names = ", ".join(steps[0].config.categories(DATASET))
+    config = steps[0].config
+    notes = [
+        f"GENERATED development categories in the layout of MVTec 3D-AD, second generator: {names}; they are in no "
+        f"other table. {config.mvtec3d_train} training, {config.validation_count} validation, {config.test_good} good "
+        f"and {config.test_defective} anomalous test scans per category, {config.raw_side} pixels.",
+        "Means over the categories. The difference is to the row before, or to the preset; low and high are its 95 % "
+        f"interval by {_RESAMPLES} paired resamplings of the test scans within each category and class.",
+    ]
+    return Table(number, heading, ("Settings",), columns, rows, notes=notes)
+
+
+def _main(step: Step) -> str:
+    return step.config.fusion
+
+
+def _found(step: Step, records: Mapping[Run, dict]) -> list[dict]:
+    return [records[run] for run in step.runs()]
+
+
+def _difference(before: Step, step: Step, records: Mapping[Run, dict]) -> dict[str, float]:
+    labels, first, second = [], [], []
+    for old, new in zip(_found(before, records), _found(step, records), strict=True):
+        labels.append(np.asarray(new["samples"]["labels"]))
+        first.append(np.asarray(old["scores"][_main(before)]))
+        second.append(np.asarray(new["scores"][_main(step)]))
+    mean, low, high = paired_auroc(labels, first, second, _RESAMPLES, step.config.seed)
+    return {"difference_mean": mean, "difference_low": low, "difference_high": high}
+
+
+def _stamp(step: Step) -> dict[str, str]:
+    config = step.config
+    return {
+        "data": "GENERATED development categories", "profile": config.profile, "variant": config.variant,
+        "seeds": str(config.seed), "config": config.digest()[:12],
+    }  # fmt: skip

@@ -1,0 +1,61 @@
+"""The ladder from the demo's settings to the preset for own parts, and its table."""
+
+import numpy as np
+import pytest
+
+from mafr.cli import main
+from mafr.config import CATEGORIES, DEVELOPMENT, Config
+from mafr.experiments.development import DATA, alternatives, ladder, left_out, preset, start
+from mafr.tables.development import development_table
+
+
+def test_the_ladder_leads_from_the_demo_to_the_preset_and_names_every_setting_once():
+    steps = ladder()
+    assert steps[-1].config == preset() == Config.preset("parts", overrides=DATA)
+    assert not left_out()
+    demo, first = Config.preset("demo"), start()
+    same = {"epochs", "fusion", "view", "point_backbone", "rgb_backbone", "scored", "sigma", "schedule", "min_steps"}
+    assert all(getattr(first, name) == getattr(demo, name) for name in same)
+    assert all(step.before == number - 1 for number, step in enumerate(steps) if number)
+    assert len({run.digest for step in steps for run in step.runs()}) >= len(DEVELOPMENT) * (len(steps) - 1)
+
+
+def test_choices_are_made_on_categories_of_no_table():
+    assert not set(DEVELOPMENT) & {name for names in CATEGORIES.values() for name in names}
+    runs = [run for step in (*ladder(), *alternatives()) for run in step.runs()]
+    assert {run.category for run in runs} == set(DEVELOPMENT)
+    assert {run.config.generator for run in runs} == {"second"} and all(run.config.generated for run in runs)
+
+
+def _record(seed, gain, operators):
+    rng = np.random.default_rng(seed)
+    labels = [0] * 10 + [1] * 12
+    scores = (rng.normal(size=22) + gain * np.array(labels)).tolist()
+    metrics = {"i_auroc": gain, "p_auroc": 0.9, "aupro_30": 0.8, "aupro_01": 0.3}
+    return {
+        "samples": {"labels": labels}, "scores": dict.fromkeys(operators, scores),
+        "metrics": dict.fromkeys(operators, metrics),
+    }  # fmt: skip
+
+
+def test_the_table_shows_finished_rows_and_paired_differences():
+    steps = ladder()
+    operators = ("product", "calibrated_sum")
+    records = {
+        run: _record(number, 0.5 + 0.1 * k, operators)
+        for k, step in enumerate(steps[:3]) for number, run in enumerate(step.runs())
+    }  # fmt: skip
+    records.pop(steps[0].runs()[0])  # an unfinished row
+    table = development_table("ladder", "heading", steps, records)
+    assert [row.labels[0] for row in table.entries] == [step.name for step in steps[1:3]]
+    assert "difference_mean" not in table.entries[0].values, "there is no finished row before it"
+    later = table.entries[1].values
+    assert later["difference_low"] <= later["difference_mean"] <= later["difference_high"]
+    assert later["i_auroc"] == pytest.approx(0.7)
+    assert "GENERATED" in table.to_markdown()
+
+
+def test_without_finished_runs_the_command_says_what_to_do(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MAFR_HOME", str(tmp_path))
+    assert main(["develop", "--tables-only"]) == 1
+    assert "leave out --tables-only" in capsys.readouterr().err
