@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -72,17 +73,21 @@ class Detector(Method):
 
     def learn_scales(self, split: Split, indices: Sequence[int]) -> None:
         """Take the scales of the residual maps from good validation samples."""
-        parts = [self.residuals(split.tokens([k])) for k in indices]
-        self.scales = Scales.of(*(torch.cat(maps) for maps in zip(*parts, strict=True)))
+        self.scales = None
+        found = self.answer(split, indices)
+        scales = Scales.of(found.psi_rgb, found.psi_xyz, found.valid)
+        found = replace(found, scales=scales)
+        scores = [image_score(found.scaled_map(how), self.config.image_score) for how in ("rgb", "xyz")]
+        self.scales = scales.with_peaks(torch.stack(scores), self.config.quantile)
 
     def extras(self) -> dict[str, object]:
         """The scales of the residual maps, where they are known."""
-        return {"scales": self.scales.as_lists()} if self.scales else {}
+        return {"scales": self.scales.as_dict()} if self.scales else {}
 
     def take_extras(self, record: Mapping[str, object]) -> None:
         """The inverse of `extras`."""
         if "scales" in record:
-            self.scales = Scales.from_lists(record["scales"])
+            self.scales = Scales.from_dict(record["scales"])
 
     def state(self) -> dict[str, Tensor]:
         """The head's weights."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mafr.config import CALIBRATED, FUSIONS, Config
 from mafr.data.window import Window
+from mafr.errors import MafrError
 from mafr.standardise import Scales
 
 MAP = "map"  # the operator's name for methods that have a single map instead of one per fusion operator
@@ -216,8 +217,21 @@ class ResidualMaps:
         return at_pixels(psi_rgb, psi_xyz, self.valid, self.scored, self.config.image_size, self.config.view)
 
     def maps(self, how: str) -> Tensor:
-        """Final maps (N, 1, S, S) of an operator."""
-        pixels, how = (self.scaled_pixels, how.removeprefix(PREFIX)) if how in CALIBRATED else (self.pixels, how)
+        """Final maps (N, 1, S, S) of an operator. Raises MafrError for one that needs scales that are not known."""
+        if how not in CALIBRATED:
+            return self._final(self.pixels, how)
+        if self.scales is None:
+            raise MafrError(
+                f"{how} compares the maps with those of good validation parts: call calibrate first, or choose another "
+                "fusion"
+            )
+        return self.scaled_map(how.removeprefix(PREFIX))
+
+    def scaled_map(self, how: str) -> Tensor:
+        """Final maps (N, 1, S, S) of one of `FUSIONS` on the maps' common scale."""
+        return self._final(self.scaled_pixels, how)
+
+    def _final(self, pixels: tuple[Tensor, Tensor, Tensor], how: str) -> Tensor:
         parts = zip(*(part.split(CHUNK) for part in pixels), strict=True)
         return torch.cat([anomaly_map(*part, self.config, how) for part in parts])
 

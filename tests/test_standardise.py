@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from support.samples import FakeFeatures, small
 
 from mafr.config import CALIBRATED, FUSIONS, Config
+from mafr.detector import Detector
+from mafr.errors import MafrError
 from mafr.scoring import ResidualMaps
 from mafr.standardise import RINGS, Scales, rings
 
@@ -51,10 +54,22 @@ def test_a_ring_without_enough_cells_takes_the_scale_of_all():
 def test_scales_survive_writing_and_refuse_other_shapes():
     psi = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(2))
     scales = Scales.of(psi, 2 * psi, _valid().expand(2, -1, -1, -1))
-    again = Scales.from_lists(scales.as_lists())
-    assert torch.equal(again.mean, scales.mean) and torch.equal(again.deviation, scales.deviation)
+    scales = scales.with_peaks(torch.tensor([[1.0, 3.0, 5.0], [2.0, 2.0, 2.0]]), 0.5)
+    assert scales.peak.tolist() == [3.0, 2.0]
+    again = Scales.from_dict(scales.as_dict())
+    assert all(torch.equal(getattr(again, n), getattr(scales, n)) for n in ("mean", "deviation", "peak"))
     with pytest.raises(ValueError, match="shape"):
-        Scales.from_lists(scales.as_lists()[:1])
+        Scales.from_dict(scales.as_dict() | {"peak": [1.0]})
+    with pytest.raises(KeyError):
+        Scales.from_dict({})
+
+
+def test_a_map_is_taken_over_its_peak():
+    psi, valid = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(2)), _valid().expand(2, -1, -1, -1)
+    plain = Scales.of(psi, psi, valid)
+    smaller = plain.with_peaks(torch.tensor([[2.0], [4.0]]), 0.95).apply(psi, psi, valid)
+    for whole, part, peak in zip(plain.apply(psi, psi, valid), smaller, (2, 4), strict=True):
+        assert torch.allclose(whole, part * peak)
 
 
 def test_calibrated_operators_do_not_follow_a_noisy_map():
@@ -76,3 +91,25 @@ def test_calibrated_operators_do_not_follow_a_noisy_map():
 
     assert told_apart("calibrated_sum") == told_apart("calibrated_max") == 1.0
     assert told_apart("sum") < 0.9
+
+
+def test_a_detector_learns_scales_where_each_half_alone_has_its_quantile_at_one():
+    config = small(epochs=2, fusion="calibrated_max", quantile=0.5)
+    features = FakeFeatures(config, 7)
+    detector = Detector(config).fit_split(features)
+    with pytest.raises(MafrError, match="call calibrate first"):
+        detector.score_split(features, [0])
+    detector.learn_scales(features, range(7))
+    answer = detector.answer(features, range(7))
+    for how in ("rgb", "xyz"):
+        assert answer.scaled_map(how).amax(dim=(1, 2, 3)).median() == pytest.approx(1.0, rel=1e-4)
+    assert answer.main == "calibrated_max" and detector.score_split(features, [0])[0].score > 0
+
+
+def test_saved_detectors_keep_their_scales(tmp_path):
+    config = small(epochs=1, fusion="calibrated_sum")
+    features = FakeFeatures(config, 4)
+    detector = Detector(config).fit_split(features)
+    detector.learn_scales(features, range(4))
+    loaded = Detector.load(detector.save(tmp_path / "detector"))
+    assert loaded.score_split(features, [1])[0].score == detector.score_split(features, [1])[0].score

@@ -66,7 +66,7 @@ class Result:
     def answer(self) -> ResidualMaps:
         """The residual maps as they were scored."""
         points = torch.from_numpy(np.asarray(self.store.mask(range(len(self.ids)))))[:, None]
-        scales = Scales.from_lists(self.record["scales"]) if "scales" in self.record else None
+        scales = Scales.from_dict(self.record["scales"]) if "scales" in self.record else None
         return ResidualMaps(self.psi_rgb, self.psi_xyz, self.valid, points, self.config, scales)
 
     @cached_property

@@ -157,7 +157,7 @@ class ScoringSettings:
     """From residuals to maps and scores (eqs. 7-8)."""
 
     fusion: str = setting(
-        "product", choices=FUSIONS + CALIBRATED, parts="calibrated_sum", of=MAFR, decides="report"
+        "product", choices=FUSIONS + CALIBRATED, parts="calibrated_max", of=MAFR, decides="report"
     )  # all are computed
     blur: str = setting("gaussian", choices=("gaussian", "box"))
     sigma: float = setting(math.sqrt(22.0), POSITIVE, parts=3.5)

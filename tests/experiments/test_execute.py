@@ -253,7 +253,7 @@ def test_stored_residuals_give_the_stored_metrics(smoke):
     mask = torch.from_numpy(store.mask(everything))[:, None]
     labels = np.asarray(store.labels)
     record = read_record(run, paths)
-    answer = ResidualMaps(psi_rgb, psi_xyz, valid, mask, config, Scales.from_lists(record["scales"]))
+    answer = ResidualMaps(psi_rgb, psi_xyz, valid, mask, config, Scales.from_dict(record["scales"]))
     metrics, _ = all_metrics(answer, store.gt(everything), labels, store.defects)
     assert metrics == record["metrics"]
     maps = answer.maps("product")

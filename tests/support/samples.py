@@ -123,6 +123,7 @@ class FakeFeatures:
         latent = torch.randn(count, config.grid, config.grid, 4, generator=g)
         maps = (latent @ basis).permute(0, 3, 1, 2)
         self.valid = torch.rand(count, 1, config.grid, config.grid, generator=g) < 0.7
+        self.side = config.image_size
         self.rgb, self.xyz = maps[:, : config.rgb_dim], maps[:, config.rgb_dim :] * self.valid
 
     def __len__(self) -> int:
@@ -139,6 +140,11 @@ class FakeFeatures:
 
     def extract(self, indices) -> None:
         """They are ready."""
+
+    def mask(self, k: int) -> np.ndarray:
+        """The pixels of the cells with a point, (S, S) bool."""
+        step = self.side // self.valid.shape[-1]
+        return self.valid[k, 0].numpy().repeat(step, axis=0).repeat(step, axis=1)
 
     def tokens(self, indices):
         """One token a cell: the features of a cell are its token's."""
