@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,8 @@ from torch import Tensor
 
 from mafr.config import Config
 from mafr.device import computing
-from mafr.fast.restorer import Restorer, open_scene, scores_every_pixel
+from mafr.expected import PARTS, Expected
+from mafr.fast.restorer import Restorer, Scene, open_scene, scores_every_pixel
 from mafr.features.extract import FeatureExtractor, Tokens
 from mafr.features.sources.splits import Split
 from mafr.method import Method, Prediction
@@ -34,6 +34,7 @@ class Detector(Method):
     def __init__(self, config: Config, extractor: FeatureExtractor | None = None) -> None:
         super().__init__(config, extractor)
         self.model: MAFR | None = None
+        self.expected: Expected | None = None  # of good training parts, see `mafr.expected`
         self.scales: Scales | None = None  # of good validation parts, see `mafr.standardise`
 
     def prepare(self, split: Split, indices: Sequence[int]) -> None:
@@ -42,18 +43,37 @@ class Detector(Method):
 
     def train(self, split: Split, indices: Sequence[int], show: bool) -> None:
         self.model, self.history = fit(self.config, split, indices, self.checkpoint, show, self.held_out)
+        self.expected = self._learn_expected(split, indices) if self.config.expected_share else None
 
     def residuals(self, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
         """Eq. 7 on tokens: psi_rgb, psi_xyz, valid, each (B, 1, g, g); the maps are zero at invalid cells."""
         self._check_trained("call fit, or load a saved one")
-        with torch.inference_mode(False):  # so that moved weights can be trained later
-            restorer = Restorer(self.model.to(self.place.device), self.config, self.place)
-        parts = []
+        restorer, parts = self._restorer(), []
         with computing(self.config):
             for k in range(len(tokens)):
-                scene = open_scene(tokens.part(k), self.config, self.place, scores_every_pixel(self.config))
-                parts.append((*restorer.residuals(scene), scene.valid[None, None]))
+                scene = self._scene(tokens.part(k))
+                maps = restorer.residuals(scene) if self.expected is None else self._over_expected(restorer, scene)
+                parts.append((*maps, scene.valid[None, None]))
         return tuple(torch.cat(maps).cpu() for maps in zip(*parts, strict=True))
+
+    def _restorer(self) -> Restorer:
+        with torch.inference_mode(False):  # so that moved weights can be trained later
+            return Restorer(self.model.to(self.place.device), self.config, self.place)
+
+    def _scene(self, tokens: Tokens) -> Scene:
+        return open_scene(tokens, self.config, self.place, scores_every_pixel(self.config))
+
+    def _learn_expected(self, split: Split, indices: Sequence[int]) -> Expected:
+        """What restored features say of the residuals of training samples."""
+        restorer, some = self._restorer(), indices[:: -(-len(indices) // PARTS)]
+        with torch.inference_mode():
+            scenes = (self._scene(split.tokens([k])) for k in some)
+            return Expected.fit(restorer.restored(scene) for scene in scenes)
+
+    def _over_expected(self, restorer: Restorer, scene: Scene) -> tuple[Tensor, Tensor]:
+        restored, psi = restorer.restored(scene)
+        psi = self.expected.divided(psi, restored, self.config.expected_share)
+        return restorer.as_maps(scene, list(psi.T))
 
     def anomaly_map(self, tokens: Tokens, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Eqs. 7-8 on tokens and the mask of pixels with a 3D point: psi_rgb, psi_xyz and psi, each (B, 1, S, S)."""
@@ -73,12 +93,8 @@ class Detector(Method):
 
     def learn_scales(self, split: Split, indices: Sequence[int]) -> None:
         """Take the scales of the residual maps from good validation samples."""
-        self.scales = None
         found = self.answer(split, indices)
-        scales = Scales.of(found.psi_rgb, found.psi_xyz, found.valid)
-        found = replace(found, scales=scales)
-        scores = [image_score(found.scaled_map(how), self.config.image_score) for how in ("rgb", "xyz")]
-        self.scales = scales.with_peaks(torch.stack(scores), self.config.quantile)
+        self.scales = Scales.of(found.psi_rgb, found.psi_xyz, found.valid)
 
     def extras(self) -> dict[str, object]:
         """The scales of the residual maps, where they are known."""
@@ -90,11 +106,12 @@ class Detector(Method):
             self.scales = Scales.from_dict(record["scales"])
 
     def state(self) -> dict[str, Tensor]:
-        """The head's weights."""
-        return self.model.state_dict()
+        """The head's weights, and the expected residual's where there is one."""
+        return self.model.state_dict() | (self.expected.state() if self.expected else {})
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        self.model = MAFR.from_config(self.config)
+        self.model, state = MAFR.from_config(self.config), dict(state)
+        self.expected = Expected.from_state(state)
         self.model.load_state_dict(state)
         self.model.eval()
 

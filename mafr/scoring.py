@@ -225,11 +225,7 @@ class ResidualMaps:
                 f"{how} compares the maps with those of good validation parts: call calibrate first, or choose another "
                 "fusion"
             )
-        return self.scaled_map(how.removeprefix(PREFIX))
-
-    def scaled_map(self, how: str) -> Tensor:
-        """Final maps (N, 1, S, S) of one of `FUSIONS` on the maps' common scale."""
-        return self._final(self.scaled_pixels, how)
+        return self._final(self.scaled_pixels, how.removeprefix(PREFIX))
 
     def _final(self, pixels: tuple[Tensor, Tensor, Tensor], how: str) -> Tensor:
         parts = zip(*(part.split(CHUNK) for part in pixels), strict=True)

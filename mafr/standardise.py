@@ -1,14 +1,13 @@
 """Residual maps on a common scale, from good validation parts: for operators that add or compare the two maps.
 
 The two modalities' residuals have other units and noise, and cells at a part's silhouette have other residuals than
-those inside. Each map is taken in standard deviations above the mean of good cells as far from the silhouette, and
-then over the score that few good validation parts exceed by this map alone: at 1 both maps raise as many false alarms.
+those inside. Each map is taken in standard deviations above the mean of good cells as far from the silhouette.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +23,6 @@ class Scales:
 
     mean: Tensor  # (2, RINGS) float32, of good cells, by ring
     deviation: Tensor  # (2, RINGS)
-    peak: Tensor = field(default_factory=lambda: torch.ones(2))  # (2,), of good parts' scores by one map alone
 
     @classmethod
     def of(cls, psi_rgb: Tensor, psi_xyz: Tensor, valid: Tensor) -> Scales:
@@ -40,29 +38,24 @@ class Scales:
                 deviations.append(some.std().clamp_min(1e-12))
         return cls(*(torch.stack(part).float().view(2, RINGS) for part in (means, deviations)))
 
-    def with_peaks(self, scores: Tensor, quantile: float) -> Scales:
-        """The same with `peak` from good parts' scores by each map alone, (2, N): their quantile."""
-        return replace(self, peak=scores.quantile(quantile, dim=1).clamp_min(1e-12))
-
     @classmethod
     def from_dict(cls, values: Mapping[str, list]) -> Scales:
         """The inverse of `as_dict`. Raises KeyError or ValueError for values that do not fit."""
-        shapes = {"mean": (2, RINGS), "deviation": (2, RINGS), "peak": (2,)}
-        parts = {name: torch.tensor(values[name], dtype=torch.float32) for name in shapes}
-        for name, shape in shapes.items():
-            if parts[name].shape != shape:
-                raise ValueError(f"{name} of the scales has shape {tuple(parts[name].shape)} instead of {shape}")
+        parts = {name: torch.tensor(values[name], dtype=torch.float32) for name in ("mean", "deviation")}
+        for name, part in parts.items():
+            if part.shape != (2, RINGS):
+                raise ValueError(f"{name} of the scales has shape {tuple(part.shape)} instead of (2, {RINGS})")
         return cls(**parts)
 
     def as_dict(self) -> dict[str, list]:
         """The numbers as they are written."""
-        return {"mean": self.mean.tolist(), "deviation": self.deviation.tolist(), "peak": self.peak.tolist()}
+        return {"mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
 
     def apply(self, psi_rgb: Tensor, psi_xyz: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Residual maps (N, 1, g, g) on the common scale; below the mean, and at invalid cells, 0."""
+        """Residual maps (N, 1, g, g) in standard deviations above the mean; below it, and at invalid cells, 0."""
         number = rings(valid)
         scaled = (
-            ((psi - self.mean[k][number]) / (self.deviation[k][number] * self.peak[k])).clamp_min(0) * valid
+            ((psi - self.mean[k][number]) / self.deviation[k][number]).clamp_min(0) * valid
             for k, psi in enumerate((psi_rgb, psi_xyz))
         )
         return tuple(scaled)

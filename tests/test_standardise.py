@@ -54,22 +54,12 @@ def test_a_ring_without_enough_cells_takes_the_scale_of_all():
 def test_scales_survive_writing_and_refuse_other_shapes():
     psi = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(2))
     scales = Scales.of(psi, 2 * psi, _valid().expand(2, -1, -1, -1))
-    scales = scales.with_peaks(torch.tensor([[1.0, 3.0, 5.0], [2.0, 2.0, 2.0]]), 0.5)
-    assert scales.peak.tolist() == [3.0, 2.0]
     again = Scales.from_dict(scales.as_dict())
-    assert all(torch.equal(getattr(again, n), getattr(scales, n)) for n in ("mean", "deviation", "peak"))
+    assert all(torch.equal(getattr(again, n), getattr(scales, n)) for n in ("mean", "deviation"))
     with pytest.raises(ValueError, match="shape"):
-        Scales.from_dict(scales.as_dict() | {"peak": [1.0]})
+        Scales.from_dict(scales.as_dict() | {"mean": [1.0]})
     with pytest.raises(KeyError):
         Scales.from_dict({})
-
-
-def test_a_map_is_taken_over_its_peak():
-    psi, valid = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(2)), _valid().expand(2, -1, -1, -1)
-    plain = Scales.of(psi, psi, valid)
-    smaller = plain.with_peaks(torch.tensor([[2.0], [4.0]]), 0.95).apply(psi, psi, valid)
-    for whole, part, peak in zip(plain.apply(psi, psi, valid), smaller, (2, 4), strict=True):
-        assert torch.allclose(whole, part * peak)
 
 
 def test_calibrated_operators_do_not_follow_a_noisy_map():
@@ -93,17 +83,14 @@ def test_calibrated_operators_do_not_follow_a_noisy_map():
     assert told_apart("sum") < 0.9
 
 
-def test_a_detector_learns_scales_where_each_half_alone_has_its_quantile_at_one():
-    config = small(epochs=2, fusion="calibrated_max", quantile=0.5)
-    features = FakeFeatures(config, 7)
+def test_without_good_validation_parts_a_calibrated_operator_says_what_is_missing():
+    config = small(epochs=1, fusion="calibrated_max")
+    features = FakeFeatures(config, 5)
     detector = Detector(config).fit_split(features)
     with pytest.raises(MafrError, match="call calibrate first"):
         detector.score_split(features, [0])
-    detector.learn_scales(features, range(7))
-    answer = detector.answer(features, range(7))
-    for how in ("rgb", "xyz"):
-        assert answer.scaled_map(how).amax(dim=(1, 2, 3)).median() == pytest.approx(1.0, rel=1e-4)
-    assert answer.main == "calibrated_max" and detector.score_split(features, [0])[0].score > 0
+    detector.learn_scales(features, range(5))
+    assert detector.answer(features, [0]).main == "calibrated_max" and detector.score_split(features, [0])[0].score > 0
 
 
 def test_saved_detectors_keep_their_scales(tmp_path):

@@ -24,17 +24,18 @@ DATA: Mapping[str, object] = {
 # One step of the ladder each: its name, and the settings that take the preset's values.
 LADDER: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("longer training, its rate along a cosine", ("epochs", "min_steps", "schedule", "patience")),
-    ("maximum of calibrated maps instead of the product", ("fusion",)),
+    ("sum of calibrated maps instead of the product", ("fusion",)),
     ("a cell takes its nearest point", ("cell_point",)),
     ("the networks see a window around the part", ("view",)),
     ("FPFH instead of the small Point-MAE", ("point_backbone", "xyz_dim", "groups")),
     ("the filled outline is scored, with a narrower blur", ("scored", "sigma")),
+    ("half of the expected residual is divided away", ("expected_share",)),
     ("EfficientNet-Lite2 instead of Lite0", ("rgb_backbone", "rgb_dim")),
 )
 # The whole preset, changed by one thing.
 WORN = {"point_backbone": "pointmae_worn", "xyz_dim": 192, "group_size": 64}
 ALTERNATIVES: tuple[tuple[str, Mapping[str, object]], ...] = (
-    ("sum instead of maximum", {"fusion": "calibrated_sum"}),
+    ("maximum instead of sum", {"fusion": "calibrated_max"}),
     ("the paper's product", {"fusion": "product"}),
     ("the 2D half alone", {"fusion": "rgb"}),
     ("the 3D half alone", {"fusion": "xyz"}),

@@ -7,7 +7,7 @@ the cache; and matrix products are in bfloat16 where the hardware has it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -163,10 +163,27 @@ class Restorer:
         """Eq. 7: two maps (1, 1, g, g) float32, zero at invalid pixels. Restored maps are never held whole."""
         many = len(scene.canvas) * (self.config.rgb_dim + self.config.xyz_dim) > SMALL
         found = self._loops(False).residuals(scene) if many and self._has_loops() else self._general_residuals(scene)
+        return self.as_maps(scene, found)
+
+    def restored(self, scene: Scene) -> tuple[Tensor, Tensor]:
+        """Eqs. 2 and 7 at the canvas's pixels: both restored features side by side, (P, C + D), and residuals (P, 2).
+
+        On the CPU, for scenes of few pixels: restored maps are held whole.
+        """
+        fused, restored, found = self._encode(scene, None), [], []
+        for decoder, original in zip(self.decoders, scene.originals, strict=True):
+            one = self._output(decoder, self._attend(decoder, fused, scene.canvas, None), fused).float()
+            restored.append(one)
+            found.append((original.pixels(slice(0, len(one))) - one).norm(dim=1))
+        return torch.cat(restored, dim=1).cpu(), torch.stack(found, dim=1).cpu()
+
+    @staticmethod
+    def as_maps(scene: Scene, found: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Two values (P,) at the canvas's pixels as maps (1, 1, g, g), zero at invalid pixels."""
         maps = []
         for psi in found:
-            full = psi.new_zeros(scene.valid.numel())
-            full[scene.canvas.rows] = psi
+            full = psi.new_zeros(scene.valid.numel(), device=scene.valid.device)
+            full[scene.canvas.rows] = psi.to(scene.valid.device)
             maps.append((full.view_as(scene.valid) * scene.valid)[None, None])
         return maps[0], maps[1]
 

@@ -157,12 +157,14 @@ class ScoringSettings:
     """From residuals to maps and scores (eqs. 7-8)."""
 
     fusion: str = setting(
-        "product", choices=FUSIONS + CALIBRATED, parts="calibrated_max", of=MAFR, decides="report"
+        "product", choices=FUSIONS + CALIBRATED, parts="calibrated_sum", of=MAFR, decides="report"
     )  # all are computed
     blur: str = setting("gaussian", choices=("gaussian", "box"))
     sigma: float = setting(math.sqrt(22.0), POSITIVE, parts=3.5)
     # Pixels that are scored: those with a 3D "point", or the part's outline "filled", as a defect may leave no point.
     scored: str = setting("point", choices=("point", "filled"), parts="filled", of=MAFR, absent_is="point")
+    # Power of the residual expected of a good cell, see `mafr.expected`, that is divided away; 0: none (the paper).
+    expected_share: float = setting(0.0, SHARE, parts=0.5, of=MAFR, absent_is=0.0)
     image_score: str = setting("max", choices=("max", "max-over-root-mean"), of=MAFR)
     map_scaling: str = setting("none", choices=("none", "per-metric"), of=MAFR)
 

@@ -40,7 +40,7 @@ def _record(seed, gain, operators):
 
 def test_the_table_shows_finished_rows_and_paired_differences():
     steps = ladder()
-    operators = ("product", "calibrated_max")
+    operators = ("product", "calibrated_sum")
     records = {
         run: _record(number, 0.5 + 0.1 * k, operators)
         for k, step in enumerate(steps[:3]) for number, run in enumerate(step.runs())
