@@ -66,12 +66,12 @@ class Detector(Method):
     def _learn_expected(self, split: Split, indices: Sequence[int]) -> Expected:
         """What restored features say of the residuals of training samples."""
         restorer, some = self._restorer(), indices[:: -(-len(indices) // PARTS)]
-        with torch.inference_mode():
+        with torch.no_grad():
             scenes = (self._scene(split.tokens([k])) for k in some)
             return Expected.fit(restorer.restored(scene) for scene in scenes)
 
     def _over_expected(self, restorer: Restorer, scene: Scene) -> tuple[Tensor, Tensor]:
-        restored, psi = restorer.restored(scene)
+        restored, psi = restorer.restored(scene)  # without gradients
         psi = self.expected.divided(psi, restored, self.config.expected_share)
         return restorer.as_maps(scene, list(psi.T))
 

@@ -165,6 +165,7 @@ class Restorer:
         found = self._loops(False).residuals(scene) if many and self._has_loops() else self._general_residuals(scene)
         return self.as_maps(scene, found)
 
+    @torch.no_grad()
     def restored(self, scene: Scene) -> tuple[Tensor, Tensor]:
         """Eqs. 2 and 7 at the canvas's pixels: both restored features side by side, (P, C + D), and residuals (P, 2).
 

@@ -113,3 +113,24 @@ def test_drawn_features_are_in_no_store_and_score_as_before(data: Path, home: Pa
     assert main(command("fit", data, "--set", "extractor_mode=train", "--out", str(home / "out"))) == 0
     assert content(home / "out") == content(direct.save(home / "direct"))
     assert not (home / "features").exists() and np.isfinite(direct.threshold)
+
+
+def test_own_parts_get_the_preset_unless_a_profile_is_named(data: Path, home: Path, capsys) -> None:
+    """Its sizes made small: which features, maps and scores it takes does not depend on them."""
+    small = {"image_size": 64, "grid": 8, "groups": 32, "epochs": 1, "min_steps": 4}
+    changes = [word for key, value in small.items() for word in ("--set", f"{key}={value}")]
+    asked = ["fit", "--data-root", str(data), "--category", "bracket", *changes, "--out", str(home / "own")]
+    assert main(asked) == 0
+    record = json.loads((home / "own/detector.json").read_text())
+    config = record["config"]
+    assert (config["profile"], config["view"], config["fusion"]) == ("parts", "part", "calibrated_sum")
+    assert not config["generated"] and np.array(record["scales"]["mean"]).shape == (2, 3)
+    own = load_detector(home / "own")
+    assert own.expected is not None and len(own.validation_scores) == 1
+    test = open_dataset("mvtec3d", data / "processed/mvtec3d", "bracket", "test", own.config)
+    again = own.predict(test[0])
+    assert again.psi.shape == (64, 64) and again.score >= 0
+    assert not again.psi_rgb[~test[0].valid[0]].any() or own.config.scored == "filled"
+    assert main([*asked, "--method", "depthvm"]) == 0
+    assert json.loads((home / "own/detector.json").read_text())["config"]["profile"] == "demo"
+    capsys.readouterr()
