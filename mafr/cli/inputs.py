@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mafr.baselines.registry import MAFR
@@ -139,14 +140,17 @@ def add_pretrain_points(commands: Commands) -> None:
     sub = commands.add_parser("pretrain-points", help="pretrain the small Point-MAE again, as it was shipped")
     sub.set_defaults(run=pretrain_points)
     sub.add_argument("--out", default="pretrained", metavar="DIR")
+    text = "even noise without gaps (the demo's), or scans worn as a structured-light scanner wears them"
+    sub.add_argument("--scans", choices=("even", "worn"), default="even", help=text)
     sub.add_argument("--steps", type=int, help="default: as shipped")
     sub.add_argument("--seed", type=int, help="default: as shipped")
     add_same_bytes(sub)
 
 
 def pretrain_points(arguments: argparse.Namespace) -> None:
-    from mafr.features.pretraining.pretrain import PretrainSettings, pretrain
+    from mafr.features.pretraining.pretrain import WORN, PretrainSettings, pretrain
 
     given = {name: getattr(arguments, name) for name in ("steps", "seed")}
-    settings = PretrainSettings(**{name: value for name, value in given.items() if value is not None})
+    shipped = WORN if arguments.scans == "worn" else PretrainSettings()
+    settings = replace(shipped, **{name: value for name, value in given.items() if value is not None})
     print(f"weights in {pretrain(Path(arguments.out), settings)}")

@@ -8,8 +8,14 @@ from matplotlib.patches import FancyBboxPatch
 from mafr.config import UNTRAINED, VARIANTS, Config
 from mafr.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, Picture, new_figure
 
-_RGB_NAMES = {"efficientnet_lite0": "EfficientNet-Lite0\nstrides 8 and 16", "dino_vitb8": "DINO ViT-B/8\n28×28 tokens"}
-_POINT_NAMES = {"pointmae_small": "small Point-MAE", "pointmae": "Point-MAE"}
+_RGB_NAMES = {
+    "efficientnet_lite0": "EfficientNet-Lite0\nstrides 8 and 16",
+    "efficientnet_lite2": "EfficientNet-Lite2\nstrides 8 and 16",
+    "dino_vitb8": "DINO ViT-B/8\n28×28 tokens",
+}
+_POINT_NAMES = {
+    "pointmae_small": "small Point-MAE", "pointmae_worn": "small Point-MAE", "fpfh": "FPFH", "pointmae": "Point-MAE",
+}  # fmt: skip
 _FILLS = {BLUE: "#D9EAF5", GREEN: "#D5EFE7", ORANGE: "#FBE3D3", GREY: "#EEEEEE", BLACK: "#FFFFFF"}
 
 
