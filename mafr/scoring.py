@@ -204,8 +204,9 @@ class ResidualMaps:
 
     @cached_property
     def scaled_pixels(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The same of maps on a common scale."""
-        return self._at_pixels(*self.scales.apply(self.psi_rgb, self.psi_xyz, self.valid))
+        """The same of maps on a common scale, the 3D one times its weight."""
+        psi_rgb, psi_xyz = self.scales.apply(self.psi_rgb, self.psi_xyz, self.valid)
+        return self._at_pixels(psi_rgb, self.config.xyz_weight * psi_xyz)
 
     @cached_property
     def scored(self) -> Tensor:

@@ -24,7 +24,7 @@ DATA: Mapping[str, object] = {
 # One step of the ladder each: its name, and the settings that take the preset's values.
 LADDER: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("longer training, its rate along a cosine", ("epochs", "min_steps", "schedule", "patience")),
-    ("sum of calibrated maps instead of the product", ("fusion",)),
+    ("sum of calibrated maps, the 3D one halved, instead of the product", ("fusion", "xyz_weight")),
     ("a cell takes its nearest point", ("cell_point",)),
     ("the networks see a window around the part", ("view",)),
     ("FPFH instead of the small Point-MAE", ("point_backbone", "xyz_dim", "groups")),
@@ -36,6 +36,8 @@ LADDER: tuple[tuple[str, tuple[str, ...]], ...] = (
 WORN = {"point_backbone": "pointmae_worn", "xyz_dim": 192, "group_size": 64}
 ALTERNATIVES: tuple[tuple[str, Mapping[str, object]], ...] = (
     ("maximum instead of sum", {"fusion": "calibrated_max"}),
+    ("both maps weigh alike", {"xyz_weight": 1.0}),
+    ("the residual as it is", {"expected_share": 0.0}),
     ("the paper's product", {"fusion": "product"}),
     ("the 2D half alone", {"fusion": "rgb"}),
     ("the 3D half alone", {"fusion": "xyz"}),

@@ -163,6 +163,8 @@ class ScoringSettings:
     sigma: float = setting(math.sqrt(22.0), POSITIVE, parts=3.5)
     # Pixels that are scored: those with a 3D "point", or the part's outline "filled", as a defect may leave no point.
     scored: str = setting("point", choices=("point", "filled"), parts="filled", of=MAFR, absent_is="point")
+    # Weight of the calibrated 3D map beside the 2D one.
+    xyz_weight: float = setting(1.0, POSITIVE, parts=0.5, of=MAFR, absent_is=1.0)
     # Power of the residual expected of a good cell, see `mafr.expected`, that is divided away; 0: none (the paper).
     expected_share: float = setting(0.0, SHARE, parts=0.5, of=MAFR, absent_is=0.0)
     image_score: str = setting("max", choices=("max", "max-over-root-mean"), of=MAFR)
