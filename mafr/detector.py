@@ -112,6 +112,8 @@ class Detector(Method):
     def restore(self, state: dict[str, Tensor]) -> None:
         self.model, state = MAFR.from_config(self.config), dict(state)
         self.expected = Expected.from_state(state)
+        if self.expected is None and self.config.expected_share:
+            raise KeyError("the expected residual")
         self.model.load_state_dict(state)
         self.model.eval()
 

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from sklearn.linear_model import Ridge
 from support.samples import FakeFeatures, small
 
 from mafr.detector import Detector
+from mafr.errors import WeightsError
 from mafr.expected import RIDGE, Expected
 
 
@@ -59,4 +61,7 @@ def test_a_detector_learns_it_from_training_parts_and_keeps_it(variant, tmp_path
     assert torch.allclose(ours[1].flatten()[rows][valid[rows]], wanted[:, 1][valid[rows]], atol=1e-5)
     loaded = Detector.load(detector.save(tmp_path / "detector"))
     assert all(torch.equal(a, b) for a, b in zip(loaded.residuals(tokens), ours, strict=True))
+    (tmp_path / "detector/model.safetensors").write_bytes(safetensors.torch.save(plain.state()))
+    with pytest.raises(WeightsError, match="expected residual"):
+        Detector.load(tmp_path / "detector")
     assert plain.expected is None and not any(name.startswith("expected") for name in plain.state())

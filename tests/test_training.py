@@ -216,10 +216,9 @@ def test_a_cosine_ends_near_zero_and_changes_nothing_where_it_is_not_asked_for(m
     assert seen[10] == pytest.approx(1e-3) and seen[-1] < 2e-5
 
 
-def test_a_training_stops_by_the_loss_on_held_out_samples_and_keeps_the_best_weights(tmp_path):
+def test_a_training_stops_by_the_loss_on_held_out_samples_and_keeps_the_best_weights():
     config = small(epochs=60, patience=3, learning_rate=2e-2)  # so high that it wanders
     features, others = FakeFeatures(config, 4), FakeFeatures(config, 3, seed=9)
-    before = state(training.fit(replace(config, epochs=2), features, range(4))[0])
     model, history = training.fit(config, features, range(4), held_out=(others, range(3)))
     losses = [epoch["held_out"] for epoch in history]
     best = losses.index(min(losses))
@@ -227,11 +226,9 @@ def test_a_training_stops_by_the_loss_on_held_out_samples_and_keeps_the_best_wei
     shorter = replace(config, epochs=best + 1)
     again = training.fit(shorter, features, range(4), held_out=(others, range(3)))[0]
     assert all(torch.equal(a, b) for a, b in zip(state(model).values(), state(again).values(), strict=True))
-    # Without held-out samples nothing stops it; judging itself changes no step.
-    assert all(torch.equal(v, before[k]) for k, v in state(
-        training.fit(replace(config, epochs=2), features, range(4), held_out=(others, range(3)))[0]).items()
-    ) or losses[1] > losses[0]  # fmt: skip
-    assert len(training.fit(replace(config, epochs=8), features, range(4))[1]) == 8
+    # Judging changes no step, and without held-out samples nothing stops it.
+    plain = training.fit(replace(config, epochs=len(history)), features, range(4))[1]
+    assert [epoch["total"] for epoch in plain] == [epoch["total"] for epoch in history]
 
 
 def test_an_interrupted_training_keeps_its_best_weights(tmp_path, monkeypatch):

@@ -2,8 +2,8 @@
 
 import argparse
 
-from mafr.cli.options import Commands, add_same_bytes
-from mafr.errors import ConfigError, ResultError, printable
+from mafr.cli.options import Commands, add_same_bytes, check_counts
+from mafr.errors import ResultError, printable
 
 
 def add_develop(commands: Commands) -> None:
@@ -22,8 +22,7 @@ def develop(arguments: argparse.Namespace) -> None:
     from mafr.tables.development import development_table
     from mafr.tables.layout import write
 
-    if arguments.workers is not None and arguments.workers < 1:
-        raise ConfigError(f"--workers must be at least 1, not {arguments.workers}")
+    check_counts(arguments)
     paths, lists = Paths.resolve(PROFILE), (ladder(), alternatives())
     every = [step for steps in lists for step in steps]
     records = stored(every, paths) if arguments.tables_only else measure(every, paths, arguments.workers)

@@ -94,9 +94,7 @@ def read_settings(arguments: argparse.Namespace) -> tuple[Config, Paths]:
         overrides["random_weights"] = True
     variant = "paper" if arguments.variant == "both" else arguments.variant
     config = Config.preset(arguments.profile, variant, overrides)
-    for name in ("seeds", "workers", "shots"):
-        if getattr(arguments, name, None) is not None and getattr(arguments, name) < 1:
-            raise ConfigError(f"--{name} must be at least 1, not {getattr(arguments, name)}")
+    check_counts(arguments)
     for table in getattr(arguments, "tables", ()) or getattr(arguments, "table", ()):
         if table not in (1, 2, 3, 4, 5):
             raise ConfigError(f"unknown table {table}; the tables are 1 to 5")
@@ -105,6 +103,13 @@ def read_settings(arguments: argparse.Namespace) -> tuple[Config, Paths]:
         variation = f"random-weights-{config.digest()[:8]}"
         notice(f"warning: {UNTRAINED}")
     return config, Paths.resolve(arguments.profile, data_root=arguments.data_root, variation=variation)
+
+
+def check_counts(arguments: argparse.Namespace) -> None:
+    """Raises ConfigError for an option that counts something and is below one."""
+    for name in ("seeds", "workers", "shots"):
+        if getattr(arguments, name, None) is not None and getattr(arguments, name) < 1:
+            raise ConfigError(f"--{name} must be at least 1, not {getattr(arguments, name)}")
 
 
 def names(text: str) -> tuple[str, ...]:

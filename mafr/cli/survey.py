@@ -2,7 +2,7 @@
 
 import argparse
 
-from mafr.cli.options import HELP_AS_WRITTEN, Commands, names
+from mafr.cli.options import HELP_AS_WRITTEN, Commands, check_counts, names
 from mafr.errors import ConfigError, printable
 
 DESCRIPTION = """\
@@ -35,8 +35,7 @@ def survey_scans(arguments: argparse.Namespace) -> None:
     from mafr.tables.layout import write
     from mafr.tables.scans import scans_table
 
-    if arguments.workers is not None and arguments.workers < 1:
-        raise ConfigError(f"--workers must be at least 1, not {arguments.workers}")
+    check_counts(arguments)
     if arguments.categories == ():
         raise ConfigError("--categories names no category; give names like a,b, or leave it out for all")
     paths = Paths.resolve("demo", data_root=arguments.data_root)

@@ -2,8 +2,8 @@
 
 import argparse
 
-from mafr.cli.options import HELP_AS_WRITTEN, Commands, add_same_bytes, names
-from mafr.errors import ConfigError, ResultError, printable
+from mafr.cli.options import HELP_AS_WRITTEN, Commands, add_same_bytes, check_counts, names
+from mafr.errors import ResultError, printable
 
 
 def add_validate(commands: Commands) -> None:
@@ -33,8 +33,7 @@ def validate(arguments: argparse.Namespace) -> None:
     from mafr.paths import Paths
     from mafr.tables.real import validation_table, write_real_tables
 
-    if arguments.workers is not None and arguments.workers < 1:
-        raise ConfigError(f"--workers must be at least 1, not {arguments.workers}")
+    check_counts(arguments)
     paths = Paths.resolve("demo", data_root=arguments.data_root)
     categories = real_categories(paths)
     if not arguments.tables_only:
