@@ -5,6 +5,7 @@ import argparse
 from mafr.baselines.registry import MAFR, METHODS
 from mafr.cli.options import (
     BESIDE,
+    OWN_PARTS,
     Commands,
     add_command,
     chosen_methods,
@@ -30,6 +31,11 @@ def add_reproduce(commands: Commands) -> None:
 def reproduce_all(arguments: argparse.Namespace) -> None:
     from mafr.cli.reproduce import STAGES, reproduce
 
+    if arguments.profile == OWN_PARTS:
+        raise ConfigError(
+            f"the profile {OWN_PARTS} is for parts of your own and reproduces no table of the paper; use `mafr fit`, or "
+            f"`mafr run --profile {OWN_PARTS}`"
+        )
     config, paths = read_settings(arguments)
     stages, variants, methods = chosen_stages(arguments, STAGES), chosen_variants(arguments), chosen_methods(arguments)
     seeds, tables = arguments.seeds, arguments.tables

@@ -268,3 +268,9 @@ def test_validate_says_what_is_missing_before_it_works(capsys, tmp_path):
     assert "unknown part fpfh" in refused(capsys, *options, "--parts", "fpfh")
     assert "--workers must be at least 1" in refused(capsys, *options, "--workers", "0")
     assert "no trial is finished" in refused(capsys, *options, "--tables-only")
+
+
+def test_the_preset_for_own_parts_reproduces_no_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MAFR_HOME", str(tmp_path))
+    assert "mafr fit" in refused(capsys, "reproduce", "--profile", "parts")
+    assert not list(tmp_path.iterdir())
