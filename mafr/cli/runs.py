@@ -33,7 +33,7 @@ def reproduce_all(arguments: argparse.Namespace) -> None:
 
     if arguments.profile == OWN_PARTS:
         raise ConfigError(
-            f"the profile {OWN_PARTS} is for parts of your own and reproduces no table of the paper; use `mafr fit`, or "
+            f"the profile {OWN_PARTS} is for parts of your own and reproduces no table; use `mafr fit`, or "
             f"`mafr run --profile {OWN_PARTS}`"
         )
     config, paths = read_settings(arguments)
