@@ -20,7 +20,8 @@ from mafr.data.synthetic.mvtec.scene import Scanner
 _TABLE_LIGHT = 0.046  # that returns from the table
 _LEAST_LIGHT = 0.042  # that is needed to measure a point, in the middle; e-fold about it: _SPREAD
 _SPREAD = 0.30
-_NOISE = 0.0037  # mm along the ray, of a point that returns all light, at _DISTANCE
+_ALONE, _ALIKE, _BLUR = 0.6, 3.6, 1.5  # shares of noise that each pixel has alone, and alike within _BLUR pixels
+_NOISE, _FALL = 0.0015, 1.3  # mm along the ray at _DISTANCE where all light returns; it grows as light ** -_FALL
 _RIPPLE = 0.004  # mm, smooth over some pixels
 _DISTANCE = 650.0  # mm
 _JUMP = 2.0  # mm between neighbours that make a silhouette
@@ -56,8 +57,8 @@ def second(view: Rendering, scanner: Scanner, rng: Rng) -> Array:
     lighted = np.maximum(row_dot(towards, hits.normals), 0)
     light = view.look.albedo.mean(axis=1).reshape(shape) * lighted * scanner.exposure
     # From how far the camera sees it does not matter, but a pixel of a steep surface covers a slope.
-    light = np.where(hits.ground, np.float32(_TABLE_LIGHT), light) * np.minimum(1, facing / 0.35)
-    chance = np.exp(np.float32(_SPREAD) * rng.standard_normal(shape, dtype=np.float32))
+    light = np.where(hits.ground, np.float32(_TABLE_LIGHT), light) * np.minimum(1, facing / 0.3)
+    chance = np.exp(np.float32(_SPREAD) * _connected(shape, rng))
     valid = hits.seen & _lit(view, scanner) & (light * chance > _LEAST_LIGHT)
     valid &= _glint(view, scanner) * scanner.exposure < _GLARE * chance
     rim = _silhouette(hits.distance)
@@ -67,7 +68,7 @@ def second(view: Rendering, scanner: Scanner, rng: Rng) -> Array:
         lost[ring] = share
     valid &= rng.random(shape, dtype=np.float32) > lost
     far = hits.distance / np.float32(_DISTANCE)
-    grain = rng.standard_normal(shape, dtype=np.float32) * np.float32(_NOISE) / np.maximum(light, 0.02)
+    grain = rng.standard_normal(shape, dtype=np.float32) * np.float32(_NOISE) / np.maximum(light, 0.02) ** _FALL
     ripple = gaussian_filter(rng.standard_normal(shape, dtype=np.float32), 2.0) * np.float32(7 * _RIPPLE)
     offset = (grain + ripple) * far * far
     stray = rim & (rng.random(shape, dtype=np.float32) < _STRAYS)
@@ -78,6 +79,12 @@ def second(view: Rendering, scanner: Scanner, rng: Rng) -> Array:
 
 
 SENSORS = {"first": first, "second": second}
+
+
+def _connected(shape: tuple[int, ...], rng: Rng) -> Array:
+    """(H, W) noise with a deviation near 1, partly alike in neighbouring pixels, so that gaps connect."""
+    alone, alike = (rng.standard_normal(shape, dtype=np.float32) for _ in range(2))
+    return np.float32(_ALONE) * alone + np.float32(_ALIKE) * gaussian_filter(alike, _BLUR)
 
 
 def _lit(view: Rendering, scanner: Scanner) -> Array:
