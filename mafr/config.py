@@ -175,6 +175,7 @@ def deciding(*what: str) -> tuple[str, ...]:
 
 
 FEATURE_SETTINGS = deciding("features")
+SCORING_SETTINGS = tuple(field.name for field in dataclasses.fields(sections.ScoringSettings))
 # The meaning of a setting's absence in records that are older than it.
 ADDED = {name: field.metadata["absent_is"] for name, field in SETTINGS.items() if "absent_is" in field.metadata}
 

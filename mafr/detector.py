@@ -45,6 +45,15 @@ class Detector(Method):
         self.model, self.history = fit(self.config, split, indices, self.checkpoint, show, self.held_out)
         self.expected = self._learn_expected(split, indices) if self.config.expected_share else None
 
+    def take_head(self, other: Detector, split: Split, indices: Sequence[int]) -> None:
+        """Take the head that another detector trained on the same samples, and learn what the scoring needs beside.
+
+        The two must differ in settings of the scoring alone.
+        """
+        self.model, self.history, self.trained = other.model, other.history, True
+        self.prepare(split, indices)
+        self.expected = self._learn_expected(split, indices) if self.config.expected_share else None
+
     def residuals(self, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
         """Eq. 7 on tokens: psi_rgb, psi_xyz, valid, each (B, 1, g, g); the maps are zero at invalid cells."""
         self._check_trained("call fit, or load a saved one")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from mafr.config import DEVELOPMENT, SETTINGS, Config
 from mafr.experiments.plan import Run
@@ -16,6 +17,7 @@ from mafr.paths import Paths
 
 DATASET = "mvtec3d"
 PROFILE = "parts"
+Changes: TypeAlias = "tuple[tuple[str, Mapping[str, object]], ...]"
 # The data: scans as large as real ones, of which enough are tested that a difference can be told from chance.
 DATA: Mapping[str, object] = {
     "generated": True, "generator": "second", "raw_side": 400, "mvtec3d_train": 100, "validation_count": 16,
@@ -23,28 +25,44 @@ DATA: Mapping[str, object] = {
 }  # fmt: skip
 # One step of the ladder each: its name, and the settings that take the preset's values.
 LADDER: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("longer training, its rate along a cosine", ("epochs", "min_steps", "schedule", "patience")),
     ("sum of calibrated maps, the 3D one halved, instead of the product", ("fusion", "xyz_weight")),
     ("a cell takes its nearest point", ("cell_point",)),
     ("the networks see a window around the part", ("view",)),
     ("FPFH instead of the small Point-MAE", ("point_backbone", "xyz_dim", "groups")),
+    ("EfficientNet-Lite2 instead of Lite0", ("rgb_backbone", "rgb_dim")),
+    ("longer training, its rate along a cosine", ("epochs", "min_steps", "schedule", "patience")),
     ("the filled outline is scored, with a narrower blur", ("scored", "sigma")),
     ("half of the expected residual is divided away", ("expected_share",)),
-    ("EfficientNet-Lite2 instead of Lite0", ("rgb_backbone", "rgb_dim")),
 )
+_WORN = {"point_backbone": "pointmae_worn", "xyz_dim": 192, "group_size": 64}
+_FINER = {"image_size": 448, "sigma": 7.0}
 # The whole preset, changed by one thing.
-WORN = {"point_backbone": "pointmae_worn", "xyz_dim": 192, "group_size": 64}
-ALTERNATIVES: tuple[tuple[str, Mapping[str, object]], ...] = (
+ALTERNATIVES: Changes = (
     ("maximum instead of sum", {"fusion": "calibrated_max"}),
     ("both maps weigh alike", {"xyz_weight": 1.0}),
     ("the residual as it is", {"expected_share": 0.0}),
     ("the paper's product", {"fusion": "product"}),
     ("the 2D half alone", {"fusion": "rgb"}),
     ("the 3D half alone", {"fusion": "xyz"}),
-    ("Point-MAE pretrained with gaps and noise", WORN),
-    ("Point-MAE of the demo", WORN | {"point_backbone": "pointmae_small"}),
-    ("images of 448 pixels", {"image_size": 448, "sigma": 7.0}),
-    ("images of 448 pixels, 56 × 56 cells", {"image_size": 448, "sigma": 7.0, "grid": 56, "groups": 784}),
+    ("Point-MAE pretrained with gaps and noise", _WORN),
+    ("Point-MAE of the demo", _WORN | {"point_backbone": "pointmae_small"}),
+)
+FINER: Changes = (
+    ("images of 448 pixels", _FINER),
+    ("images of 448 pixels, 56 × 56 cells", _FINER | {"grid": 56, "groups": 784}),
+)
+FEW = 20  # training scans
+# The preset with few training scans, changed by one thing.
+WITH_FEW: Changes = (
+    ("a quarter of the steps", {"min_steps": 2_500}),
+    ("until the loss on the validation parts has not fallen for 50 epochs", {"patience": 50}),
+    ("the residual as it is", {"expected_share": 0.0}),
+    ("the 2D half alone", {"fusion": "rgb"}),
+)
+# The demo's settings, changed in the point features.
+POINTS: Changes = (
+    ("Point-MAE pretrained with gaps and noise", {"point_backbone": "pointmae_worn"}),
+    ("FPFH", {"point_backbone": "fpfh", "xyz_dim": 66}),
 )
 
 
@@ -55,10 +73,20 @@ class Step:
     name: str
     config: Config
     before: int | None
+    shots: int | None = None  # training scans, None for all
 
     def runs(self) -> list[Run]:
         """One per development category."""
-        return [Run(DATASET, category, self.config) for category in self.config.categories(DATASET)]
+        return [Run(DATASET, category, self.config, self.shots) for category in self.config.categories(DATASET)]
+
+
+@dataclass(frozen=True)
+class Study:
+    """The rows of one table: its file's name and heading."""
+
+    name: str
+    heading: str
+    steps: tuple[Step, ...]
 
 
 def preset() -> Config:
@@ -73,19 +101,31 @@ def start() -> Config:
     return replace(whole, **changed)
 
 
-def ladder() -> list[Step]:
+def ladder() -> Study:
     """From the demo's settings to the preset, one group of settings after the other."""
     whole, steps = preset(), [Step("the demo's settings", start(), None)]
     for number, (name, settings) in enumerate(LADDER):
         config = replace(steps[-1].config, **{setting: getattr(whole, setting) for setting in settings})
         steps.append(Step(name, config, number))
-    return steps
+    return Study("ladder", "From the demo's settings to the preset for own parts", tuple(steps))
 
 
-def alternatives() -> list[Step]:
-    """The preset, and what it could be instead."""
-    whole = preset()
-    return [Step("the preset", whole, None)] + [Step(n, replace(whole, **changes), 0) for n, changes in ALTERNATIVES]
+def studies() -> tuple[Study, ...]:
+    """Every table of `mafr develop`."""
+    return (
+        ladder(),
+        _changed("alternatives", "The preset, changed by one thing", preset(), ALTERNATIVES),
+        _changed("points", "The demo's settings with other point features", start(), POINTS, "the small Point-MAE"),
+        _changed("few", f"The preset with {FEW} training scans", preset(), WITH_FEW, shots=FEW),
+        _changed("finer", "The preset with finer images and cells", preset(), FINER),
+    )
+
+
+def _changed(
+    name: str, heading: str, config: Config, changes: Changes, first: str = "the preset", shots: int | None = None
+) -> Study:
+    rows = [Step(title, replace(config, **values), 0, shots) for title, values in changes]
+    return Study(name, heading, (Step(first, config, None, shots), *rows))
 
 
 def left_out() -> set[str]:
@@ -95,7 +135,10 @@ def left_out() -> set[str]:
 
 
 def measure(steps: Iterable[Step], paths: Paths, workers: Workers = 1) -> dict[Run, dict]:
-    """The records of all steps' runs: data and features are made, and runs that are missing."""
+    """The records of all steps' runs: data and features are made, and runs that are missing.
+
+    Runs that differ in the scoring alone share one training.
+    """
     from mafr.experiments.execute import run_all
     from mafr.experiments.prepare import prepare_data
     from mafr.features.sources.splits import extract_features
@@ -104,7 +147,12 @@ def measure(steps: Iterable[Step], paths: Paths, workers: Workers = 1) -> dict[R
     prepare_data(preset(), paths, workers, (DATASET,))
     for config in {step.config.feature_digest(): step.config for step in steps}.values():
         extract_features(paths, config, DATASET, config.categories(DATASET), workers)
-    return run_all([run for step in steps for run in step.runs()], paths, workers)
+    runs = [run for step in steps for run in step.runs()]
+    trained: dict[str, Run] = {}
+    for run in runs:
+        trained.setdefault(run.head_digest, run)
+    records = run_all(list(trained.values()), paths, workers)
+    return records | run_all(runs, paths, workers, trained)
 
 
 def stored(steps: Iterable[Step], paths: Paths) -> dict[Run, dict]:

@@ -12,6 +12,7 @@ from mafr.config import UNTRAINED
 from mafr.data import FolderDataset, few_shot
 from mafr.data.defects import check_test_set
 from mafr.data.samples import Sample
+from mafr.detector import Detector
 from mafr.device import Place, computing
 from mafr.errors import DataError, MafrError, notice
 from mafr.experiments.evaluation import all_metrics
@@ -24,7 +25,15 @@ from mafr.experiments.provenance import (
     reset_peak,
     software_versions,
 )
-from mafr.experiments.run_store import RECORD, data_fingerprint, finished_record, run_splits, save_answer
+from mafr.experiments.run_store import (
+    DETECTOR,
+    RECORD,
+    data_fingerprint,
+    finished_record,
+    read_record,
+    run_splits,
+    save_answer,
+)
 from mafr.features.extract import PARTS
 from mafr.features.sources.splits import Split, extraction_seconds, gpu_count
 from mafr.memory import release_freed_memory
@@ -66,12 +75,13 @@ class TimedSplit(Split):
 
 
 def fit_and_score(
-    method: Method, splits: Mapping[str, Split], shots: Sequence[int], checkpoint: Path | None, whole: bool
-) -> Outcome:
+    method: Method, splits: Mapping[str, Split], shots: Sequence[int], checkpoint: Path | None, whole: bool,
+    head: Detector | None = None,
+) -> Outcome:  # fmt: skip
     """Train a method on the samples `shots` and score it on the test set.
 
     checkpoint: where it may keep intermediate states. whole: trained on all samples, so that the cost table shows its
-    times.
+    times. head: a detector whose trained head is taken instead, see `Detector.take_head`.
     """
     config, train, test, validation = method.config, splits["train"], splits["test"], splits["validation"]
     if whole:  # the times must include everything that a new sample costs
@@ -79,7 +89,10 @@ def fit_and_score(
     test, store = TimedSplit(test.samples, test.store, test.cache), test.store
     with computing(config):
         start = time.perf_counter()
-        method.fit_split(train, list(shots), checkpoint, validation=validation)
+        if head is None:
+            method.fit_split(train, list(shots), checkpoint, validation=validation)
+        else:
+            method.take_head(head, train, list(shots))
         method.learn_scales(validation, _good(validation))
         trained, searched = time.perf_counter(), sum(method.searches())
         answer = method.answer(test, range(len(test)))
@@ -113,10 +126,11 @@ def _good(validation: Split) -> list[int]:
     return good
 
 
-def execute(run: Run, paths: Paths) -> dict:
+def execute(run: Run, paths: Paths, trained: Run | None = None) -> dict:
     """Train, score and store one run; returns its record. A run that is finished on the same data is only read.
 
-    Damaged features and files of the run are named on stderr and made again.
+    Damaged features and files of the run are named on stderr and made again. trained: a finished run on the same data
+    with an equal `head_digest`, whose head is taken instead of training again.
     """
     if (record := finished_record(run, paths, say=True)) is not None:
         return record
@@ -131,16 +145,20 @@ def execute(run: Run, paths: Paths) -> dict:
     checkpoint = folder / f"checkpoint-{fingerprint[:12]}.pt"
     release_freed_memory()  # of this process's previous run
     reset_peak()
-    made = fit_and_score(method_class(run.method)(run.config), splits, shots, checkpoint, whole=run.shots is None)
+    head = Detector.load(trained.folder(paths) / DETECTOR) if trained else None
+    method = method_class(run.method)(run.config)
+    made = fit_and_score(method, splits, shots, checkpoint, run.shots is None, head)
 
     # A worker that was thought dead may only have been slow: the files of two executions must not be mixed.
     if (record := finished_record(run, paths)) is not None:
         return record
     if made.method.kept_with_runs:
-        made.method.save(folder / "detector")
+        made.method.save(folder / DETECTOR)
     if made.method.kept_with_runs or run.shots is None:
         save_answer(made.answer, folder)
     counts = {"train": len(shots), "validation": len(splits["validation"])}
+    if trained:
+        made.seconds["train_s"] += read_record(trained, paths)["timings"]["train_s"]
     record = _record(run, paths, made, splits["test"], counts, fingerprint)
     write_json(folder / RECORD, record)
     checkpoint.unlink(missing_ok=True)
@@ -184,12 +202,15 @@ def _record(
     }
 
 
-def run_all(runs: Sequence[Run], paths: Paths, workers: Workers = 1) -> dict[Run, dict]:
+def run_all(
+    runs: Sequence[Run], paths: Paths, workers: Workers = 1, trained: Mapping[str, Run] | None = None
+) -> dict[Run, dict]:
     """Execute `runs`; each with its record, in the same order, equal runs once.
 
     workers: number of local processes (None: one per GPU, without GPUs one per processor), or a
     `mafr.parallel.dask.Cluster`. Finished runs are read, not repeated; that of a worker that died is done again, from
-    its last checkpoint. With `Config.threads` 1 results do not depend on the workers.
+    its last checkpoint. With `Config.threads` 1 results do not depend on the workers. trained: finished runs by
+    `head_digest`, whose heads are taken instead of training again.
     """
     known: dict[tuple, str] = {}
     records = {run: finished_record(run, paths, known) for run in runs}
@@ -203,14 +224,15 @@ def run_all(runs: Sequence[Run], paths: Paths, workers: Workers = 1) -> dict[Run
     # The longest first, so that no worker is left alone with one at the end.
     missing.sort(key=lambda run: -(run.shots or 10**9))
     gpus = max((gpu_count(run.config) for run in missing), default=0)
-    made = map_parallel(execute_job, [(run, paths) for run in missing], workers, "runs", gpus)
+    jobs = [(run, paths, (trained or {}).get(run.head_digest)) for run in missing]
+    made = map_parallel(execute_job, jobs, workers, "runs", gpus)
     return records | dict(zip(missing, made, strict=True))
 
 
-def execute_job(job: tuple[Run, Paths]) -> dict:
+def execute_job(job: tuple[Run, Paths, Run | None]) -> dict:
     """`execute` for one worker; a MafrError names the run."""
-    run, paths = job
+    run = job[0]
     try:
-        return execute(run, paths)
+        return execute(*job)
     except MafrError as error:
         raise type(error)(f"{run}: {error}") from error

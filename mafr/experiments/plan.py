@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from mafr.baselines.registry import MAFR, METHODS, check_methods, has_variants, method_settings, title
-from mafr.config import DATASETS, NEED_STORED, VARIANTS, Config, deciding_settings
+from mafr.config import DATASETS, NEED_STORED, SCORING_SETTINGS, VARIANTS, Config, deciding_settings
 from mafr.errors import ConfigError, printable
 from mafr.paths import Paths
 
@@ -57,6 +57,14 @@ class Run:
         """SHA-256 (hex) of all that decides the result, the data aside."""
         settings = deciding_settings(self.config, self.method, self.dataset)
         identity = [self.dataset, self.category, self.method, self.shots, RESULTS_VERSION, settings]
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def head_digest(self) -> str:
+        """SHA-256 (hex) of all that decides MAFR's trained head, the data aside: of the result all but the scoring."""
+        settings = deciding_settings(self.config, self.method, self.dataset)
+        kept = {name: value for name, value in settings.items() if name not in SCORING_SETTINGS}
+        identity = [self.dataset, self.category, self.method, self.shots, RESULTS_VERSION, kept]
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     def folder(self, paths: Paths) -> Path:

@@ -25,7 +25,7 @@ from mafr.features.sources.store import FeatureStore
 from mafr.paths import Paths, write_atomically
 from mafr.scoring import Answer, ResidualMaps
 
-RECORD, RESIDUALS, MAPS = "metrics.json", "residuals.npz", "maps.npz"
+RECORD, RESIDUALS, MAPS, DETECTOR = "metrics.json", "residuals.npz", "maps.npz", "detector"
 _PARTS = ("psi_rgb", "psi_xyz", "valid")
 _KINDS = {  # of what tables and figures read of every record
     "data_fingerprint": str, "metrics": dict, "scores": dict, "samples": dict, "counts": dict, "timings": dict,

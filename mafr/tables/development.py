@@ -1,10 +1,10 @@
 """The tables of `mafr develop`: means over the development categories, and paired differences of I-AUROC."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
-from mafr.experiments.development import DATASET, Step, finished
+from mafr.experiments.development import DATASET, Step, Study, finished
 from mafr.experiments.plan import Run
 from mafr.metrics import paired_auroc
 from mafr.tables.layout import Column, Row, Table
@@ -13,8 +13,9 @@ _METRICS = {"i_auroc": "I-AUROC", "p_auroc": "P-AUROC", "aupro_30": "AUPRO@30%",
 _RESAMPLES = 2000
 
 
-def development_table(number: str, heading: str, steps: Sequence[Step], records: Mapping[Run, dict]) -> Table:
-    """One row per finished step. number: the name of the table's files."""
+def development_table(study: Study, records: Mapping[Run, dict]) -> Table:
+    """One row per finished step."""
+    steps = study.steps
     there = finished(steps, records)
     columns = [Column(name, title) for name, title in _METRICS.items()]
     columns += [Column(f"difference_{part}", part, "Difference of I-AUROC") for part in ("mean", "low", "high")]
@@ -28,15 +29,17 @@ def development_table(number: str, heading: str, steps: Sequence[Step], records:
             values |= _difference(steps[step.before], step, records)
         rows.append(Row((step.name,), "measured", values, _stamp(step)))
     names = ", ".join(steps[0].config.categories(DATASET))
-    config = steps[0].config
+    config, shots = steps[0].config, steps[0].shots
     notes = [
         f"GENERATED development categories in the layout of MVTec 3D-AD, second generator: {names}; they are in no "
-        f"other table. {config.mvtec3d_train} training, {config.validation_count} validation, {config.test_good} good "
-        f"and {config.test_defective} anomalous test scans per category, {config.raw_side} pixels.",
-        "Means over the categories. The difference is to the row before, or to the preset; low and high are its 95 % "
+        f"other table. Scans per category: {shots or config.mvtec3d_train} training, {config.validation_count} "
+        f"validation, {config.test_good} good and {config.test_defective} anomalous test scans, each "
+        f"{config.raw_side} pixels wide.",
+        "Means over the categories. The difference is to the row before, where rows change one thing to the first one; "
+        "low and high are its 95 % "
         f"interval by {_RESAMPLES} paired resamplings of the test scans within each category and class.",
     ]
-    return Table(number, heading, ("Settings",), columns, rows, notes=notes)
+    return Table(study.name, study.heading, ("Settings",), columns, rows, notes=notes)
 
 
 def _main(step: Step) -> str:

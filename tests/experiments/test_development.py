@@ -1,16 +1,23 @@
 """The ladder from the demo's settings to the preset for own parts, and its table."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from mafr.cli import main
+from mafr.cli.develop import STUDIES
 from mafr.config import CATEGORIES, DEVELOPMENT, Config
-from mafr.experiments.development import DATA, alternatives, ladder, left_out, preset, start
+from mafr.detector import Detector
+from mafr.experiments.development import DATA, ladder, left_out, preset, start, studies
+from mafr.experiments.execute import execute, run_all
+from mafr.experiments.plan import Run
+from mafr.experiments.run_store import RECORD
 from mafr.tables.development import development_table
 
 
 def test_the_ladder_leads_from_the_demo_to_the_preset_and_names_every_setting_once():
-    steps = ladder()
+    steps = ladder().steps
     assert steps[-1].config == preset() == Config.preset("parts", overrides=DATA)
     assert not left_out()
     demo, first = Config.preset("demo"), start()
@@ -22,7 +29,7 @@ def test_the_ladder_leads_from_the_demo_to_the_preset_and_names_every_setting_on
 
 def test_choices_are_made_on_categories_of_no_table():
     assert not set(DEVELOPMENT) & {name for names in CATEGORIES.values() for name in names}
-    runs = [run for step in (*ladder(), *alternatives()) for run in step.runs()]
+    runs = [run for study in studies() for step in study.steps for run in step.runs()]
     assert {run.category for run in runs} == set(DEVELOPMENT)
     assert {run.config.generator for run in runs} == {"second"} and all(run.config.generated for run in runs)
 
@@ -39,14 +46,15 @@ def _record(seed, gain, operators):
 
 
 def test_the_table_shows_finished_rows_and_paired_differences():
-    steps = ladder()
+    study = ladder()
+    steps = study.steps
     operators = ("product", "calibrated_sum")
     records = {
         run: _record(number, 0.5 + 0.1 * k, operators)
         for k, step in enumerate(steps[:3]) for number, run in enumerate(step.runs())
     }  # fmt: skip
     records.pop(steps[0].runs()[0])  # an unfinished row
-    table = development_table("ladder", "heading", steps, records)
+    table = development_table(study, records)
     assert [row.labels[0] for row in table.entries] == [step.name for step in steps[1:3]]
     assert "difference_mean" not in table.entries[0].values, "there is no finished row before it"
     later = table.entries[1].values
@@ -55,7 +63,29 @@ def test_the_table_shows_finished_rows_and_paired_differences():
     assert "GENERATED" in table.to_markdown()
 
 
+def test_names_of_the_tables_are_those_of_the_command_line():
+    assert tuple(study.name for study in studies()) == STUDIES
+
+
+def test_a_run_that_takes_another_s_head_is_as_if_it_was_trained(smoke, monkeypatch):
+    config, paths = smoke
+    first = Run("mvtec3d", "bagel", config, 3)
+    scored = {"fusion": "calibrated_sum", "sigma": 2.0, "scored": "filled", "expected_share": 0.5}
+    second = replace(first, config=replace(config, **scored))
+    longer = replace(first, config=replace(config, epochs=config.epochs + 1))
+    assert first.head_digest == second.head_digest != longer.head_digest
+    execute(first, paths)
+    trained = execute(second, paths)
+    (second.folder(paths) / RECORD).unlink()
+    monkeypatch.setattr(Detector, "fit_split", lambda *args, **more: pytest.fail("trained again"))
+    taken = run_all([second], paths, 1, {first.head_digest: first})[second]
+    for name in ("metrics", "scores", "threshold", "scales", "history"):
+        assert taken[name] == trained[name]
+
+
 def test_without_finished_runs_the_command_says_what_to_do(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MAFR_HOME", str(tmp_path))
     assert main(["develop", "--tables-only"]) == 1
     assert "leave out --tables-only" in capsys.readouterr().err
+    assert main(["develop", "laddder"]) == 1
+    assert "ladder, alternatives" in capsys.readouterr().err
