@@ -139,7 +139,7 @@ def measure(steps: Iterable[Step], paths: Paths, workers: Workers = 1) -> dict[R
 
     Runs that differ in the scoring alone share one training.
     """
-    from mafr.experiments.execute import run_all
+    from mafr.experiments.execute import run_sharing
     from mafr.experiments.prepare import prepare_data
     from mafr.features.sources.splits import extract_features
 
@@ -147,12 +147,7 @@ def measure(steps: Iterable[Step], paths: Paths, workers: Workers = 1) -> dict[R
     prepare_data(preset(), paths, workers, (DATASET,))
     for config in {step.config.feature_digest(): step.config for step in steps}.values():
         extract_features(paths, config, DATASET, config.categories(DATASET), workers)
-    runs = [run for step in steps for run in step.runs()]
-    trained: dict[str, Run] = {}
-    for run in runs:
-        trained.setdefault(run.head_digest, run)
-    records = run_all(list(trained.values()), paths, workers)
-    return records | run_all(runs, paths, workers, trained)
+    return run_sharing([run for step in steps for run in step.runs()], paths, workers)
 
 
 def stored(steps: Iterable[Step], paths: Paths) -> dict[Run, dict]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mafr.baselines.registry import feature_config, method_class
+from mafr.baselines.registry import MAFR, feature_config, method_class
 from mafr.config import UNTRAINED
 from mafr.data import FolderDataset, few_shot
 from mafr.data.defects import check_test_set
@@ -227,6 +227,16 @@ def run_all(
     jobs = [(run, paths, (trained or {}).get(run.head_digest)) for run in missing]
     made = map_parallel(execute_job, jobs, workers, "runs", gpus)
     return records | dict(zip(missing, made, strict=True))
+
+
+def run_sharing(runs: Sequence[Run], paths: Paths, workers: Workers = 1) -> dict[Run, dict]:
+    """`run_all` where runs of MAFR that differ in the scoring alone share one training."""
+    trained: dict[str, Run] = {}
+    for run in runs:
+        if run.method == MAFR:
+            trained.setdefault(run.head_digest, run)
+    run_all(list(trained.values()), paths, workers)
+    return run_all(runs, paths, workers, trained)
 
 
 def execute_job(job: tuple[Run, Paths, Run | None]) -> dict:

@@ -22,10 +22,12 @@ PARTS = {  # name on the command line -> contents
     "mafr": "MAFR at growing numbers of epochs, and the released variant",
     "compared": "the compared methods, trained as in the demo and as long as published",
     "differences": "MAFR with one difference between text and code at a time",
+    "preset": "the preset for own parts, with all training scans and with fewer",
 }
 EPOCHS = (1, 6, 20, 100)  # of the paper variant; the demo trains 6, the paper 100
 BASE_EPOCHS = 20  # of the trials that show one difference at a time
 BASE_SEEDS = 3  # of these trials' common start, so that a difference can be held against the spread of seeds
+FEWER = {"mvtec3d": (100, 50, 20), "eyecandies": (20,)}  # training scans of the preset's trials, beside all
 SINGLE_FEATURES = ("raw_depth", "hog", "sift", "fpfh")
 BENCHMARK = ("depthgan", "depthae", "depthvm", "voxelgan", "voxelae", "voxelvm")
 
@@ -190,9 +192,15 @@ def _differences(dataset: str, category: str, whole: bool) -> Iterator[Trial]:
             yield Trial("differences", run, f"{name} = {value}")
 
 
+def _preset(dataset: str, category: str, whole: bool) -> Iterator[Trial]:
+    config = Config.preset("parts", overrides={f"{dataset}_categories": (category,)})
+    for shots in (None, *FEWER[dataset]):
+        yield Trial("preset", Run(dataset, category, config, shots), f"{shots} scans" if shots else "all scans")
+
+
 _MAKERS = {
     "features": _single_features, "ast": _ast, "benchmark": _benchmark, "mafr": _mafr, "compared": _compared,
-    "differences": _differences,
+    "differences": _differences, "preset": _preset,
 }  # fmt: skip
 
 

@@ -62,7 +62,7 @@ def defect_types(category: str) -> tuple[str, ...]:
 
 def make_scan(
     category: str, split: str, defect: str, index: int, raw_side: int, severity: float = 0.5, clean: bool = False,
-    generator: str = "first", data_seed: int = 2024,
+    generator: str = "second", data_seed: int = 2024,
 ) -> Scan:  # fmt: skip
     """One sample of a category, if `clean` as it was before its defect, under the same sensor noise.
 

@@ -1,0 +1,124 @@
+"""Whether generated scans put settings and methods in the order in which real scans put them.
+
+The same rows run on a category's real scans and on scans of it by either generator: the compared methods, MAFR with the
+demo's settings, and its steps to the preset for own parts. Both generators were made without a look at a
+score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from mafr.baselines.registry import MAFR, method_settings
+from mafr.config import SETTINGS, VARIANTS, Config
+from mafr.experiments.development import DATA, DATASET, PROFILE, ladder, start
+from mafr.experiments.plan import TABLE_METHODS, Run
+from mafr.parallel.progress import Workers
+from mafr.paths import Paths
+from mafr.scoring import MAP
+
+TRAIN = 100  # training scans
+METHODS = tuple(method for method in TABLE_METHODS[1] if method in TABLE_METHODS[3])  # those with learned features
+REAL, SECOND, FIRST = "real", "second", "first"
+SOURCES = (REAL, SECOND, FIRST)  # real scans, and those of each generator
+MAPS = ("sum", "rgb", "xyz")  # of the first and the last step, beside the step's own
+METRICS = ("i_auroc", "aupro_30")
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row: its name, its settings but for the data, and the map that is scored."""
+
+    title: str
+    method: str
+    config: Config
+    operator: str = MAP
+
+    def run(self, source: str, category: str) -> Run:
+        """Its run on one of `SOURCES`."""
+        if source == REAL:
+            of_data = {name: SETTINGS[name].metadata.get(PROFILE, SETTINGS[name].default) for name in DATA}
+            config = replace(self.config, **of_data | {"threads": 1, f"{DATASET}_categories": (category,)})
+            return Run(DATASET, category, config, TRAIN, self.method)
+        of_data = {"generator": source, f"{DATASET}_train": TRAIN, f"{DATASET}_categories": (category,)}
+        return Run(DATASET, category, replace(self.config, **of_data), None, self.method)
+
+
+def entries() -> list[Entry]:
+    """All rows."""
+    steps, demo = ladder().steps, start()
+    rows = [Entry(method, method, method_settings(method, demo)) for method in METHODS]
+    rows += [Entry(f"MAFR, {v}", MAFR, demo.with_variant(v), demo.fusion) for v in VARIANTS]
+    rows += [Entry(f"MAFR, + {step.name}", MAFR, step.config, step.config.fusion) for step in steps[1:]]
+    for name, config in (("demo", demo), ("preset", steps[-1].config)):
+        rows += [Entry(f"MAFR, {name}: {how}", MAFR, config, how) for how in MAPS]
+    return rows
+
+
+def measure(paths: Paths, category: str, workers: Workers = 1) -> dict[str, dict[Run, dict]]:
+    """{source: records} of all rows on a category whose processed real scans lie in `paths.data`."""
+    from mafr.baselines.registry import feature_config
+    from mafr.experiments.execute import run_sharing
+    from mafr.experiments.prepare import prepare_data
+    from mafr.features.sources.splits import extract_features
+
+    found = {}
+    for source in SOURCES:
+        runs = [entry.run(source, category) for entry in entries()]
+        place = _place(paths, source)
+        if source != REAL:
+            prepare_data(runs[0].config, place, workers, (DATASET,))
+        needed = {one.feature_digest(): one for one in (feature_config(run.method, run.config) for run in runs)}
+        for settings in needed.values():
+            extract_features(place, settings, DATASET, [category], workers)
+        found[source] = run_sharing(runs, place, workers)
+    return found
+
+
+def stored(paths: Paths, category: str) -> dict[str, dict[Run, dict]]:
+    """{source: records} of the finished ones."""
+    from mafr.experiments.run_store import read_records
+
+    return {
+        source: read_records([entry.run(source, category) for entry in entries()], _place(paths, source))
+        for source in SOURCES
+    }
+
+
+def _place(paths: Paths, source: str) -> Paths:
+    """Where a source's data, features and runs lie: generated scans beside the other profiles' data."""
+    return paths if source == REAL else replace(paths, data_root=paths.root / "data" / "order" / source)
+
+
+def rank_correlation(real: Sequence[float], generated: Sequence[float]) -> float:
+    """Spearman's rank correlation of two lists of numbers."""
+    return float(spearmanr(real, generated).statistic)
+
+
+def correlation_gain(
+    real: Sequence[float], second: Sequence[float], first: Sequence[float], seed: int
+) -> tuple[float, float]:
+    """95 % interval of how much better `second` correlates with `real` than `first` does, by resampling rows."""
+    values, rng = np.array([real, second, first]), np.random.default_rng(seed)
+    gains = []
+    while len(gains) < RESAMPLES:
+        drawn = values[:, rng.integers(values.shape[1], size=values.shape[1])]
+        if all(len(np.unique(row)) > 1 for row in drawn):
+            gains.append(rank_correlation(drawn[0], drawn[1]) - rank_correlation(drawn[0], drawn[2]))
+    low, high = np.quantile(gains, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def values_of(records: Mapping[str, Mapping[Run, dict]], category: str, metric: str) -> dict[Entry, dict[str, float]]:
+    """{row: {source: metric}} of the rows that are finished on every source."""
+    found = {}
+    for entry in entries():
+        runs = {source: entry.run(source, category) for source in SOURCES}
+        if all(run in records[source] for source, run in runs.items()):
+            found[entry] = {s: records[s][run]["metrics"][entry.operator][metric] for s, run in runs.items()}
+    return found
