@@ -189,6 +189,8 @@ def concerns(method: str, name: str) -> bool:
 def deciding_settings(config: Config, method: str, dataset: str) -> dict[str, object]:
     """The settings that decide the result of a method's run on a data set, by name."""
     free = {*deciding("runs", "place"), *(f"{other}_train" for other in DATASETS if other != dataset)}
+    if not config.generated:
+        free |= set(deciding("data"))
     return {
         name: value
         for name, value in config.as_dict().items()
@@ -199,6 +201,8 @@ def deciding_settings(config: Config, method: str, dataset: str) -> dict[str, ob
 def differences(saved: Config, wanted: Config, method: str) -> list[str]:
     """In words, each difference between two configurations in what decides a method's features and its model."""
     free = deciding("report", "runs", "place")  # which change no weight
+    if not (saved.generated or wanted.generated):
+        free += deciding("data")
     a, b = saved.as_dict(), wanted.as_dict()
     return [
         f"{name} is {a[name]} there and {b[name]} here"

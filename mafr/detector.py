@@ -86,12 +86,18 @@ class Detector(Method):
 
     def anomaly_map(self, tokens: Tokens, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Eqs. 7-8 on tokens and the mask of pixels with a 3D point: psi_rgb, psi_xyz and psi, each (B, 1, S, S)."""
-        found = ResidualMaps(*self.residuals(tokens), mask, self.config, self.scales)
+        found = self._found(tokens, mask)
         return *found.pixels[:2], found.maps(found.main)
 
+    def _found(self, tokens: Tokens, mask: Tensor) -> ResidualMaps:
+        return ResidualMaps(*self.residuals(tokens), mask, self.config, self.scales)
+
     def score(self, split: Split, k: int) -> Prediction:
-        maps = self.anomaly_map(split.tokens([k]), torch.from_numpy(split.mask(k))[None, None])
-        return Prediction.of(*maps, image_score(maps[2], self.config.image_score).item())
+        found = self._found(split.tokens([k]), torch.from_numpy(split.mask(k))[None, None])
+        psi = found.maps(found.main)
+        scored = found.scored if self.config.scored == "filled" else None
+        score = image_score(psi, self.config.image_score).item()
+        return Prediction.of(*found.pixels[:2], psi, score, scored)
 
     def answer(self, split: Split, indices: Sequence[int]) -> ResidualMaps:
         """The residual maps of some samples, eq. 7."""

@@ -39,13 +39,16 @@ class Prediction:
     psi_xyz: np.ndarray
     psi: np.ndarray  # (S, S) float32: fused, masked and blurred, eq. 8
     score: float  # higher is more anomalous
+    scored: np.ndarray | None = None  # (S, S) bool, the scored pixels; None: those with a 3D point
 
     @classmethod
-    def of(cls, psi_rgb: Tensor | None, psi_xyz: Tensor | None, psi: Tensor, score: float) -> Prediction:
+    def of(
+        cls, psi_rgb: Tensor | None, psi_xyz: Tensor | None, psi: Tensor, score: float, scored: Tensor | None = None
+    ) -> Prediction:
         """From maps (…, S, S); `psi` takes the place of a residual map that a method does not have."""
         maps = [psi if part is None else part for part in (psi_rgb, psi_xyz, psi)]
         arrays = [np.asarray(part.detach().float().cpu()).reshape(part.shape[-2:]) for part in maps]
-        return cls(*arrays, float(score))
+        return cls(*arrays, float(score), None if scored is None else scored.cpu().numpy().reshape(psi.shape[-2:]))
 
 
 class Method(ABC):

@@ -126,12 +126,11 @@ def at_pixels(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Residual maps of cells (B, 1, g, g) at the scored pixels: psi_rgb, psi_xyz, mask, each (B, 1, S, S).
 
-    valid: (B, 1, g, g) bool, cells with a 3D point; mask: (B, 1, S, S) bool, see `score_mask`; size: S; view: the
-    setting, which says whether the cells are those of the whole image.
+    valid: (B, 1, g, g) bool, cells with a 3D point; mask: (B, 1, S, S) bool, the scored pixels, see `score_mask`;
+    size: S; view: the setting, which says whether the cells are those of the whole image.
     """
     if view == "part":
         return whole_image(psi_rgb, valid, mask) * mask, whole_image(psi_xyz, valid, mask) * mask, mask
-    mask = score_mask(valid, mask)
     return upsample(psi_rgb, valid, size) * mask, upsample(psi_xyz, valid, size) * mask, mask
 
 

@@ -61,7 +61,7 @@ from mafr.features.sources.splits import Split
 from mafr.memory import keep_freed_memory
 from mafr.method import Method, Prediction
 from mafr.parallel.progress import bar
-from mafr.scoring import at_pixels, fuse, image_score, smooth
+from mafr.scoring import at_pixels, fuse, image_score, score_mask, smooth
 from mafr.training import Scenes, shuffled
 
 BLUR, IMAGE_SCORE = "box", "max-over-root-mean"  # as the authors' code does, under the names of mafr.scoring
@@ -241,6 +241,7 @@ class CFM(Method):
             scene = self.open(split, k)
             valid = scene.valid[None, None]
             mask = torch.from_numpy(split.mask(k))[None, None].to(valid.device)
+            mask = score_mask(valid, mask)
             psi_rgb, psi_xyz, _ = at_pixels(*self.distances(scene), valid, mask, self.config.image_size)
             psi = smooth(fuse(psi_rgb, psi_xyz), BLUR)
             return Prediction.of(psi_rgb, psi_xyz, psi, image_score(psi, IMAGE_SCORE).item())

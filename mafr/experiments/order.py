@@ -14,8 +14,8 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from mafr.baselines.registry import MAFR, method_settings
-from mafr.config import SETTINGS, VARIANTS, Config
-from mafr.experiments.development import DATA, DATASET, PROFILE, ladder, start
+from mafr.config import VARIANTS, Config
+from mafr.experiments.development import DATASET, ladder, start
 from mafr.experiments.plan import TABLE_METHODS, Run
 from mafr.parallel.progress import Workers
 from mafr.paths import Paths
@@ -42,8 +42,7 @@ class Entry:
     def run(self, source: str, category: str) -> Run:
         """Its run on one of `SOURCES`."""
         if source == REAL:
-            of_data = {name: SETTINGS[name].metadata.get(PROFILE, SETTINGS[name].default) for name in DATA}
-            config = replace(self.config, **of_data | {"threads": 1, f"{DATASET}_categories": (category,)})
+            config = replace(self.config, generated=False, **{f"{DATASET}_categories": (category,)})
             return Run(DATASET, category, config, TRAIN, self.method)
         of_data = {"generator": source, f"{DATASET}_train": TRAIN, f"{DATASET}_categories": (category,)}
         return Run(DATASET, category, replace(self.config, **of_data), None, self.method)

@@ -88,10 +88,16 @@ def show_inputs(axes: Sequence[Axes], sample: Sample, bar: bool = False) -> None
         style.bare(one, name)
 
 
-def overlay(axes: Axes, sample: Sample, psi: np.ndarray, low: float, high: float, opacity: float) -> object:
-    """A heatmap (S, S) over the grey image, `opacity` in [0, 1]; returns the heatmap's image."""
+def overlay(
+    axes: Axes, sample: Sample, psi: np.ndarray, low: float, high: float, opacity: float,
+    scored: np.ndarray | None = None,
+) -> object:  # fmt: skip
+    """A heatmap (S, S) over the grey image, `opacity` in [0, 1]; returns the heatmap's image.
+
+    scored: (S, S) bool, the pixels that are shown; None: those with a 3D point.
+    """
     axes.imshow(rgb_image(sample).mean(axis=2), cmap="gray", vmin=0, vmax=1)
-    values = np.where(sample.valid[0], psi, np.nan)
+    values = np.where(sample.valid[0] if scored is None else scored, psi, np.nan)
     return axes.imshow(values, cmap=style.HEAT, vmin=low, vmax=max(high, low + 1e-12), alpha=opacity)
 
 
@@ -162,7 +168,7 @@ def plot_heatmap(sample: Sample, prediction: Prediction, threshold: float, warni
     show_depth(middle, sample, bar=True)
     style.bare(middle, style.DEPTH_NAME)
     low, high = 0.5 * level, 1.5 * level
-    image = overlay(right, sample, psi, low, high, 0.7)
+    image = overlay(right, sample, psi, low, high, 0.7, prediction.scored)
     style.outline(right, psi > level)
     style.bare(right, f"anomaly map: {verdict}")
     bar = style.colour_bar(right, image, "Ψ / threshold")

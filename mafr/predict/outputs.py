@@ -127,7 +127,8 @@ def _report_part(scored: Scored) -> Part:
     if scored.error:
         return Part.unread(name, scored.error)
     rgb = np.rint(scored.sample.rgb.transpose(1, 2, 0) * 255).astype(np.uint8)
-    return Part(name, scored.score, scored.verdict, rgb, scored.prediction.psi, scored.sample.xyz)
+    prediction, sample = scored.prediction, scored.sample
+    return Part(name, scored.score, scored.verdict, rgb, prediction.psi, sample.xyz, prediction.scored)
 
 
 def _opened(path: Path | None, append: bool) -> TextIO | None:

@@ -3,6 +3,7 @@
 The image is WebP. All else is one deflated run of bytes in base64, in this order:
 
 - one bit per pixel, row by row, the first in the highest bit: whether it has a 3D point; the last byte is filled up;
+- the same: whether heat is shown there;
 - one byte per pixel of the map: its value in steps of 1/255 of the map's own range, as the difference, modulo 256, from
   what the pixels to the left, above and above left predict (left + above - above left; 0 outside the map), which
   deflates to a third;
@@ -33,9 +34,11 @@ def check_part(part: Part) -> None:
     """Raises ValueError for arrays whose shapes do not fit together."""
     side = part.heat.shape[0] if part.heat.ndim == 2 else 0
     shapes = {"rgb": (side, side, 3), "heat": (side, side), "xyz": (3, side, side)}
+    shapes |= {} if part.scored is None else {"scored": (side, side)}
     odd = {name: getattr(part, name).shape for name, wanted in shapes.items() if getattr(part, name).shape != wanted}
     if odd or not side:
-        raise ValueError(f"part {part.name!r}: rgb (S, S, 3), heat (S, S) and xyz (3, S, S) expected, found {odd}")
+        expected = "rgb (S, S, 3), heat (S, S), xyz (3, S, S) and scored (S, S)"
+        raise ValueError(f"part {part.name!r}: {expected} expected, found {odd}")
     if part.rgb.dtype != np.uint8:
         raise ValueError(f"part {part.name!r}: rgb must be uint8, not {part.rgb.dtype}")
 
@@ -46,7 +49,8 @@ def encode(part: Part) -> str:
     low, step, levels = _levels(part.heat)
     lattice = thinning(valid, POINTS)
     cloud, corner, unit = _coordinates(part, valid)
-    content = np.packbits(valid).tobytes() + _map_bytes(levels) + _cloud_bytes(cloud)
+    shown = valid if part.scored is None else part.scored
+    content = np.packbits(valid).tobytes() + np.packbits(shown).tobytes() + _map_bytes(levels) + _cloud_bytes(cloud)
     value = {
         "side": len(valid),
         "image": f"data:image/webp;base64,{_webp(part.rgb)}",

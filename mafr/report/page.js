@@ -20,9 +20,12 @@ async function decode(id) {
   const image = new Image();
   image.src = value.image;
   const [bytes] = await Promise.all([inflate(bytesOf(value.bytes)), image.decode()]);
-  const valid = new Uint8Array(size), levels = new Uint8Array(size);
-  for (let k = 0; k < size; k++) valid[k] = (bytes[k >> 3] >> (7 - (k & 7))) & 1;
-  let start = Math.ceil(size / 8);
+  const valid = new Uint8Array(size), shown = new Uint8Array(size), levels = new Uint8Array(size);
+  let start = 0;
+  for (const mask of [valid, shown]) {
+    for (let k = 0; k < size; k++) mask[k] = (bytes[start + (k >> 3)] >> (7 - (k & 7))) & 1;
+    start += Math.ceil(size / 8);
+  }
   for (let v = 0, k = 0; v < side; v++) {
     for (let u = 0; u < side; u++, k++) {
       const left = u ? levels[k - 1] : 0, above = v ? levels[k - side] : 0;
@@ -42,7 +45,7 @@ async function decode(id) {
     for (let u = 0; u < side; u++, k++) if (valid[k] && (v + slant * u) % step === 0) pixels[n++] = k;
   }
   const heat = Float32Array.from(levels, (level) => value.heat.low + value.heat.step * level);
-  return {side, image, valid, heat, points, pixels};
+  return {side, image, valid, shown, heat, points, pixels};
 }
 
 const kept = new Map();  // the last few parts
@@ -61,7 +64,7 @@ function drawHeat(canvas, part, opacity, fading) {
   const {side} = part, layer = new OffscreenCanvas(side, side), brush = layer.getContext("2d");
   const pixels = brush.createImageData(side, side);
   for (let k = 0; k < part.heat.length; k++) {
-    if (!part.valid[k]) continue;
+    if (!part.shown[k]) continue;
     const tone = Math.round(shade(part.heat[k]));
     pixels.data.set(colours.subarray(3 * tone, 3 * tone + 3), 4 * k);
     pixels.data[4 * k + 3] = fading ? tone : 255;

@@ -15,10 +15,11 @@ class Part:
     rgb: np.ndarray  # (S, S, 3) uint8, the image as the method saw it
     heat: np.ndarray  # (S, S) float32, the final map psi
     xyz: np.ndarray  # (3, S, S) float32, metres, (0, 0, 0) where there is no point
+    scored: np.ndarray | None = None  # (S, S) bool, where heat is shown; None: where there is a 3D point
     error: str = ""  # of a scan that could not be read: then score is nan and the arrays are empty
 
     @classmethod
     def unread(cls, name: str, error: str) -> "Part":
         """A scan that could not be read, with the message that says why."""
-        none = np.zeros((0, 0), dtype=np.float32)
-        return cls(name, float("nan"), "", np.zeros((0, 0, 3), dtype=np.uint8), none, none[None].repeat(3, 0), error)
+        image, heat, cloud = (np.zeros(shape, np.float32) for shape in ((0, 0, 3), (0, 0), (3, 0, 0)))
+        return cls(name, float("nan"), "", image.astype(np.uint8), heat, cloud, error=error)

@@ -66,7 +66,7 @@ def order_table(category: str, records: Mapping[str, Mapping[Run, dict]]) -> Tab
 def _label(entry: Entry) -> str:
     if entry.method != MAFR:
         return title(entry.method)
-    return entry.title.replace(f": {entry.operator}", f": {paper.FUSION_TITLES.get(entry.operator, entry.operator)}")
+    return entry.title.replace(f": {entry.operator}", f": {paper.MAP_TITLES[entry.operator]}")
 
 
 def _stamp(config: Config) -> dict[str, str]:

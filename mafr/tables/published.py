@@ -13,7 +13,7 @@ METRIC_TITLES = {
 FUSION_TITLES = {
     "rgb": "Ψ2D", "xyz": "Ψ3D", "sum": "Ψ2D + Ψ3D", "max": "max(Ψ2D, Ψ3D)", "product": "Ψ2D · Ψ3D",
 }  # fmt: skip
-CALIBRATED_TITLES = {"calibrated_sum": "calibrated sum", "calibrated_max": "calibrated maximum"}  # ours
+MAP_TITLES = FUSION_TITLES | {"calibrated_sum": "calibrated sum", "calibrated_max": "calibrated maximum"}  # and ours
 SHOTS = (5, 10, 50, None)  # None: all training samples
 
 # Column heads as printed.

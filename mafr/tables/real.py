@@ -60,7 +60,7 @@ def methods_table(done: Done) -> Table:
     for trial, record in chosen.items():
         printed = paper.by_category(table_of(trial.run.dataset))[title(trial.run.method)][trial.run.category]
         for name, metrics in record["metrics"].items():
-            labels = (trial.run.category, trial.run.table_method.title, trial.how, paper.FUSION_TITLES.get(name, "map"))
+            labels = (trial.run.category, trial.run.table_method.title, trial.how, paper.MAP_TITLES.get(name, "map"))
             values = {metric: metrics[metric] for metric in _METRICS}
             if name not in FUSIONS or name == trial.run.config.fusion:
                 values["published"] = printed
@@ -101,12 +101,12 @@ def preset_table(done: Done) -> Table:
     """The preset for own parts on real scans: its own map and others of the same runs."""
     chosen = {t: r for t, r in done.items() if t.part == "preset"}
     columns = [Column("train", "Training scans", decimals=0), *(Column(name, _TITLES[name]) for name in _METRICS)]
-    rows, titles = [], paper.FUSION_TITLES | paper.CALIBRATED_TITLES
+    rows = []
     for trial, record in chosen.items():
         main = trial.run.config.fusion
         for name in (main, "rgb", "xyz", "product"):
             values = {"train": record["counts"]["train"]} | {m: record["metrics"][name][m] for m in _METRICS}
-            labels = (trial.run.category, titles[name])
+            labels = (trial.run.category, paper.MAP_TITLES[name])
             rows.append(Row(labels, "measured", values, _stamp(trial)))
     notes = [
         *_notes(chosen),

@@ -33,6 +33,7 @@ SUBJECTS = {
     "11_compared_methods": ("CFM-M", "BTF", "M3DM", "AST", "RGB-cD-n", "f-AnoGAN", r"\Psi"),
     "12_full_size": ("RTX 4080", "--profile full", "mafr bench"),
     "13_real_scans": ("MVTec 3D-AD", "Eyecandies", "mafr validate", "Point-MAE"),
+    "14_beyond_the_paper": ("development", "mafr develop", "`parts`", "real scans"),
 }
 REAL = ("13_real_scans",)  # shows real scans, which are not part of the repository
 TABLES = {"03": "Table I.", "04": "Table II.", "05": "Table III.", "06": "Table IV.", "07": "Table V."}

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import tracemalloc
 import zlib
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -83,20 +84,20 @@ class Page(HTMLParser):
         return json.loads(self.scripts[f"part-{number}"])
 
 
-def decoded(value: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Image, mask, map and cloud of a part's data, as mafr/report/encode.py describes them and page.js reads them."""
+def decoded(value: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Image, mask, map, cloud and shown pixels of a part's data, see mafr/report/encode.py; page.js reads them so."""
     side, count = value["side"], value["cloud"]["count"]
     image = np.asarray(Image.open(io.BytesIO(base64.b64decode(value["image"].partition(",")[2]))).convert("RGB"))
     content = np.frombuffer(zlib.decompress(base64.b64decode(value["bytes"])), dtype=np.uint8)
     start = math.ceil(side * side / 8)
-    bits, changes, coordinates = np.split(content, [start, start + side * side])
-    mask = np.unpackbits(bits)[: side * side].reshape(side, side).astype(bool)
+    bits, more, changes, coordinates = np.split(content, [start, 2 * start, 2 * start + side * side])
+    mask, shown = (np.unpackbits(one)[: side * side].reshape(side, side).astype(bool) for one in (bits, more))
     levels = changes.reshape(side, side).cumsum(axis=0).cumsum(axis=1) % 256
     heat = value["heat"]["low"] + value["heat"]["step"] * levels
     high, low = coordinates.reshape(2, 3, count).astype(np.int64)
     steps = (256 * high + low).cumsum(axis=1) % 65536
     cloud = (np.array(value["cloud"]["corner"])[:, None] + value["cloud"]["step"] * steps).T
-    return image, mask, heat, cloud
+    return image, mask, heat, cloud, shown
 
 
 def made(path: Path, parts: list[Part], **more: object) -> Page:
@@ -113,7 +114,8 @@ def test_every_parts_data_decode_within_the_stated_precision(tmp_path: Path, siz
     page = made(tmp_path / "report.html", parts)
     for number, one in enumerate(parts):
         value = page.data(number)
-        image, mask, heat, cloud = decoded(value)
+        image, mask, heat, cloud, shown = decoded(value)
+        assert np.array_equal(shown, mask)
         assert image.shape == one.rgb.shape and np.array_equal(mask, (one.xyz != 0).any(axis=0))
         spread = float(np.ptp(one.heat))
         assert np.abs(heat - one.heat).max() <= spread / 510 * (1 + 1e-4) and np.ptp(heat) == pytest.approx(spread)
@@ -124,6 +126,15 @@ def test_every_parts_data_decode_within_the_stated_precision(tmp_path: Path, siz
         sample = make_sample(number, size)
         true = around_middle(sample, rows, columns)
         assert np.abs(cloud - true).max() <= np.ptp(true, axis=0).max() / 131070 * (1 + 1e-6)
+
+
+def test_heat_is_shown_at_scored_pixels_without_a_point(tmp_path: Path) -> None:
+    one = part(size=64)
+    scored = np.ones((64, 64), bool)
+    *_, shown = decoded(made(tmp_path / "r.html", [replace(one, scored=scored)]).data(0))
+    assert shown.all() and not (one.xyz != 0).any(axis=0).all()
+    with pytest.raises(ValueError, match="scored"):
+        made(tmp_path / "r.html", [replace(one, scored=scored[:5])])
 
 
 def test_a_smooth_image_comes_back_nearly_as_it_was(tmp_path: Path) -> None:
@@ -196,12 +207,12 @@ def test_odd_parts_do_not_break_the_page(tmp_path: Path) -> None:
     holes = Part("nan", 1.0, "OK", plain.rgb, np.where(plain.heat > 1.5, np.nan, plain.heat), plain.xyz)
     unscored = Part("no number", math.nan, "OK", plain.rgb, plain.heat, plain.xyz)
     page = made(tmp_path / "report.html", [flat, holes, unscored])
-    _, mask, heat, cloud = decoded(page.data(0))
+    _, mask, heat, cloud, _ = decoded(page.data(0))
     assert not mask.any() and not heat.any() and cloud.shape == (0, 3)
     assert np.isfinite(decoded(page.data(1))[2]).all()
     assert "the score is nan, no number" in page.entries[-1][1]
     assert made(tmp_path / "empty.html", []).entries == []
-    with pytest.raises(ValueError, match=r"part 'x': rgb \(S, S, 3\), heat \(S, S\) and xyz \(3, S, S\) expected"):
+    with pytest.raises(ValueError, match=r"part 'x': rgb \(S, S, 3\), heat \(S, S\), xyz \(3, S, S\) and scored"):
         Report(tmp_path / "x.html", 1.0, "x").add(Part("x", 1.0, "OK", plain.rgb[:-1], plain.heat, plain.xyz))
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mafr.config import FUSIONS
+from mafr.config import CALIBRATED, FUSIONS
 from mafr.experiments.validation import trials
 from mafr.figures import real as figures
 from mafr.scoring import MAP
@@ -25,7 +25,7 @@ def record(trial, shift: float) -> dict:
     metrics["by_defect"] = {defect: metrics | {"count": 3} for defect in ("bent", "cut")}
     train = 223 if trial.run.dataset == "mvtec3d" else 50
     return {
-        "metrics": dict.fromkeys(FUSIONS if trial.run.method == "mafr" else (MAP,), metrics),
+        "metrics": dict.fromkeys(FUSIONS + CALIBRATED if trial.run.method == "mafr" else (MAP,), metrics),
         "counts": {"train": train, "validation": 8, "test_good": 25, "test_defective": 25},
     }
 
@@ -50,8 +50,16 @@ def test_every_table_names_source_licence_and_parts_of_data_sets(done):
 def test_all_operators_and_published_values_of_large_backbones(done):
     frame = tables.methods_table(done).frame
     own = frame.set_index(["Category", "Method", "Training"]).loc["cable_gland", "MAFR, paper", "6 epochs"]
-    assert list(own["Map"]) == [paper.FUSION_TITLES[how] for how in FUSIONS]
+    assert list(own["Map"]) == [paper.MAP_TITLES[how] for how in FUSIONS + CALIBRATED]
     assert own.set_index("Map")["published"].dropna().to_dict() == {paper.FUSION_TITLES["product"]: 0.934}
+
+
+def test_the_preset_s_rows_name_their_training_scans_and_the_choice_s_origin(done):
+    table = tables.preset_table(done)
+    frame = table.frame
+    gland = frame[frame["Category"] == "cable_gland"]
+    assert list(gland["Map"][:4]) == ["calibrated sum", "Ψ2D", "Ψ3D", "Ψ2D · Ψ3D"] and len(gland) == 4 * 4
+    assert "not the paper's" in table.to_markdown() and "GENERATED development categories" in table.to_markdown()
 
 
 def test_tables_are_written_where_there_are_rows(done, tmp_path):

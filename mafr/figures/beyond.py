@@ -1,0 +1,69 @@
+"""Pictures of the preset for own parts: its steps, its window, and how generated scans rank beside real ones."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.patches import Rectangle
+
+from mafr.data.samples import Sample
+from mafr.data.window import Window
+from mafr.experiments.order import SECOND, SOURCES, rank_correlation
+from mafr.figures.samples import show_rgb
+from mafr.figures.style import BLACK, BLUE, GREY, ORANGE, Picture, bare, new_figure, small_axes
+from mafr.tables.published import METRIC_TITLES
+
+_COLOURS = {"second": BLUE, "first": ORANGE}
+
+
+def plot_steps(frame: pd.DataFrame, title: str, stamp: str) -> Picture:
+    """A table of `mafr develop`: metrics of each row, and its difference of I-AUROC with the 95 % interval."""
+    names, rows = list(frame["Settings"]), np.arange(len(frame))[::-1]
+    figure = new_figure(9.2, 0.55 + 0.27 * len(frame), title, stamp, warn=True)
+    left, right = figure.subplots(1, 2, sharey=True)
+    for name, colour in (("i_auroc", BLACK), ("aupro_30", BLUE)):
+        left.plot(frame[name], rows, "o", color=colour, markersize=4.5, label=METRIC_TITLES[name])
+    left.legend(fontsize=6.5, loc="lower right", bbox_to_anchor=(0, 1), frameon=False, ncols=1)
+    small_axes(left, "mean over the categories")
+    left.set_yticks(rows, names)
+    left.set_ylim(-0.7, len(frame) - 0.3)
+    left.grid(axis="x", color="0.92")
+    right.axvline(0, color="0.6", linewidth=0.8)
+    clear = (frame["difference_low"] > 0) | (frame["difference_high"] < 0)
+    for settled, colour in ((True, BLACK), (False, GREY)):
+        chosen = np.asarray(clear == settled)
+        part = frame[chosen]
+        right.hlines(rows[chosen], part["difference_low"], part["difference_high"], color=colour)
+        right.plot(part["difference_mean"], rows[chosen], "o", color=colour, markersize=4)
+    small_axes(right, "difference of I-AUROC, 95 % interval; grey: level")
+    return figure
+
+
+def plot_window(sample: Sample, grid: int, stamp: str) -> Picture:
+    """The cells of the whole image, and those of the window around the part; grid: cells along a side."""
+    size, window = sample.rgb.shape[-1], Window.of(sample.valid[0])
+    figure = new_figure(6.4, 3.1, f"{grid} × {grid} cells of the whole image, and of the window", stamp)
+    places = {"whole image": (0.0, 0.0, 1.0), "window around the part": (window.left, window.top, window.side)}
+    for axes, (name, (left, top, side)) in zip(figure.subplots(1, 2), places.items(), strict=True):
+        show_rgb(axes, sample)
+        lines = np.linspace(0, 1, grid + 1) * side * size - 0.5
+        axes.vlines(left * size + lines, top * size - 0.5, (top + side) * size - 0.5, color="white", linewidth=0.3)
+        axes.hlines(top * size + lines, left * size - 0.5, (left + side) * size - 0.5, color="white", linewidth=0.3)
+        frame = Rectangle((left * size - 0.5, top * size - 0.5), side * size, side * size, fill=False, ec=ORANGE)
+        axes.add_patch(frame)
+        bare(axes, name)
+    return figure
+
+
+def plot_order(frame: pd.DataFrame, title: str, stamp: str) -> Picture:
+    """Each row of `mafr survey --scores`: its value on real scans across, on generated ones upwards."""
+    rows = frame.dropna(subset=["real_i_auroc"])
+    figure = new_figure(9.0, 3.4, title, stamp, warn=True)
+    for axes, metric in zip(figure.subplots(1, 2), ("i_auroc", "aupro_30"), strict=True):
+        for source in (name for name in SOURCES if name in _COLOURS):
+            across, up = rows[f"real_{metric}"], rows[f"{source}_{metric}"]
+            marker = "o" if source == SECOND else "x"
+            label = f"{source} generator: rank correlation {rank_correlation(across, up):.2f}"
+            axes.plot(across, up, marker, color=_COLOURS[source], markersize=4.5, label=label)
+        small_axes(axes, "real scans", "generated scans", METRIC_TITLES[metric])
+        axes.legend(fontsize=6.5, loc="lower right", frameon=False)
+        axes.grid(color="0.92")
+    return figure
