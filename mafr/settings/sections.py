@@ -43,8 +43,8 @@ class DataSettings:
     # Of the parts' scans; the second one has the noise, gaps and table of real ones.
     generator: str = setting("second", choices=("first", "second"), absent_is="first")
     data_seed: int = setting(2024, NONNEGATIVE, absent_is=2024)  # of the generated parts
-    # Longer side of a generated image, a little more than `image_size`; 0 for real data.
-    raw_side: int = setting(240, NONNEGATIVE, smoke=120, full=0, parts=0)
+    # Longer side of a generated image; preprocessing pads to the next hundred. 0 for real data.
+    raw_side: int = setting(300, NONNEGATIVE, smoke=100, full=0, parts=0)
     mvtec3d_categories: tuple[str, ...] = setting(CATEGORIES["mvtec3d"], smoke=("bagel", "tire"), decides="runs")
     eyecandies_categories: tuple[str, ...] = setting(
         CATEGORIES["eyecandies"], smoke=("CandyCane", "Lollipop"), decides="runs"
