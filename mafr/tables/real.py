@@ -5,7 +5,7 @@ from itertools import product
 from pathlib import Path
 
 from mafr.baselines.registry import has_variants, title
-from mafr.config import DATASET_TITLES, FUSIONS, Config
+from mafr.config import DATASET_TITLES, Config
 from mafr.data.acquire.counts import PUBLISHED as COUNTS
 from mafr.experiments.plan import table_of
 from mafr.experiments.validation import Trial
@@ -62,7 +62,7 @@ def methods_table(done: Done) -> Table:
         for name, metrics in record["metrics"].items():
             labels = (trial.run.category, trial.run.table_method.title, trial.how, paper.MAP_TITLES.get(name, "map"))
             values = {metric: metrics[metric] for metric in _METRICS}
-            if name not in FUSIONS or name == trial.run.config.fusion:
+            if name in (MAP, trial.run.config.fusion):
                 values["published"] = printed
             rows.append(Row(labels, "measured", values, _stamp(trial)))
     notes = [*_notes(chosen), "Published values belong to large backbones (DINO ViT-B/8, Point-MAE, WideResNet-50-2)."]

@@ -153,7 +153,7 @@ def test_part_stands_on_a_table(category):
     assert 0.06 < above.mean() < 0.6
     assert np.percentile(height[above], 95) > 0.009
     assert not above[:3].any() and not above[-3:].any() and not above[:, :2].any() and not above[:, -2:].any()
-    assert 0.0005 < 1 - valid.mean() < 0.25  # a scanner's gaps
+    assert 0.2 < 1 - valid.mean() < 0.5  # the black table, and a scanner's gaps
     noise = (height - height[valid & (np.abs(height) < 0.002)].mean())[valid & (np.abs(height) < 0.002)].std()
     assert 0.00005 < noise < 0.0004
 
@@ -175,7 +175,7 @@ def test_colour_defects_leave_the_points_alone():
     both = (clean.xyz != 0).any(-1) & (spoilt.xyz != 0).any(-1)
     # A darker pixel is measured with more noise, and no more than that.
     np.testing.assert_allclose(clean.xyz[both], spoilt.xyz[both], rtol=0, atol=1e-4)
-    np.testing.assert_array_equal(clean.xyz[both & ~mask], spoilt.xyz[both & ~mask])
+    np.testing.assert_allclose(clean.xyz[both & ~mask], spoilt.xyz[both & ~mask], rtol=0, atol=1e-5)
     difference = np.abs(clean.rgb.astype(int) - spoilt.rgb).max(-1)
     assert np.median(difference[mask]) > 15
     assert np.median(difference[~mask]) <= 1
