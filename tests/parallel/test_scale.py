@@ -61,7 +61,7 @@ def undisturbed(smoke) -> dict[Run, dict]:
 
 def watched_job(job: tuple[Run, Paths]) -> dict:
     """`execute`, telling what it does in a log; the first to have trained the victim waits there for its death."""
-    run, paths = job
+    run, paths, *_ = job
     resumed = bool(list(run.folder(paths).glob("checkpoint-*.pt")))
     with (paths.root / "log").open("a") as log:
         log.write(f"{run.category} {run.shots} {'resumed' if resumed else 'new'}\n")
