@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from mafr.cli.options import HELP_AS_WRITTEN, Commands, check_counts, names
-from mafr.errors import ConfigError, printable
+from mafr.errors import ConfigError, DataError, printable
 
 if TYPE_CHECKING:
     from mafr.paths import Paths
@@ -82,6 +82,11 @@ def _scores(paths: Paths, arguments: argparse.Namespace) -> None:
     from mafr.tables.order import order_table
 
     there = real_categories(paths)[DATASET]
+    if not there:
+        raise DataError(
+            f"{paths.processed(DATASET)} holds no published category, and only those can be generated; "
+            f"`mafr data {DATASET} --data-root {paths.data}` makes processed copies"
+        )
     for category in arguments.categories or ():
         check_choice("published category with processed scans", category, there)
     for category in arguments.categories or there:

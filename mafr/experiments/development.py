@@ -140,14 +140,12 @@ def measure(steps: Iterable[Step], paths: Paths, workers: Workers = 1) -> dict[R
     Runs that differ in the scoring alone share one training.
     """
     from mafr.experiments.execute import run_sharing
-    from mafr.experiments.prepare import prepare_data
-    from mafr.features.sources.splits import extract_features
+    from mafr.experiments.prepare import extract_for, prepare_data
 
-    steps = list(steps)
     prepare_data(preset(), paths, workers, (DATASET,))
-    for config in {step.config.feature_digest(): step.config for step in steps}.values():
-        extract_features(paths, config, DATASET, config.categories(DATASET), workers)
-    return run_sharing([run for step in steps for run in step.runs()], paths, workers)
+    runs = [run for step in steps for run in step.runs()]
+    extract_for(runs, paths, workers)
+    return run_sharing(runs, paths, workers)
 
 
 def stored(steps: Iterable[Step], paths: Paths) -> dict[Run, dict]:

@@ -1,8 +1,7 @@
 """Whether generated scans put settings and methods in the order in which real scans put them.
 
 The same rows run on a category's real scans and on scans of it by either generator: the compared methods, MAFR with the
-demo's settings, and its steps to the preset for own parts. Both generators were made without a look at a
-score.
+demo's settings, and its steps to the preset for own parts. Both generators were made without a look at a score.
 """
 
 from __future__ import annotations
@@ -61,32 +60,17 @@ def entries() -> list[Entry]:
 
 def measure(paths: Paths, category: str, workers: Workers = 1) -> dict[str, dict[Run, dict]]:
     """{source: records} of all rows on a category whose processed real scans lie in `paths.data`."""
-    from mafr.baselines.registry import feature_config
     from mafr.experiments.execute import run_sharing
-    from mafr.experiments.prepare import prepare_data
-    from mafr.features.sources.splits import extract_features
+    from mafr.experiments.prepare import extract_for, prepare_data
 
     found = {}
     for source in SOURCES:
-        runs = [entry.run(source, category) for entry in entries()]
-        place = _place(paths, source)
+        runs, place = [entry.run(source, category) for entry in entries()], _place(paths, source)
         if source != REAL:
             prepare_data(runs[0].config, place, workers, (DATASET,))
-        needed = {one.feature_digest(): one for one in (feature_config(run.method, run.config) for run in runs)}
-        for settings in needed.values():
-            extract_features(place, settings, DATASET, [category], workers)
+        extract_for(runs, place, workers)
         found[source] = run_sharing(runs, place, workers)
     return found
-
-
-def stored(paths: Paths, category: str) -> dict[str, dict[Run, dict]]:
-    """{source: records} of the finished ones."""
-    from mafr.experiments.run_store import read_records
-
-    return {
-        source: read_records([entry.run(source, category) for entry in entries()], _place(paths, source))
-        for source in SOURCES
-    }
 
 
 def _place(paths: Paths, source: str) -> Paths:

@@ -1,6 +1,6 @@
 """Preparation of the inputs of runs: data sets and features of every category."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from mafr.baselines.registry import MAFR, METHODS, feature_config, method_settings, weight_files
@@ -8,7 +8,7 @@ from mafr.config import ALL_DATASETS, CATEGORIES, DATASET_TITLES, DATASETS, VARI
 from mafr.data.layout import subfolders
 from mafr.data.manifest import MANIFEST
 from mafr.errors import MafrError
-from mafr.experiments.plan import compared_methods, table_of
+from mafr.experiments.plan import Run, compared_methods, table_of
 from mafr.parallel.progress import Workers
 from mafr.paths import Paths
 
@@ -56,6 +56,20 @@ def prepare_data(config: Config, paths: Paths, workers: Workers = 1, datasets: S
         if paths.raw(dataset).is_dir():
             categories = config.categories(dataset)
             preprocess(dataset, paths.raw(dataset), paths.processed(dataset), config, categories, workers)
+
+
+def extract_for(runs: Iterable[Run], paths: Paths, workers: Workers = 1) -> None:
+    """Extract and store the features that runs read, each set once."""
+    from mafr.features.sources.splits import extract_features
+
+    needed: dict[tuple[str, str], tuple[Config, list[str]]] = {}
+    for run in runs:
+        settings = feature_config(run.method, run.config)
+        _, categories = needed.setdefault((run.dataset, settings.feature_digest()), (settings, []))
+        if run.category not in categories:
+            categories.append(run.category)
+    for (dataset, _), (settings, categories) in needed.items():
+        extract_features(paths, settings, dataset, categories, workers)
 
 
 def extract_all(

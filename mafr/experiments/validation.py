@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from mafr.baselines.registry import MAFR, feature_config, method_settings
+from mafr.baselines.registry import MAFR, method_settings
 from mafr.config import CATEGORIES, DATASETS, SETTINGS, VARIANTS, Config
 from mafr.errors import ConfigError, DataError
 from mafr.experiments.plan import TABLE_METHODS, Run, table_of
@@ -112,16 +112,12 @@ def text_and_code() -> dict[str, object]:
 def run_trials(made: Iterable[Trial], paths: Paths, workers: Workers = 1) -> dict[Trial, dict]:
     """Each trial with its record: features are extracted, runs made where they are missing."""
     from mafr.experiments.execute import run_all
-    from mafr.features.sources.splits import extract_features
+    from mafr.experiments.prepare import extract_for
 
     made = list(made)
-    needed = {}  # each set of features once
-    for run in (trial.run for trial in made):
-        settings = feature_config(run.method, run.config)
-        needed[run.dataset, run.category, settings.feature_digest()] = settings
-    for (dataset, category, _), settings in needed.items():
-        extract_features(paths, settings, dataset, [category], workers)
-    records = run_all([trial.run for trial in made], paths, workers)
+    runs = [trial.run for trial in made]
+    extract_for(runs, paths, workers)
+    records = run_all(runs, paths, workers)
     return {trial: records[trial.run] for trial in made}
 
 

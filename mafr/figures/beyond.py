@@ -21,7 +21,7 @@ def plot_steps(frame: pd.DataFrame, title: str, stamp: str) -> Picture:
     left, right = figure.subplots(1, 2, sharey=True)
     for name, colour in (("i_auroc", BLACK), ("aupro_30", BLUE)):
         left.plot(frame[name], rows, "o", color=colour, markersize=4.5, label=METRIC_TITLES[name])
-    left.legend(fontsize=6.5, loc="lower right", bbox_to_anchor=(0, 1), frameon=False, ncols=1)
+    left.legend(fontsize=6.5, loc="lower right", bbox_to_anchor=(0, 1), frameon=False)
     small_axes(left, "mean over the categories")
     left.set_yticks(rows, names)
     left.set_ylim(-0.7, len(frame) - 0.3)

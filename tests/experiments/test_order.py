@@ -74,6 +74,9 @@ def test_rows_need_every_source(records):
 def test_scores_need_a_published_category_with_processed_scans(tmp_path, capsys):
     assert main(["survey", "--data-root", str(tmp_path), "--scores"]) == 1
     assert "holds no published category" in capsys.readouterr().err
+    (tmp_path / "processed/eyecandies/CandyCane").mkdir(parents=True)
+    assert main(["survey", "--data-root", str(tmp_path), "--scores"]) == 1
+    assert "mvtec3d holds no published category" in capsys.readouterr().err
     (tmp_path / "processed/mvtec3d/cable_gland").mkdir(parents=True)
     assert main(["survey", "--data-root", str(tmp_path), "--scores", "--categories", "bagel"]) == 1
     assert "cable_gland" in capsys.readouterr().err
