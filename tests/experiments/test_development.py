@@ -12,7 +12,9 @@ from mafr.detector import Detector
 from mafr.experiments.development import DATA, ladder, left_out, preset, start, studies
 from mafr.experiments.execute import execute, run_all
 from mafr.experiments.plan import Run
+from mafr.experiments.prepare import extract_for
 from mafr.experiments.run_store import RECORD
+from mafr.features.sources import splits
 from mafr.tables.development import development_table
 
 
@@ -61,6 +63,15 @@ def test_the_table_shows_finished_rows_and_paired_differences():
     assert later["difference_low"] <= later["difference_mean"] <= later["difference_high"]
     assert later["i_auroc"] == pytest.approx(0.7)
     assert "GENERATED" in table.to_markdown()
+
+
+def test_each_set_of_features_is_extracted_once_for_all_its_categories(monkeypatch):
+    asked = []
+    monkeypatch.setattr(splits, "extract_features", lambda p, config, d, them, w: asked.append((config, them)))
+    extract_for([run for step in ladder().steps for run in step.runs()], None)
+    digests = [config.feature_digest() for config, _ in asked]
+    assert len(digests) == len(set(digests)) == len({step.config.feature_digest() for step in ladder().steps})
+    assert all(them == list(DEVELOPMENT) for _, them in asked)
 
 
 def test_names_of_the_tables_are_those_of_the_command_line():
