@@ -6,11 +6,11 @@ from mafr.cli.options import Commands, add_same_bytes, check_counts
 from mafr.errors import ResultError, printable
 from mafr.settings.field import check_choice
 
-STUDIES = ("ladder", "alternatives", "points", "few", "finer")
+STUDIES = ("ladder", "alternatives", "points", "few", "finer", "table1", "table2")
 
 
 def add_develop(commands: Commands) -> None:
-    text = "what each part of the preset for own parts is worth, on generated development categories"
+    text = "what each part of the preset for own parts is worth, on generated categories"
     sub = commands.add_parser("develop", help=text, description=f"{text}; finished runs are kept")
     sub.set_defaults(run=develop)
     sub.add_argument("studies", nargs="*", metavar="TABLE", help=f"{', '.join(STUDIES)} (default: all)")
@@ -34,7 +34,7 @@ def develop(arguments: argparse.Namespace) -> None:
     every = [step for study in wanted for step in study.steps]
     records = stored(every, paths) if arguments.tables_only else measure(every, paths, arguments.workers)
     if not records:
-        raise ResultError("no run of the development categories is finished; leave out --tables-only to make them")
+        raise ResultError("none of these runs is finished; leave out --tables-only to make them")
     for study in wanted:
         if (table := development_table(study, records)).entries:
             print(table.to_markdown())

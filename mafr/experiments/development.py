@@ -1,7 +1,8 @@
 """What each part of the preset for own parts is worth, on development categories that no table shows.
 
 The ladder begins with the demo's settings on scans by the second generator and takes the preset's settings group by
-group; the alternatives change the whole preset by one thing. Choices are made here, never on a test set of a table.
+group; the alternatives change the whole preset by one thing. Choices are made here, never on a test set of a table:
+on the data of Tables I and II the preset is only measured.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from mafr.config import DEVELOPMENT, SETTINGS, Config
+from mafr.config import DATASETS, DEVELOPMENT, SETTINGS, Config, deciding
 from mafr.experiments.plan import Run
 from mafr.parallel.progress import Workers
 from mafr.paths import Paths
@@ -35,6 +36,8 @@ LADDER: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("half of the expected residual is divided away", ("expected_share",)),
 )
 _WORN = {"point_backbone": "pointmae_worn", "xyz_dim": 192, "group_size": 64}
+ON_TABLES = ("table1", "table2")  # studies on the data of Tables I and II
+_ROMAN = {"table1": "I", "table2": "II"}
 _FINER = {"image_size": 448, "sigma": 7.0}
 # The whole preset, changed by one thing.
 ALTERNATIVES: Changes = (
@@ -59,6 +62,8 @@ WITH_FEW: Changes = (
     ("the residual as it is", {"expected_share": 0.0}),
     ("the 2D half alone", {"fusion": "rgb"}),
 )
+# The preset on the data of Tables I and II: its halves, and the demo's settings.
+_HALVES: Changes = (("the 2D half alone", {"fusion": "rgb"}), ("the 3D half alone", {"fusion": "xyz"}))
 # The demo's settings, changed in the point features.
 POINTS: Changes = (
     ("Point-MAE pretrained with gaps and noise", {"point_backbone": "pointmae_worn"}),
@@ -74,10 +79,16 @@ class Step:
     config: Config
     before: int | None
     shots: int | None = None  # training scans, None for all
+    dataset: str = DATASET
 
     def runs(self) -> list[Run]:
-        """One per development category."""
-        return [Run(DATASET, category, self.config, self.shots) for category in self.config.categories(DATASET)]
+        """One per category."""
+        return [Run(self.dataset, name, self.config, self.shots) for name in self.config.categories(self.dataset)]
+
+    def place(self, paths: Paths) -> Paths:
+        """Where its data lies: that of the tables is the demo's own."""
+        shown = set(self.config.categories(self.dataset)) - set(DEVELOPMENT)
+        return replace(paths, data_root=paths.root / "data" / "demo") if shown else paths
 
 
 @dataclass(frozen=True)
@@ -94,11 +105,18 @@ def preset() -> Config:
     return Config.preset(PROFILE, overrides=DATA)
 
 
-def start() -> Config:
-    """The demo's settings on the same data."""
-    demo, whole = Config.preset("demo"), preset()
+def start(whole: Config | None = None) -> Config:
+    """The demo's settings on the data of `whole` (None: the preset on the development categories)."""
+    demo = Config.preset("demo")
     changed = {name: getattr(demo, name) for _, names in LADDER for name in names}
-    return replace(whole, **changed)
+    return replace(whole or preset(), **changed)
+
+
+def on_demo() -> Config:
+    """The preset on the demo's data, which Tables I and II show."""
+    demo = Config.preset("demo")
+    of_data = ("generated", "threads", *deciding("data"), *(f"{dataset}_categories" for dataset in DATASETS))
+    return Config.preset(PROFILE, overrides={name: getattr(demo, name) for name in of_data})
 
 
 def ladder() -> Study:
@@ -118,6 +136,7 @@ def studies() -> tuple[Study, ...]:
         _changed("points", "The demo's settings with other point features", start(), POINTS, "the small Point-MAE"),
         _changed("few", f"The preset with {FEW} training scans", preset(), WITH_FEW, shots=FEW),
         _changed("finer", "The preset with finer images and cells", preset(), FINER),
+        *(_on_table(name, dataset) for name, dataset in zip(ON_TABLES, DATASETS, strict=True)),
     )
 
 
@@ -126,6 +145,14 @@ def _changed(
 ) -> Study:
     rows = [Step(title, replace(config, **values), 0, shots) for title, values in changes]
     return Study(name, heading, (Step(first, config, None, shots), *rows))
+
+
+def _on_table(name: str, dataset: str) -> Study:
+    whole = on_demo()
+    rows = [(title, replace(whole, **values)) for title, values in _HALVES] + [("the demo's settings", start(whole))]
+    steps = [Step(title, config, 0, dataset=dataset) for title, config in rows]
+    first = Step("the preset", whole, None, dataset=dataset)
+    return Study(name, f"The preset on the scans of Table {_ROMAN[name]}", (first, *steps))
 
 
 def left_out() -> set[str]:
@@ -142,17 +169,31 @@ def measure(steps: Iterable[Step], paths: Paths, workers: Workers = 1) -> dict[R
     from mafr.experiments.execute import run_sharing
     from mafr.experiments.prepare import extract_for, prepare_data
 
-    prepare_data(preset(), paths, workers, (DATASET,))
-    runs = [run for step in steps for run in step.runs()]
-    extract_for(runs, paths, workers)
-    return run_sharing(runs, paths, workers)
+    found: dict[Run, dict] = {}
+    for (place, dataset), group in _grouped(steps, paths).items():
+        prepare_data(group[0].config, place, workers, (dataset,))
+        runs = [run for step in group for run in step.runs()]
+        extract_for(runs, place, workers)
+        found |= run_sharing(runs, place, workers)
+    return found
 
 
 def stored(steps: Iterable[Step], paths: Paths) -> dict[Run, dict]:
     """The records of the finished ones among the steps' runs."""
     from mafr.experiments.run_store import read_records
 
-    return read_records([run for step in steps for run in step.runs()], paths)
+    found: dict[Run, dict] = {}
+    for (place, _), group in _grouped(steps, paths).items():
+        found |= read_records([run for step in group for run in step.runs()], place)
+    return found
+
+
+def _grouped(steps: Iterable[Step], paths: Paths) -> dict[tuple[Paths, str], list[Step]]:
+    """Steps by place of their data and by data set."""
+    groups: dict[tuple[Paths, str], list[Step]] = {}
+    for step in steps:
+        groups.setdefault((step.place(paths), step.dataset), []).append(step)
+    return groups
 
 
 def finished(steps: Sequence[Step], records: Mapping[Run, dict]) -> list[bool]:

@@ -1,10 +1,11 @@
-"""The tables of `mafr develop`: means over the development categories, and paired differences of I-AUROC."""
+"""The tables of `mafr develop`: means over generated categories, and paired differences of I-AUROC."""
 
 from collections.abc import Mapping
 
 import numpy as np
 
-from mafr.experiments.development import DATASET, Step, Study, finished
+from mafr.config import DATASET_TITLES, DEVELOPMENT
+from mafr.experiments.development import Step, Study, finished
 from mafr.experiments.plan import Run
 from mafr.metrics import paired_auroc
 from mafr.tables.layout import Column, Row, Table
@@ -28,18 +29,24 @@ def development_table(study: Study, records: Mapping[Run, dict]) -> Table:
         if step.before is not None and there[step.before]:
             values |= _difference(steps[step.before], step, records)
         rows.append(Row((step.name,), "measured", values, _stamp(step)))
-    names = ", ".join(steps[0].config.categories(DATASET))
     config, shots = steps[0].config, steps[0].shots
     notes = [
-        f"GENERATED development categories in the layout of MVTec 3D-AD, second generator: {names}; they are in no "
-        f"other table. Scans per category: {shots or config.mvtec3d_train} training, {config.validation_count} "
-        f"validation, {config.test_good} good and {config.test_defective} anomalous test scans, each "
-        f"{config.raw_side} pixels wide.",
+        f"{_data(steps[0])}: {', '.join(config.categories(steps[0].dataset))}. Scans per category: "
+        f"{shots or getattr(config, f'{steps[0].dataset}_train')} training, {config.validation_count} validation, "
+        f"{config.test_good} good and {config.test_defective} anomalous test scans, each {config.raw_side} pixels "
+        "wide.",
         "Means over the categories. The difference is to the row before, where rows change one thing to the first one; "
         "low and high are its 95 % "
         f"interval by {_RESAMPLES} paired resamplings of the test scans within each category and class.",
     ]
     return Table(study.name, study.heading, ("Settings",), columns, rows, notes=notes)
+
+
+def _data(step: Step) -> str:
+    title = DATASET_TITLES[step.dataset]
+    if set(step.config.categories(step.dataset)) <= set(DEVELOPMENT):
+        return f"GENERATED development categories in {title} layout, second generator, which are in no other table"
+    return f"GENERATED stand-in for {title}, the demo's scans; nothing was chosen on them"
 
 
 def _main(step: Step) -> str:
@@ -63,6 +70,6 @@ def _difference(before: Step, step: Step, records: Mapping[Run, dict]) -> dict[s
 def _stamp(step: Step) -> dict[str, str]:
     config = step.config
     return {
-        "data": "GENERATED development categories", "profile": config.profile, "variant": config.variant,
+        "data": _data(step), "profile": config.profile, "variant": config.variant,
         "seeds": str(config.seed), "config": config.digest()[:12],
     }  # fmt: skip

@@ -7,14 +7,15 @@ import pytest
 
 from mafr.cli import main
 from mafr.cli.develop import STUDIES
-from mafr.config import CATEGORIES, DEVELOPMENT, Config
+from mafr.config import CATEGORIES, DATASETS, DEVELOPMENT, Config
 from mafr.detector import Detector
-from mafr.experiments.development import DATA, ladder, left_out, preset, start, studies
+from mafr.experiments.development import DATA, ON_TABLES, ladder, left_out, on_demo, preset, start, studies
 from mafr.experiments.execute import execute, run_all
 from mafr.experiments.plan import Run
 from mafr.experiments.prepare import extract_for
 from mafr.experiments.run_store import RECORD
 from mafr.features.sources import splits
+from mafr.paths import Paths
 from mafr.tables.development import development_table
 
 
@@ -31,9 +32,24 @@ def test_the_ladder_leads_from_the_demo_to_the_preset_and_names_every_setting_on
 
 def test_choices_are_made_on_categories_of_no_table():
     assert not set(DEVELOPMENT) & {name for names in CATEGORIES.values() for name in names}
-    runs = [run for study in studies() for step in study.steps for run in step.runs()]
+    chosen_on = [study for study in studies() if study.name not in ON_TABLES]
+    runs = [run for study in chosen_on for step in study.steps for run in step.runs()]
     assert {run.category for run in runs} == set(DEVELOPMENT)
     assert {run.config.generator for run in runs} == {"second"} and all(run.config.generated for run in runs)
+
+
+def test_the_preset_is_measured_on_the_very_scans_of_the_tables(tmp_path):
+    demo, preset_there = Config.preset("demo"), on_demo()
+    place = Paths.resolve("parts", tmp_path)
+    for study, dataset in zip([study for study in studies() if study.name in ON_TABLES], DATASETS, strict=True):
+        assert preset_there.data_digest(dataset) == demo.data_digest(dataset)
+        first, *others = study.steps
+        assert first.config == preset_there and {step.before for step in others} == {0}
+        # The demo's own row is the table's but for the names of profile and settings without meaning here.
+        assert others[-1].config.feature_digest() == demo.feature_digest()
+        for step in study.steps:
+            assert step.place(place).data == Paths.resolve("demo", tmp_path).data
+            assert [run.category for run in step.runs()] == list(CATEGORIES[dataset])
 
 
 def _record(seed, gain, operators):
