@@ -97,58 +97,6 @@ def pro_curve(gt: np.ndarray, maps: np.ndarray, points: int = 1000) -> tuple[np.
     return _thin(*ranked.exact_curve(ranked.weights), points)
 
 
-def bootstrap_auroc(
-    labels: np.ndarray, scores: np.ndarray, resamples: int, seed: int, level: float = 0.95
-) -> tuple[float, float]:
-    """Percentile bootstrap interval (low, high) of `image_auroc`, resampling within each class.
-
-    Raises MetricError as `image_auroc` does, and unless 0 < level < 1 and there is at least one resample.
-    """
-    good, bad = _split(labels, scores)
-    _check_resampling(resamples, level)
-    rng = np.random.default_rng(seed)
-    values, group = np.unique(np.concatenate([good, bad]), return_inverse=True)
-    # The counts of each distinct score, (resamples, distinct scores): the same distribution as drawing samples.
-    drawn_good, drawn_bad = (
-        rng.multinomial(len(part), np.bincount(part, minlength=len(values)) / len(part), size=resamples)
-        for part in (group[: len(good)], group[len(good) :])
-    )
-    below = drawn_good.cumsum(axis=1) - drawn_good
-    wins = (drawn_bad * (2 * below + drawn_good)).sum(axis=1)
-    tail = (1 - level) / 2
-    low, high = np.quantile(wins / (2 * len(good) * len(bad)), [tail, 1 - tail])
-    return float(low), float(high)
-
-
-def paired_auroc(
-    labels: Sequence[np.ndarray], first: Sequence[np.ndarray], second: Sequence[np.ndarray], resamples: int, seed: int,
-    level: float = 0.95,
-) -> tuple[float, float, float]:  # fmt: skip
-    """Mean over categories of the second scores' `image_auroc` less the first ones': (difference, low, high).
-
-    labels, first, second: one array (N,) for each category. The interval is a percentile bootstrap's: samples are drawn
-    within each category and class, the same for both, so that what they share does not widen it. Errors as in
-    `bootstrap_auroc`.
-    """
-    _check_resampling(resamples, level)
-    rng = np.random.default_rng(seed)
-    plain, drawn = [], np.zeros(resamples)
-    for known, old, new in zip(labels, first, second, strict=True):
-        wins = []
-        for scores in (old, new):
-            _split(known, scores)  # checks them
-            anomalous = np.asarray(known, dtype=bool)
-            bad, good = np.asarray(scores)[anomalous][:, None], np.asarray(scores)[~anomalous]
-            wins.append((bad > good) + 0.5 * (bad == good))
-        gain = wins[1] - wins[0]  # (anomalous, good)
-        plain.append(gain.mean())
-        counts = [rng.multinomial(n, np.full(n, 1 / n), size=resamples) / n for n in gain.shape]
-        drawn += np.einsum("rb,bg,rg->r", counts[0], gain, counts[1], optimize=True) / len(labels)
-    tail = (1 - level) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail])
-    return float(np.mean(plain)), float(low), float(high)
-
-
 @dataclass(frozen=True)
 class _Ranked:
     """The scores of anomaly-free and of anomalous pixels, sorted."""
@@ -255,11 +203,6 @@ def _thin(x: np.ndarray, y: np.ndarray, points: int) -> tuple[np.ndarray, np.nda
     kept = np.searchsorted(length, np.linspace(0.0, length[-1], points))
     kept = np.unique(np.concatenate([[0], kept.clip(max=len(x) - 1), [len(x) - 1]]))
     return x[kept], y[kept]
-
-
-def _check_resampling(resamples: int, level: float) -> None:
-    if not 0 < level < 1 or resamples < 1:
-        raise MetricError(f"level must be in (0, 1) and resamples at least 1, not {level} and {resamples}")
 
 
 def _check_limit(limit: float) -> None:

@@ -16,7 +16,7 @@ LEVELS = (
     {"settings", "disk", "memory", "compiled"},
     {"config", "paths", "processor"},
     {"device", "parallel"},
-    {"data", "model", "losses", "metrics", "scoring", "calibration", "standardise", "expected"},
+    {"data", "model", "losses", "metrics", "intervals", "scoring", "calibration", "standardise", "expected"},
     {"features"},
     {"fast"},
     {"training", "released", "method"},

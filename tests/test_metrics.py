@@ -11,7 +11,6 @@ from sklearn.metrics import roc_auc_score
 
 from mafr import metrics
 from mafr.errors import MafrError, MetricError
-from mafr.metrics import image_auroc, paired_auroc
 
 # A row of 13 pixels. Regions: {0} and {3, 4}; of the ten others one ties with pixel 3 and two with pixel 4.
 GT = np.zeros((1, 1, 13), dtype=bool)
@@ -212,28 +211,12 @@ def test_properties(seed, levels):
         assert value == pytest.approx(1, abs=1e-12), name
 
 
-def test_bootstrap_covers_repeats_and_narrows():
-    rng = np.random.default_rng(1)
-    labels = np.repeat([0, 1], [40, 60])
-    scores = rng.normal(size=100) + labels
-    low, high = metrics.bootstrap_auroc(labels, scores, 2000, seed=3)
-    assert (low, high) == metrics.bootstrap_auroc(labels, scores, 2000, seed=3)
-    assert low < metrics.image_auroc(labels, scores) < high
-    inner = metrics.bootstrap_auroc(labels, scores, 2000, seed=3, level=0.5)
-    assert low < inner[0] < inner[1] < high
-    assert metrics.bootstrap_auroc(labels, labels.astype(float), 50, seed=0) == (1.0, 1.0)
-    # Against resampling the samples themselves, one draw after the other.
-    good, bad = scores[:40], scores[40:]
-    plain = [(rng.choice(bad, 60)[:, None] > rng.choice(good, 40)).mean() for _ in range(2000)]
-    assert np.quantile(plain, [0.025, 0.975]) == pytest.approx((low, high), abs=0.012)
-
-
 def test_errors_say_what_is_wrong():
     scores = np.array([0.1, 0.2, 0.3])
     with pytest.raises(MetricError, match="only one class is present: all 3 samples are anomaly-free"):
         metrics.image_auroc(np.zeros(3, int), scores)
     with pytest.raises(MetricError, match="all 3 samples are anomalous"):
-        metrics.bootstrap_auroc(np.ones(3, int), scores, 10, seed=0)
+        metrics.image_auroc(np.ones(3, int), scores)
     with pytest.raises(MetricError, match="1 of 3 samples have the score NaN"):
         metrics.image_auroc([0, 1, 1], np.array([0.1, np.nan, 0.3]))
     with pytest.raises(MetricError, match="equal lengths"):
@@ -251,8 +234,6 @@ def test_errors_say_what_is_wrong():
         metrics.au_pro(GT, MAPS, 0.0)
     with pytest.raises(MetricError, match="num_thresholds"):
         metrics.au_pro(GT, MAPS, 0.3, num_thresholds=1)
-    with pytest.raises(MetricError, match="level"):
-        metrics.bootstrap_auroc([0, 1], np.array([0.1, 0.2]), 10, seed=0, level=1.0)
     assert issubclass(MetricError, MafrError)
 
 
@@ -287,24 +268,3 @@ def test_the_exact_metrics_of_1200_maps_in_five_seconds():
     start = time.process_time()  # whatever else the machine does
     metrics.evaluate(gt, maps)  # pixel AUROC and AUPRO at four limits, exact and by 99 thresholds
     assert time.process_time() - start < 5
-
-
-def test_paired_differences_agree_with_a_plain_bootstrap_and_share_the_draws():
-    rng = np.random.default_rng(3)
-    labels = [np.repeat([0, 1], (12, 18)), np.repeat([1, 0], (9, 11))]
-    first = [rng.normal(size=len(known)) + known for known in labels]
-    second = [scores + 0.4 * known for scores, known in zip(first, labels, strict=True)]
-    gains = [image_auroc(k, b) - image_auroc(k, a) for k, a, b in zip(labels, first, second, strict=True)]
-    mean, low, high = paired_auroc(labels, first, second, 4000, 1)
-    assert mean == pytest.approx(np.mean(gains)) and low < mean < high
-    drawn = []
-    for _ in range(1500):
-        parts = []
-        for known, a, b in zip(labels, first, second, strict=True):
-            chosen = np.concatenate([rng.choice(np.flatnonzero(known == c), (known == c).sum()) for c in (0, 1)])
-            parts.append(image_auroc(known[chosen], b[chosen]) - image_auroc(known[chosen], a[chosen]))
-        drawn.append(np.mean(parts))
-    assert np.allclose([low, high], np.quantile(drawn, [0.025, 0.975]), atol=0.012)
-    assert paired_auroc(labels, first, first, 50, 1) == (0.0, 0.0, 0.0)
-    with pytest.raises(MetricError, match="resamples"):
-        paired_auroc(labels, first, second, 0, 1)

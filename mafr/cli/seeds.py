@@ -10,8 +10,9 @@ def add_seeds(commands: Commands) -> None:
     from mafr.experiments.plan import SEED_METHODS, SEEDS
 
     text = (
-        f"Table S4: mean and deviation over {SEEDS} seeds of {', '.join(SEED_METHODS)} in Tables I and II; not part of "
-        "`mafr reproduce`, whose data, features and runs it uses; finished runs are kept"
+        f"Tables S4 and S6: {SEEDS} seeds of {', '.join(SEED_METHODS)} in Tables I and II, their spread and MAFR's "
+        "paired differences; not part of `mafr reproduce`, whose data, features and runs it uses; finished runs are "
+        "kept"
     )
     sub = add_command(commands, "seeds", measure_seeds, text, cluster=True)
     text = "note in tests/digests.json on which processor the table was met"
@@ -27,6 +28,7 @@ def measure_seeds(arguments: argparse.Namespace) -> None:
     from mafr.experiments.prepare import extract_all, prepare_data
     from mafr.tables.digests import SEEDS, note_digest
     from mafr.tables.layout import write
+    from mafr.tables.paired import paired_seeds_table
     from mafr.tables.seeds import seeds_table
 
     config, paths = read_settings(arguments)
@@ -37,7 +39,8 @@ def measure_seeds(arguments: argparse.Namespace) -> None:
             "features": lambda: extract_all(config, paths, crew, DATASETS, SEED_METHODS, (config.variant,)),
             "runs": lambda: records.update(run_all(runs, paths, crew)),
         })  # fmt: skip
-    for path in write(seeds_table(records, config), paths.tables):
-        print(printable(str(path)))
+    for table in (seeds_table(records, config), paired_seeds_table(records, config)):
+        for path in write(table, paths.tables):
+            print(printable(str(path)))
     if arguments.digest:
         print(printable(note_digest(SEEDS, records, config, paths)))

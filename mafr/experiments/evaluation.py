@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mafr.config import Config
 from mafr.errors import DataError, MafrError
-from mafr.metrics import bootstrap_auroc, evaluate, image_auroc
+from mafr.metrics import evaluate, image_auroc
 from mafr.scoring import Answer, metric_maps
 
 
@@ -47,9 +47,7 @@ def map_metrics(
     """
     if labels.min() == labels.max():
         raise MafrError("the test set needs good and anomalous samples; an AUROC of one class is not defined")
-    result = _metrics(maps, score, gt, labels, config)
-    low, high = bootstrap_auroc(labels, score, config.bootstrap, config.seed)
-    result |= {"i_auroc_low": low, "i_auroc_high": high, "by_defect": {}}
+    result = _metrics(maps, score, gt, labels, config) | {"by_defect": {}}
     for defect in sorted({d for d, label in zip(defects, labels, strict=True) if label}):
         chosen = np.array([d == defect for d in defects]) | (labels == 0)
         if not gt[chosen].any():

@@ -9,6 +9,7 @@ from mafr.baselines.registry import title
 from mafr.config import FUSIONS
 from mafr.data.depth_axis import DepthAxis
 from mafr.data.samples import Sample
+from mafr.experiments.certainty import auroc_with_interval
 from mafr.experiments.results import Result, colour_range
 from mafr.experiments.validation import Trial
 from mafr.figures.samples import crop, show_depth, show_map, show_rgb
@@ -89,9 +90,11 @@ def plot_methods(done: Done, category: str, printed: Mapping[str, float], stamp:
     axes, rows = figure.subplots(), np.arange(len(chosen))[::-1]
     for row, (trial, record) in zip(rows, chosen, strict=True):
         metrics = record["metrics"]
-        own = metrics[trial.run.config.fusion if len(metrics) > 1 else next(iter(metrics))]
-        axes.hlines(row, own["i_auroc_low"], own["i_auroc_high"], color="0.75", zorder=0)
-        axes.plot(own["i_auroc"], row, "o", color=BLACK if trial.part == "mafr" else BLUE, markersize=4)
+        own, low, high = auroc_with_interval(
+            record, trial.run.config.fusion if len(metrics) > 1 else next(iter(metrics))
+        )
+        axes.hlines(row, low, high, color="0.75", zorder=0)
+        axes.plot(own, row, "o", color=BLACK if trial.part == "mafr" else BLUE, markersize=4)
         axes.plot(printed[title(trial.run.method)], row, "o", mfc="none", mec=ORANGE)
     small_axes(axes, "I-AUROC with its 95 % interval; orange rings: published, large backbones")
     axes.axvline(0.5, color="0.8", linestyle=":")

@@ -192,5 +192,5 @@ class ComputingSettings:
 class ReportingSettings:
     """The metrics and curves that are reported of a result."""
 
-    bootstrap: int = setting(1000, smoke=100)  # resamples behind a confidence interval
+    bootstrap: int = setting(1000, smoke=100)  # resamples behind the interval of a paired difference
     quantile: float = setting(0.95, QUANTILE)  # of the good validation scores: the threshold of `mafr predict`

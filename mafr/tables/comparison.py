@@ -14,12 +14,16 @@ from mafr.config import CATEGORIES, DATASET_TITLES, VARIANTS, Config
 from mafr.experiments import plan
 from mafr.tables import published as paper
 from mafr.tables.layout import Column, Row, Table, write
+from mafr.tables.paired import paired_table
 from mafr.tables.records import Records, TableRecords, select_records
 from mafr.tables.stamp import banner, data_title, is_comparable, row_stamp, source_notes
-from mafr.tables.supplement import SUPPLEMENT, supplementary_table
+from mafr.tables.supplement import SUPPLEMENT, metric_heading, supplementary_table
 
 _PUBLISHED_STAMP = {"data": "as published"}
-_PUBLISHED_FORM = "released"  # the variant whose AUPRO has the form of the published values, 99 thresholds
+# Columns of Tables III-V: AUPRO exact (every score is a threshold), and by the released code's 99 thresholds.
+_COLUMNS = ("i_auroc", "p_auroc", "aupro_30", "aupro99_30", "aupro_01", "aupro99_01")
+# Printed metric -> its column: published AUPRO has 99 thresholds, by the released code.
+_PRINTED = {m: m.replace("aupro_", "aupro99_") for m in paper.METRICS}
 
 
 def table1(
@@ -50,27 +54,24 @@ def table3(records: Records, config: Config, variant: str | None = None, methods
     compared = _methods_of(3, (variant,), methods)
     wanted = {(method, shot): method.runs("mvtec3d", config, shot) for method in compared for shot in shots}
     selected = select_records(records, config, chain(*wanted.values()), (3,))
-    names = {(m, shot): f"{m}_{'full' if shot is None else f'{shot}_shot'}" for m in paper.METRICS for shot in shots}
+    names = {(m, shot): f"{m}_{'full' if shot is None else f'{shot}_shot'}" for m in _COLUMNS for shot in shots}
     columns = [
-        Column(name, "Full" if shot is None else f"{shot}-shot", paper.METRIC_TITLES[metric])
+        Column(name, "Full" if shot is None else f"{shot}-shot", metric_heading(metric))
         for (metric, shot), name in names.items()
     ]
     published = {
-        method: {names[m, shot]: row[m][paper.SHOTS.index(shot)] for m, shot in names if shot in paper.SHOTS}
+        method: {
+            names[_PRINTED[m], shot]: values[paper.SHOTS.index(shot)]
+            for m, values in row.items() for shot in shots if shot in paper.SHOTS
+        }
         for method, row in paper.TABLE_3.items()
-    }
+    }  # fmt: skip
     rows = _published_rows(published)
     for method in compared:
-        shown, alike = (
-            {
-                name: selected.mean_over(wanted[method, shot], _record_key(metric, form))
-                for (metric, shot), name in names.items()
-            }
-            for form in (variant, _PUBLISHED_FORM)
-        )
+        shown = {name: selected.mean_over(wanted[method, shot], metric) for (metric, shot), name in names.items()}
         difference = f"{_label(method)} − published" if _means_compare(config) else None
         texts = row_stamp(selected, method.variant)
-        rows += _measured_rows(_label(method), difference, shown, published[title(method.method)], texts, alike)
+        rows += _measured_rows(_label(method), difference, shown, published[title(method.method)], texts)
     remark = "Published values are shown only where the number of shots is the same."
     remarks = [] if set(shots) == set(paper.SHOTS) else [remark]
     heading = "Few-shot performance on MVTec 3D-AD"
@@ -82,7 +83,7 @@ def table4(records: Records, config: Config, variant: str | None = None) -> Tabl
     variant = variant or config.variant
     runs = {frozenset(terms): row for terms, row in plan.loss_runs(config, variant).items()}
     cases = {
-        " + ".join(f"L_{term}" for term in terms): (printed, runs[frozenset(terms)], config.fusion)
+        paper.loss_title(terms): (printed, runs[frozenset(terms)], config.fusion)
         for terms, printed in paper.TABLE_4.items()
     }
     return _ablation(4, "Ablation of the loss terms", "Loss function", cases, records, config, variant)
@@ -111,7 +112,8 @@ def write_tables(
     """Write the numbered tables and the supplementary ones of their data sets into `folder`; returns the paths.
 
     Tables I and II get a measured row of MAFR for each of `variants`, the others for the first; Tables I to III
-    one for each of the compared `methods` that the paper's table has. Table I or II brings the supplementary tables.
+    one for each of the compared `methods` that the paper's table has. Table I or II brings the supplementary tables,
+    every one a part of Table S5.
     Nothing is written unless all can be. Raises ResultError for missing runs, ConfigError for an unknown table or
     method.
     """
@@ -125,6 +127,8 @@ def write_tables(
         made.append(TABLES[number](records, config, **choice))
     if datasets := plan.table_datasets(number for number in tables if number in (1, 2)):
         made += [supplementary_table(name, records, config, variants, datasets, methods) for name in SUPPLEMENT]
+    paired = paired_table(records, config, tables, variants, methods)
+    made += [paired] if paired.entries else []
     return [path for table in made for path in write(table, folder)]
 
 
@@ -166,15 +170,12 @@ def _ablation(
     selected = select_records(records, config, chain(*(runs for _, runs, _ in cases.values())), (number,))
     rows = []
     for label, (values, runs, fusion) in cases.items():
-        printed = dict(zip(paper.METRICS, values, strict=True))
+        printed = dict(zip(_PRINTED.values(), values, strict=True))
         rows.append(Row((label,), "published", printed, _PUBLISHED_STAMP))
-        shown, alike = (
-            {metric: selected.mean_over(runs, _record_key(metric, form), fusion) for metric in paper.METRICS}
-            for form in (variant, _PUBLISHED_FORM)
-        )
+        shown = {metric: selected.mean_over(runs, metric, fusion) for metric in _COLUMNS}
         difference = label if _means_compare(config) else None
-        rows += _measured_rows(label, difference, shown, printed, row_stamp(selected, variant), alike)
-    columns = [Column(metric, paper.METRIC_TITLES[metric]) for metric in paper.METRICS]
+        rows += _measured_rows(label, difference, shown, printed, row_stamp(selected, variant))
+    columns = [Column(metric, metric_heading(metric)) for metric in _COLUMNS]
     return _table(number, f"{heading} (MVTec 3D-AD)", label_head, columns, rows, selected, "mvtec3d", (variant,))
 
 
@@ -200,13 +201,10 @@ def _table(
         sections["measured"] += ": NOT comparable with the published rows"
     notes = [*source_notes(selected), *_mean_notes(dataset, config, means_only=number > 2)]
     if number > 2:
-        exact = "exact: every score is a threshold"
-        how = "99 thresholds, as in the released code" if variants[0] == "released" else exact
-        notes.append(f"Measured AUPRO: {how}; Table S2 has both.")
-        if is_comparable(config):
-            notes.append("Published AUPRO: 99 thresholds; differences are taken between values of that form.")
-            for kind in ("published", "difference"):
-                sections[kind] += "; AUPRO with 99 thresholds"
+        notes.append(
+            "AUPRO: exact (every score is a threshold), and with the released code's 99 thresholds. Published values "
+            "are of the second form; differences are taken within it."
+        )
     if is_comparable(config) and any(run.method == "ast" for run in selected.runs) and dataset == "mvtec3d":
         notes.append(
             "AST: by its authors' README the published code is about 2 % above the paper's RGB + 3D numbers, which are "
@@ -225,11 +223,6 @@ def _label(method: plan.TableMethod) -> str:
     return f"MAFR (ours, {method.variant})" if method.variant else f"{method.title} (run here)"
 
 
-def _record_key(metric: str, variant: str) -> str:
-    """A metric's name in records: the released code's AUPRO has 99 thresholds, the paper variant's is exact."""
-    return metric.replace("aupro_", "aupro99_") if variant == "released" else metric
-
-
 def _published_rows(published: Mapping[str, Mapping[str, float]]) -> list[Row]:
     """Rows of the paper's methods, labelled with their numbers in its list of references."""
     cited = {m: f"{m} [{paper.REFERENCES[m]}]" if m in paper.REFERENCES else m for m in published}
@@ -242,14 +235,10 @@ def _measured_rows(
     cells: Mapping[str, np.ndarray],
     published: Mapping[str, float],
     stamp: dict[str, str],
-    alike: Mapping[str, np.ndarray] | None = None,
 ) -> list[Row]:
-    """The measured row of `cells`, (seeds,) each, and, if it has a label, the difference from `published`.
-
-    alike: the cells in the form of the published values, from which differences are taken; default: `cells`.
-    """
+    """The measured row of `cells`, (seeds,) each, and, if it has a label, the difference from `published`."""
     measured = Row.measured((label,), cells, stamp)
-    values = {name: float(seeds.mean()) for name, seeds in (cells if alike is None else alike).items()}
+    values = {name: float(seeds.mean()) for name, seeds in cells.items()}
     common = {name: value - published[name] for name, value in values.items() if name in published}
     if difference_label and common:
         return [measured, Row((difference_label,), "difference", common, stamp)]

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from mafr.config import DATASET_TITLES, DEVELOPMENT
+from mafr.experiments.certainty import Scored, compare_scores
 from mafr.experiments.development import Step, Study, finished
 from mafr.experiments.plan import Run
-from mafr.metrics import paired_auroc
 from mafr.tables.layout import Column, Row, Table
 
 _METRICS = {"i_auroc": "I-AUROC", "p_auroc": "P-AUROC", "aupro_30": "AUPRO@30%", "aupro_01": "AUPRO@1%"}
@@ -58,13 +58,9 @@ def _found(step: Step, records: Mapping[Run, dict]) -> list[dict]:
 
 
 def _difference(before: Step, step: Step, records: Mapping[Run, dict]) -> dict[str, float]:
-    labels, first, second = [], [], []
-    for old, new in zip(_found(before, records), _found(step, records), strict=True):
-        labels.append(np.asarray(new["samples"]["labels"]))
-        first.append(np.asarray(old["scores"][_main(before)]))
-        second.append(np.asarray(new["scores"][_main(step)]))
-    mean, low, high = paired_auroc(labels, first, second, _RESAMPLES, step.config.seed)
-    return {"difference_mean": mean, "difference_low": low, "difference_high": high}
+    first, second = ([Scored.of(found, _main(one)) for found in _found(one, records)] for one in (before, step))
+    gain = compare_scores(zip(first, second, strict=True), _RESAMPLES, step.config.seed)
+    return {"difference_mean": gain.mean, "difference_low": gain.low, "difference_high": gain.high}
 
 
 def _stamp(step: Step) -> dict[str, str]:

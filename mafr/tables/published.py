@@ -1,6 +1,6 @@
 """The published numbers: Tables I-V as printed, and where they disagree with each other."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 from mafr.config import CATEGORIES
@@ -98,6 +98,11 @@ TABLE_5 = {
     "max": (0.869, 0.980, 0.935, 0.363),
     "product": (0.972, 0.992, 0.968, 0.457),
 }
+
+
+def loss_title(terms: Iterable[str]) -> str:
+    """A row of Table IV: "L_sim + L_census + L_smooth"."""
+    return " + ".join(f"L_{term}" for term in terms)
 
 
 def by_category(number: int) -> dict[str, dict[str, float]]:

@@ -1,38 +1,48 @@
-"""The README's results: means of the measured rows of the written tables, between two markers."""
+"""The README's results: means of the measured rows of the written tables, between two markers.
 
+An I-AUROC that is level with MAFR's by Table S5 bears a mark, so that no prose has to say which differences count.
+"""
+
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from mafr.config import UNTRAINED
 from mafr.errors import ResultError
+from mafr.intervals import SAME
 from mafr.paths import write_atomically
 from mafr.tables.published import METRIC_TITLES
 
+LEVEL_MARK = " ≈"
 BEGIN, END = "<!-- results: written by `mafr tables --readme`, not by hand -->", "<!-- end of results -->"
 
 
 def results_block(tables: Path) -> str:
-    """The measured means of table1.csv … table5.csv as markdown, the best of each column in bold.
+    """The measured means of table1.csv … table5.csv as markdown: the best in bold, what is level by tableS5.csv marked.
 
     Raises ResultError if one is missing, or was measured with untrained backbones.
     """
     one, two, three, four, five = (_measured(tables / f"table{number}.csv") for number in range(1, 6))
+    level = _level(tables / "tableS5.csv")
     names = {"mean_x": "MVTec 3D-AD stand-in (I)", "mean_y": "Eyecandies stand-in (II)"}
     means = one.merge(two, on="Method", how="outer", sort=False, suffixes=("_x", "_y"))
     order = list(dict.fromkeys([*one["Method"], *two["Method"]]))
     means = means.set_index("Method").loc[order].reset_index()
     few = {name: name.removeprefix("i_auroc_").replace("_", " ") for name in three if name.startswith("i_auroc_")}
-    parts = {
-        "Tables I and II: mean I-AUROC over ten categories": means[["Method", *names]].rename(columns=names),
-        "Table III: mean I-AUROC with few training samples, MVTec 3D-AD stand-in": three[["Method", *few]].rename(
-            columns=few
+    parts = {  # heading -> rows, and the name in Table S5 of each column that it compares
+        "Tables I and II: mean I-AUROC over ten categories": (
+            means[["Method", *names]].rename(columns=names), dict(zip(names.values(), ("I", "II"), strict=True)),
         ),
-        "Table IV: the loss terms, MAFR (paper), same data": four[[four.columns[0], *METRIC_TITLES]],
-        "Table V: the anomaly maps, MAFR (paper), same data": five[[five.columns[0], *METRIC_TITLES]],
-    }
-    titled = {title: frame.rename(columns=METRIC_TITLES) for title, frame in parts.items()}
-    return "\n\n".join(f"**{title}**\n\n{_markdown(frame)}" for title, frame in titled.items())
+        "Table III: mean I-AUROC with few training samples, MVTec 3D-AD stand-in": (
+            three[["Method", *few]].rename(columns=few),
+            {name: f"III, {name.replace(' shot', '-shot')}" for name in few.values()},
+        ),
+        "Table IV: the loss terms, MAFR (paper), same data": (_metrics(four), {"I-AUROC": "IV"}),
+        "Table V: the anomaly maps, MAFR (paper), same data": (_metrics(five), {"I-AUROC": "V"}),
+    }  # fmt: skip
+    texts = (f"**{title}**\n\n{_markdown(frame, marked, level)}" for title, (frame, marked) in parts.items())
+    return "\n\n".join(texts)
 
 
 def update_readme(readme: Path, tables: Path) -> None:
@@ -55,10 +65,34 @@ def _measured(path: Path) -> pd.DataFrame:
     return frame
 
 
-def _markdown(frame: pd.DataFrame) -> str:
-    """A table whose first column is text and whose others are numbers, NaN where there is none."""
+def _metrics(frame: pd.DataFrame) -> pd.DataFrame:
+    """The first column and the four metrics under their titles, AUPRO in its exact form."""
+    return frame[[frame.columns[0], *METRIC_TITLES]].rename(columns=METRIC_TITLES)
+
+
+def _level(path: Path) -> set[tuple[str, str]]:
+    """(table, row) of what is level with MAFR by Table S5, the rows under the names of the other tables."""
+    frame = _measured(path)
+    found = frame[frame["Result"] == SAME]
+    return {(row["Table"], _row_name(row["Table"], row["Held against"])) for row in found.to_dict("records")}
+
+
+def _row_name(table: str, name: str) -> str:
+    if table in ("IV", "V"):
+        return name
+    return f"MAFR (ours, {name.removeprefix('MAFR, ')})" if name.startswith("MAFR, ") else f"{name} (run here)"
+
+
+def _markdown(frame: pd.DataFrame, marked: Mapping[str, str], level: set[tuple[str, str]]) -> str:
+    """A table whose first column is text and whose others are numbers, NaN where there is none.
+
+    marked: column -> its name in Table S5; level: (that name, row) of the cells that get `LEVEL_MARK`.
+    """
     texts = frame.iloc[:, 1:].map(lambda value: "" if pd.isna(value) else f"{value:.3f}")
     texts = texts.where(texts != texts.max(), "**" + texts + "**")  # as text: all lie between 0.000 and 1.000
+    for column, table in marked.items():
+        same = [(table, name) in level for name in frame.iloc[:, 0]]
+        texts[column] = texts[column].where([not one for one in same], texts[column] + LEVEL_MARK)
     rows = [list(frame.columns), ["---"] * len(frame.columns)]
     rows += [[str(name), *row] for name, row in zip(frame.iloc[:, 0], texts.to_numpy(), strict=True)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

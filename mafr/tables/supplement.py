@@ -7,6 +7,7 @@ import numpy as np
 from mafr.baselines.registry import METHODS
 from mafr.config import DATASETS, VARIANTS, Config
 from mafr.experiments.plan import Run, TableMethod, table_methods, table_of
+from mafr.intervals import auroc_interval
 from mafr.metrics import metric_names
 from mafr.tables.layout import Column, Row, Table
 from mafr.tables.published import METRIC_TITLES
@@ -39,7 +40,7 @@ def supplementary_table(
 ) -> Table:
     """One of the tables `SUPPLEMENT` of the full runs of Tables I and II.
 
-    S1: I-AUROC per category and seed with its 95 % bootstrap interval (stratified, percentile). S2: every metric per
+    S1: I-AUROC per category and seed with its 95 % interval (Newcombe). S2: every metric per
     category, AUPRO exact and with 99 thresholds. S3: every metric per defect type, its samples against all good ones.
     cost: seconds and sizes per category, in a table of their own because they differ from run to run.
 
@@ -56,7 +57,7 @@ def supplementary_table(
     columns, rows, note = make(selected)
     labels = ("Data set", "Category", *(("Defect",) if name == "S3" else ()), "Method")
     notes = [*source_notes(selected), note]
-    columns = [Column(column, _heading(column), decimals=_decimals(column)) for column in columns]
+    columns = [Column(column, metric_heading(column), decimals=_decimals(column)) for column in columns]
     return Table(name, title, labels, columns, rows, banner(config, published=False), notes)
 
 
@@ -65,17 +66,14 @@ Content = tuple[Sequence[str], list[Row], str]  # names of the columns, rows, a 
 
 def _intervals(selected: TableRecords) -> Content:
     counted, measured = ("test_good", "test_defective"), ("i_auroc", "i_auroc_low", "i_auroc_high")
-    rows, resamples = [], set()
+    rows = []
     for run in selected.runs:
-        cells = {name: selected.values(run, name) for name in measured}
-        for k, seed in enumerate(selected.seeds):
-            record = selected.record(run, seed)
-            values = {"seed": seed} | {name: record["counts"][name] for name in counted}
-            values |= {name: seeds[k] for name, seeds in cells.items()}
+        for seed, value in zip(selected.seeds, selected.values(run, "i_auroc"), strict=True):
+            values = {name: selected.record(run, seed)["counts"][name] for name in counted}
+            ends = auroc_interval(value, *values.values())
+            values |= {"seed": seed} | dict(zip(measured, (value, *ends), strict=True))
             rows.append(Row(_labels(run), "measured", values, row_stamp(selected, run.variant)))
-            resamples.add(record["config"]["bootstrap"])
-    text = " or ".join(f"{count:,}" for count in sorted(resamples))
-    note = f"95 % percentile bootstrap, {text} resamples within the good and the anomalous test samples."
+    note = "95 % interval by the numbers of samples: Newcombe, Statistics in Medicine 25 (2006), method 5."
     return ("seed", *counted, *measured), rows, note
 
 
@@ -179,7 +177,8 @@ def _decimals(name: str) -> int:
     return 0 if name in _INTEGERS else 2 if coarse else 3
 
 
-def _heading(name: str) -> str:
+def metric_heading(name: str) -> str:
+    """A column's heading; an AUPRO's says which form it has."""
     if name.startswith("aupro"):
         how, _, percent = name.partition("_")
         return f"AUPRO@{int(percent)}% ({'99' if how.endswith('99') else 'exact'})"

@@ -10,6 +10,7 @@ import pickle
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from mafr.baselines.registry import method_settings, title
@@ -17,11 +18,14 @@ from mafr.config import ADDED, CATEGORIES, FUSIONS, LOSS_TERMS, UNTRAINED, VARIA
 from mafr.data.acquire.counts import PUBLISHED
 from mafr.errors import ConfigError, MafrError, ResultError
 from mafr.experiments.plan import TABLE_METHODS, Run
+from mafr.intervals import auroc_interval, compare
 from mafr.metrics import metric_names
 from mafr.scoring import MAP
 from mafr.tables import comparison as tables
 from mafr.tables import published as paper
 from mafr.tables.layout import Column, Row, Table
+from mafr.tables.paired import paired_table
+from mafr.tables.readme import LEVEL_MARK, results_block
 from mafr.tables.supplement import SUPPLEMENT, supplementary_table
 
 METRICS = ("i_auroc", *metric_names())
@@ -43,7 +47,6 @@ def record(config, dataset, category, variant="paper", terms=LOSS_TERMS, shots=N
     metrics = {}
     for fusion in FUSIONS if method == "mafr" else (MAP,):
         cells = {name: value(*key, fusion, name) for name in METRICS}
-        cells |= {"i_auroc_low": cells["i_auroc"] - 0.1, "i_auroc_high": cells["i_auroc"] + 0.1}
         cells["by_defect"] = {
             defect: {"count": 4} | {name: value(*key, fusion, name, defect) for name in METRICS}
             for defect in ("crack", "hole")
@@ -54,6 +57,8 @@ def record(config, dataset, category, variant="paper", terms=LOSS_TERMS, shots=N
         "loss_terms": list(terms), "shots": shots, "seed": seed,
         "counts": {"train": shots or 6, "validation": 2, "test_good": 3, "test_defective": 5},
         "metrics": metrics,
+        "samples": {"ids": [f"test/{k}" for k in range(8)], "labels": [0] * 3 + [1] * 5},
+        "scores": {fusion: [value(*key, fusion, k) for k in range(8)] for fusion in metrics},
         "timings": {"train_s": 1.5, "inference_s": 0.25, "map_s": 0.15, "score_s": 0.5, "extract_rgb_s": 0.05}
         | {"extract_xyz_s": 0.15},
         "memory": {"peak_mb": 512.0, "model_mb": 7.5}, "parameters": 1234,
@@ -152,7 +157,7 @@ def test_methods_restrict_the_measured_rows(tmp_path):
     assert table.rows("measured")["p_auroc_10_shot"][1] == pytest.approx(np.mean(others), abs=1e-15)
     some = only(SMOKE_RECORDS, lambda r: r["method"] in ("mafr", "cfm"))
     written = tables.write_tables(some, SMOKE, tmp_path, methods=("cfm",))
-    assert len(written) == 9 * 3
+    assert len(written) == 10 * 3
     with pytest.raises(ResultError, match="m3dm"):
         tables.write_tables(some, SMOKE, tmp_path, methods=("cfm", "m3dm"))
     with pytest.raises(ConfigError, match="unknown method magic"):
@@ -183,13 +188,14 @@ def test_table_2_takes_eyecandies_and_only_the_variants_asked_for():
 
 def test_table_3_takes_the_shots():
     table = tables.table3(FULL_RECORDS, FULL)
-    assert len(table.columns) == 16 and len(table.rows("published")) == 5
+    assert len(table.columns) == 24 and len(table.rows("published")) == 5
     assert cell(table, "published", "p_auroc_50_shot", 4) == 0.998
-    assert cell(table, "published", "aupro_01_full", 3) == 0.455
+    assert cell(table, "published", "aupro99_01_full", 3) == 0.455
     keys = [("mvtec3d", c, "paper", sorted(LOSS_TERMS), 10, 115, "product") for c in CATEGORIES["mvtec3d"]]
     exact, alike = (np.mean([value(*key, name) for key in keys]) for name in ("aupro_01", "aupro99_01"))
     assert cell(table, "measured", "aupro_01_10_shot") == pytest.approx(exact, abs=1e-15)
-    assert cell(table, "difference", "aupro_01_10_shot") == pytest.approx(alike - 0.383, abs=1e-15)
+    assert cell(table, "measured", "aupro99_01_10_shot") == pytest.approx(alike, abs=1e-15)
+    assert cell(table, "difference", "aupro99_01_10_shot") == pytest.approx(alike - 0.383, abs=1e-15)
     head = table.to_latex().splitlines()
     assert r" & \multicolumn{4}{c}{I-AUROC} & \multicolumn{4}{c}{P-AUROC}" in "\n".join(head)
 
@@ -197,22 +203,24 @@ def test_table_3_takes_the_shots():
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("make", [tables.table3, tables.table4, tables.table5])
 def test_differences_of_aupro_are_between_values_with_99_thresholds(make, variant):
-    """The published ones have that form, whatever the measured row shows."""
+    """Both forms are measured; the published ones have that form alone."""
     records = copied(FULL_RECORDS)
     config = FULL.with_variant(variant)
     if variant == "released":
         records |= {run: one for run, one in all_released(FULL).items() if run not in records}
     table = make(records, config, variant)
-    text = table.to_markdown()
-    assert ("99 thresholds, as in the released code" if variant == "released" else "exact: every score") in text
-    assert "Published AUPRO: 99 thresholds; differences are taken between values of that form." in text
-    assert text.count("; AUPRO with 99 thresholds**") == 2
-    for metric, shown in (("aupro_30", variant == "released"), ("aupro_01", variant == "released"), ("p_auroc", True)):
-        name = f"{metric}_full" if make is tables.table3 else metric
-        last = [of_mafr(table.rows(k)) if make is tables.table3 else table.rows(k) for k in ("measured", "difference")]
-        published = table.rows("published")[name].iloc[-1]
-        same = last[1][name].iloc[-1] == pytest.approx(last[0][name].iloc[-1] - published, abs=1e-12)
-        assert same == shown, metric
+    assert "Published values are of the second form; differences are taken within it." in table.to_markdown()
+    measured, difference = (
+        of_mafr(table.rows(k)) if make is tables.table3 else table.rows(k) for k in ("measured", "difference")
+    )
+    for metric in ("aupro_30", "aupro_01"):
+        exact, sampled = (
+            f"{name}_full" if make is tables.table3 else name for name in (metric, metric.replace("_", "99_"))
+        )
+        assert measured[[exact, sampled]].notna().all(axis=None)
+        assert table.rows("published")[exact].isna().all() and difference[exact].isna().all()
+        gap = measured[sampled].iloc[-1] - table.rows("published")[sampled].iloc[-1]
+        assert difference[sampled].iloc[-1] == pytest.approx(gap, abs=1e-12)
 
 
 def all_released(config):
@@ -266,14 +274,6 @@ def test_full_model_is_the_same_in_tables_3_to_5():
     for metric in paper.METRICS:
         assert cell(three, "measured", f"{metric}_full") == cell(four, "measured", metric, 3)
         assert cell(four, "measured", metric, 3) == cell(five, "measured", metric, 4)
-
-
-def test_aupro_is_exact_in_the_paper_variant_and_has_99_thresholds_in_the_released_one():
-    for variant, metric, text in (("paper", "aupro_01", "exact"), ("released", "aupro99_01", "99 thresholds")):
-        table = tables.table5(FULL_RECORDS, FULL, variant=variant)
-        keys = [("mvtec3d", c, variant, sorted(LOSS_TERMS), None, 115, "rgb") for c in CATEGORIES["mvtec3d"]]
-        assert cell(table, "measured", "aupro_01") == pytest.approx(np.mean([value(*k, metric) for k in keys]))
-        assert any(text in note for note in table.notes)
 
 
 def test_generated_data_is_called_so_and_has_no_differences():
@@ -453,8 +453,9 @@ def test_table_s1_has_an_interval_and_a_row_for_each_seed():
     table = supplementary_table("S1", all_records(SMOKE, seeds=(115, 116)), SMOKE, datasets=("mvtec3d",))
     assert len(table.frame) == (len(TABLE_METHODS[1]) + 2) * 2 * 2
     assert table.frame["seed"].tolist()[:2] == [115, 116]
-    assert (table.frame["i_auroc_high"] - table.frame["i_auroc_low"]).to_numpy() == pytest.approx(0.2)
-    assert any("100 resamples" in note for note in table.notes)
+    row = table.frame.iloc[0]
+    assert (row["i_auroc_low"], row["i_auroc_high"]) == auroc_interval(row["i_auroc"], 3, 5)
+    assert any("Newcombe" in note for note in table.notes)
     assert "| 115 |" in table.to_markdown()
 
 
@@ -525,7 +526,7 @@ def test_files_repeat_byte_for_byte_in_any_order_of_records(tmp_path):
     for one in later.values():  # what differs from run to run must not reach any table but the costs
         one["timings"]["train_s"] = 99.0
     second = tables.write_tables(later, SMOKE, tmp_path / "b")
-    names = ["table1", "table2", "table3", "table4", "table5", "tableS1", "tableS2", "tableS3", "cost"]
+    names = ["table1", "table2", "table3", "table4", "table5", "tableS1", "tableS2", "tableS3", "cost", "tableS5"]
     assert [p.name for p in first] == [f"{name}.{suffix}" for name in names for suffix in ("csv", "md", "tex")]
     for one, two in zip(first, second, strict=True):
         assert (one.read_bytes() == two.read_bytes()) == (one.stem != "cost"), one.name
@@ -535,10 +536,45 @@ def test_files_repeat_byte_for_byte_in_any_order_of_records(tmp_path):
 def test_write_tables_takes_only_what_is_asked_for(tmp_path):
     records = only(SMOKE_RECORDS, lambda r: r["dataset"] == "mvtec3d" and r["variant"] == "paper")
     written = tables.write_tables(records, SMOKE, tmp_path, tables=(1, 5), variants=("paper",))
-    assert {p.stem for p in written} == {"table1", "table5", "tableS1", "tableS2", "tableS3", "cost"}
+    assert {p.stem for p in written} == {"table1", "table5", "tableS1", "tableS2", "tableS3", "tableS5", "cost"}
     assert "Eyecandies" not in (tmp_path / "tableS2.md").read_text()
     with pytest.raises(ConfigError, match="unknown table 6"):
         tables.write_tables(records, SMOKE, tmp_path, tables=(6,))
+
+
+def test_table_s5_holds_mafr_against_all_that_the_tables_compare():
+    frame = paired_table(FULL_RECORDS, FULL).frame
+    others = {table: rows["Held against"].tolist() for table, rows in frame.groupby("Table", sort=False)}
+    assert list(others) == ["I", "II", "III, 5-shot", "III, 10-shot", "III, 50-shot", "III, full", "IV", "V"]
+    assert others["I"][-3:] == ["M3DM", "CFM", "MAFR, released"] and len(others["I"]) == 11
+    assert others["III, 5-shot"] == ["BTF", "AST", "M3DM", "CFM"]
+    assert others["IV"] == ["L_sim", "L_census", "L_smooth"]
+    assert set(frame["Result"]) <= {"higher", "level", "lower"}
+    # A row is the paired comparison of the two records' scores, category by category.
+    row = frame[(frame["Table"] == "V") & (frame["Held against"] == "Ψ3D")].iloc[0]
+    parts = []
+    for run, one in FULL_RECORDS.items():
+        if run == Run("mvtec3d", run.category, FULL):
+            parts.append((one["samples"]["labels"], one["scores"]["xyz"], one["scores"]["product"]))
+    found = compare(parts, FULL.bootstrap, FULL.seed)
+    assert (row["difference"], row["low"], row["high"]) == pytest.approx((found.mean, found.low, found.high))
+    assert (row["Result"], row["ahead"], row["behind"]) == (found.verdict, found.ahead, found.behind)
+
+
+def test_runs_on_other_images_are_not_compared():
+    records = copied(SMOKE_RECORDS)
+    next(one for run, one in records.items() if run.method == "btf")["samples"]["ids"][0] = "test/other"
+    with pytest.raises(ResultError, match="other images"):
+        paired_table(records, SMOKE, tables=(1,))
+
+
+def test_the_readme_marks_what_is_level(tmp_path):
+    tables.write_tables(SMOKE_RECORDS, SMOKE, tmp_path)
+    block, paired = results_block(tmp_path), pd.read_csv(tmp_path / "tableS5.csv")
+    same = paired[paired["Result"] == "level"]
+    assert len(same) and block.count(LEVEL_MARK) == len(same)
+    lines = [line for line in block.splitlines() if LEVEL_MARK in line]
+    assert all(any(name.split(", ")[-1] in line for line in lines) for name in same["Held against"])
 
 
 def test_nothing_is_written_when_a_table_cannot_be_made(tmp_path):
