@@ -63,10 +63,10 @@ def _table(
     selected = select_records(records, config, wanted, tables)
     notes = [
         *source_notes(selected),
-        f"MAFR's mean I-AUROC over the categories less the other's, with its 95 % interval by {config.bootstrap:,} "
+        f"Mean I-AUROC over the categories less the other's, with its 95 % interval by {config.bootstrap:,} "
         f"resamplings of the test images within each category and class: the same images are drawn for both"
         + (", and the seeds' trainings for each." if len(selected.seeds) > 1 else ". One training each: S6 has seeds."),
-        f"Result: what MAFR is beside the other. {RULE[0].upper()}{RULE[1:]}.",
+        f"Result: what is measured is higher than, lower than or level with the other. {RULE[0].upper()}{RULE[1:]}.",
     ]
     heads = ("Table", "Measured", "Held against", "Result")
     return Table(
@@ -130,6 +130,6 @@ def _loss_title(terms: Sequence[str]) -> str:
 
 def _maps(config: Config, variant: str) -> Iterable[Compared]:
     runs = TableMethod(MAFR, variant).runs(plan.dataset_of(5), config)
-    for how in FUSIONS[1:]:
-        kept = (tuple((run, one) for run in runs) for one in (FUSIONS[0], how))
-        yield Compared("V", FUSION_TITLES[FUSIONS[0]], FUSION_TITLES[how], *kept)
+    for own, other in (*((FUSIONS[0], how) for how in FUSIONS[1:]), ("rgb", "xyz")):
+        kept = (tuple((run, how) for run in runs) for how in (own, other))
+        yield Compared("V", FUSION_TITLES[own], FUSION_TITLES[other], *kept)

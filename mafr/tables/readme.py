@@ -12,9 +12,9 @@ from mafr.config import UNTRAINED
 from mafr.errors import ResultError
 from mafr.intervals import SAME
 from mafr.paths import write_atomically
-from mafr.tables.published import METRIC_TITLES
+from mafr.tables.published import FUSION_TITLES, METRIC_TITLES
 
-LEVEL_MARK = " ≈"
+LEVEL_MARK, PRODUCT = " ≈", FUSION_TITLES["product"]
 BEGIN, END = "<!-- results: written by `mafr tables --readme`, not by hand -->", "<!-- end of results -->"
 
 
@@ -73,7 +73,7 @@ def _metrics(frame: pd.DataFrame) -> pd.DataFrame:
 def _level(path: Path) -> set[tuple[str, str]]:
     """(table, row) of what is level with MAFR by Table S5, the rows under the names of the other tables."""
     frame = _measured(path)
-    found = frame[frame["Result"] == SAME]
+    found = frame[(frame["Result"] == SAME) & ~((frame["Table"] == "V") & (frame["Measured"] != PRODUCT))]
     return {(row["Table"], _row_name(row["Table"], row["Held against"])) for row in found.to_dict("records")}
 
 

@@ -1,0 +1,105 @@
+"""Whether the paper's claims came back: a claim, what became of it here, and the cells of tables that say so.
+
+A verdict is computed from written tables, with the rule of `mafr.intervals`, so it changes with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from mafr.errors import ResultError
+from mafr.intervals import HIGHER, LOWER, SAME
+
+RETURNED, FAILED, OPEN, UNTESTED = "returned here", "did not return here", "not settled here", "cannot be tested here"
+PAIRED = "tableS5"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A finding in a table, in words, and its result: "higher", "level" or "lower" ("" for a plain value)."""
+
+    text: str
+    result: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim of the paper, what became of it, and the evidence."""
+
+    claim: str
+    result: str
+    evidence: Sequence[Evidence] = ()
+
+
+def paired(tables: Path, table: str, other: str, measured: str | None = None, name: str = PAIRED) -> Evidence:
+    """A row of Table S5 (or S6): the difference to `other` in a table, with its interval.
+
+    measured: where several are held against the same one. Raises ResultError where the file or the row is missing.
+    """
+    frame = _read(tables, name)
+    found = frame[(frame["Table"] == table) & (frame["Held against"] == other)]
+    if measured is not None:
+        found = found[found["Measured"] == measured]
+    if len(found) != 1:
+        raise ResultError(f"{tables / name}.csv has {len(found)} rows of table {table} held against {other}, not 1")
+    row = found.iloc[0]
+    numbers = f"{_signed(row['difference'])} ({_signed(row['low'])} to {_signed(row['high'])})"
+    where = f"{name.removeprefix('table')} · {table} · {row['Measured']} − {other}"
+    return Evidence(f"{where}: {numbers}, {row['Result']}", row["Result"])
+
+
+def against_all(tables: Path, table: str, measured: str, but: Iterable[str] = ()) -> list[Evidence]:
+    """`paired` for each row of a table in which `measured` is held against another, those of `but` left out."""
+    frame = _read(tables, PAIRED)
+    rows = frame[(frame["Table"] == table) & (frame["Measured"] == measured)]
+    return [paired(tables, table, other, measured) for other in rows["Held against"] if other not in set(but)]
+
+
+def interval(tables: Path, dataset: str, category: str, method: str) -> Evidence:
+    """A row of Table S1: a category's I-AUROC with its interval; "level" if it may be chance, 0.5."""
+    frame = _read(tables, "tableS1")
+    found = frame[(frame["Data set"] == dataset) & (frame["Category"] == category) & (frame["Method"] == method)]
+    if found.empty:
+        raise ResultError(f"{tables / 'tableS1.csv'} has no row of {dataset}, {category}, {method}")
+    row = found.iloc[0]
+    result = HIGHER if row["i_auroc_low"] > 0.5 else LOWER if row["i_auroc_high"] < 0.5 else SAME
+    numbers = f"{row['i_auroc']:.3f} ({row['i_auroc_low']:.3f} to {row['i_auroc_high']:.3f})"
+    return Evidence(f"S1 · {dataset} · {category} · {method}: {numbers}", result)
+
+
+def hardest(tables: Path, dataset: str, method: str) -> Evidence:
+    """`interval` of the category in which a method's I-AUROC is lowest."""
+    frame = _read(tables, "tableS1")
+    rows = frame[(frame["Data set"] == dataset) & (frame["Method"] == method)]
+    return interval(tables, dataset, rows.loc[rows["i_auroc"].idxmin(), "Category"], method)
+
+
+def all_higher(claim: str, evidence: Sequence[Evidence]) -> Verdict:
+    """The claim that each is higher: returned if all are, not returned if one is lower, else not settled."""
+    results = {one.result for one in evidence}
+    result = FAILED if LOWER in results else RETURNED if results == {HIGHER} else OPEN
+    return Verdict(claim, result, evidence)
+
+
+def verdict_table(verdicts: Iterable[Verdict], stamp: str) -> str:
+    """Markdown: one row per claim. stamp: what the numbers were measured on."""
+    lines = [f"**{stamp}**", "", "| The paper's claim | Here | Evidence: table, row, difference (95 % interval) |"]
+    lines.append("| :-- | :-- | :-- |")
+    for one in verdicts:
+        lines.append(f"| {one.claim} | **{one.result}** | {'<br>'.join(part.text for part in one.evidence)} |")
+    return "\n".join(lines)
+
+
+def _read(tables: Path, name: str) -> pd.DataFrame:
+    path = tables / f"{name}.csv"
+    if not path.is_file():
+        raise ResultError(f"{path} is missing; `mafr tables` writes it")
+    return pd.read_csv(path, na_values="n/a", keep_default_na=False)
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")
