@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import norm
+from scipy.stats import binomtest, norm
 
 from mafr.errors import MetricError
 
@@ -65,6 +65,14 @@ def auroc_interval(auroc: float, good: int, anomalous: int, level: float = LEVEL
     low = 0.0 if auroc == 0 else float(brentq(excess, 0.0, auroc * (1 - 1e-12)))
     high = 1.0 if auroc == 1 else float(brentq(excess, auroc + (1 - auroc) * 1e-12, 1.0))
     return low, high
+
+
+def share_interval(count: int, total: int, level: float = LEVEL) -> tuple[float, float]:
+    """(low, high) of a share, `count` of `total` samples: Wilson's interval. Raises MetricError without a sample."""
+    if not 0 <= count <= total or total < 1:
+        raise MetricError(f"a share needs 0 to N of N samples, not {count} of {total}")
+    found = binomtest(count, total).proportion_ci(level, method="wilson")
+    return float(found.low), float(found.high)
 
 
 def compare(

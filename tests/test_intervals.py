@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import norm
 
 from mafr.errors import MetricError
-from mafr.intervals import HIGHER, LOWER, SAME, Difference, auroc_interval, compare, verdict
+from mafr.intervals import HIGHER, LOWER, SAME, Difference, auroc_interval, compare, share_interval, verdict
 from mafr.metrics import image_auroc
 
 
@@ -31,6 +31,17 @@ def test_an_interval_stays_open_where_resampling_would_close_it():
     for wrong in ((1.2, 5, 5), (0.5, 0, 5), (0.5, 5, 0)):
         with pytest.raises(MetricError, match="an interval needs"):
             auroc_interval(*wrong)
+
+
+def test_the_interval_of_a_share_is_wilson_s():
+    z, n, p = 1.959964, 20, 0.2
+    middle, half = p + z**2 / (2 * n), z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    ends = (middle - half) / (1 + z**2 / n), (middle + half) / (1 + z**2 / n)
+    assert share_interval(4, 20) == pytest.approx(ends, abs=1e-6)
+    low, high = share_interval(0, 20)
+    assert low == 0 and 0.1 < high < 0.2
+    with pytest.raises(MetricError, match="a share needs"):
+        share_interval(0, 0)
 
 
 def _two_categories():

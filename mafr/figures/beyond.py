@@ -7,8 +7,9 @@ from matplotlib.patches import Rectangle
 from mafr.data.samples import Sample
 from mafr.data.window import Window
 from mafr.experiments.order import SECOND, SOURCES, rank_correlation
+from mafr.figures.paired import draw_differences
 from mafr.figures.samples import show_rgb
-from mafr.figures.style import BLACK, BLUE, GREY, ORANGE, Picture, bare, new_figure, small_axes
+from mafr.figures.style import BLACK, BLUE, ORANGE, Picture, bare, new_figure, small_axes
 from mafr.tables.published import METRIC_TITLES
 
 _COLOURS = {"second": BLUE, "first": ORANGE}
@@ -26,13 +27,7 @@ def plot_steps(frame: pd.DataFrame, title: str, stamp: str) -> Picture:
     left.set_yticks(rows, names)
     left.set_ylim(-0.7, len(frame) - 0.3)
     left.grid(axis="x", color="0.92")
-    right.axvline(0, color="0.6", linewidth=0.8)
-    clear = (frame["difference_low"] > 0) | (frame["difference_high"] < 0)
-    for settled, colour in ((True, BLACK), (False, GREY)):
-        chosen = np.asarray(clear == settled)
-        part = frame[chosen]
-        right.hlines(rows[chosen], part["difference_low"], part["difference_high"], color=colour)
-        right.plot(part["difference_mean"], rows[chosen], "o", color=colour, markersize=4)
+    draw_differences(right, rows, *(frame[f"difference_{part}"] for part in ("mean", "low", "high")))
     small_axes(right, "difference of I-AUROC, 95 % interval; grey: level")
     return figure
 
@@ -66,4 +61,5 @@ def plot_order(frame: pd.DataFrame, title: str, stamp: str) -> Picture:
         small_axes(axes, "real scans", "generated scans", METRIC_TITLES[metric])
         axes.legend(fontsize=6.5, loc="lower right", frameon=False)
         axes.grid(color="0.92")
+        axes.axline((across.max(), across.max()), slope=1, color="0.7", linewidth=0.8, zorder=0)  # as hard as real ones
     return figure

@@ -1,6 +1,6 @@
 """On which processors tables were met to the byte: a list of digests, `tests/digests.json`.
 
-An entry: the tables (Tables I-V, S1-S3 and S5, or S4 and S6), the profile, `RESULTS_VERSION`, the digest of the csv
+An entry: the tables (Tables I-V, S1-S3, S5 and S7, or S4 and S6), the profile, `RESULTS_VERSION`, the digest of the csv
 files, and the processor, its instruction sets and the reach of the same bytes (`mafr.processor`; "" without), as the
 runs' records say. Times and sizes (`cost`) do not repeat and do not count.
 """
@@ -16,9 +16,9 @@ from mafr.experiments.notebooks import is_preset
 from mafr.experiments.plan import RESULTS_VERSION, Run
 from mafr.paths import PACKAGE, Paths, write_json
 
-MAIN, SEEDS = "Tables I-V, S1-S3, S5", "Tables S4, S6"
+MAIN, SEEDS = "Tables I-V, S1-S3, S5, S7", "Tables S4, S6"
 _FILES = {
-    MAIN: tuple(f"table{number}.csv" for number in ("1", "2", "3", "4", "5", "S1", "S2", "S3", "S5")),
+    MAIN: tuple(f"table{number}.csv" for number in ("1", "2", "3", "4", "5", "S1", "S2", "S3", "S5", "S7")),
     SEEDS: ("tableS4.csv", "tableS6.csv"),
 }
 _MACHINE = {"processor": str, "instruction_sets": list, "same_bytes": str}

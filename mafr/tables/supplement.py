@@ -7,7 +7,7 @@ import numpy as np
 from mafr.baselines.registry import METHODS
 from mafr.config import DATASETS, VARIANTS, Config
 from mafr.experiments.plan import Run, TableMethod, table_methods, table_of
-from mafr.intervals import auroc_interval
+from mafr.intervals import auroc_interval, share_interval
 from mafr.metrics import metric_names
 from mafr.tables.layout import Column, Row, Table
 from mafr.tables.published import METRIC_TITLES
@@ -23,11 +23,12 @@ _COST_HEADINGS = {
     "query_s": "of it searches in banks, s", "map_s": "Final maps, s", "score_s": "Metrics, s",
     "peak_mb": "Peak memory of the process, MB",
 }  # fmt: skip
-_HEADINGS = METRIC_TITLES | _COST_HEADINGS | {
+_ERRORS = {"images": "Images", "errors": "Errors", "rate": "Rate", "low": "Low", "high": "High"}  # of Table S7
+_HEADINGS = METRIC_TITLES | _COST_HEADINGS | _ERRORS | {
     "i_auroc_low": "Low", "i_auroc_high": "High", "count": "Samples", "seed": "Seed", "test_good": "Test good",
     "test_defective": "Test anomalous",
 }  # fmt: skip
-_INTEGERS = ("count", "seed", "test_good", "test_defective", "parameters")
+_INTEGERS = ("images", "errors", "count", "seed", "test_good", "test_defective", "parameters")
 
 
 def supplementary_table(
@@ -40,9 +41,10 @@ def supplementary_table(
 ) -> Table:
     """One of the tables `SUPPLEMENT` of the full runs of Tables I and II.
 
-    S1: I-AUROC per category and seed with its 95 % interval (Newcombe). S2: every metric per
-    category, AUPRO exact and with 99 thresholds. S3: every metric per defect type, its samples against all good ones.
-    cost: seconds and sizes per category, in a table of their own because they differ from run to run.
+    S1: I-AUROC per category and seed with its 95 % interval (Newcombe). S2: every metric per category, AUPRO exact and
+    with 99 thresholds. S3: every metric per defect type, its samples against all good ones. S7: false alarms and
+    misses at the stored threshold, by category and defect type. cost: seconds and sizes per category, in a table of
+    their own because they differ from run to run.
 
     records: the record of each run. Raises ResultError for missing runs, listing them and the command.
     """
@@ -55,7 +57,7 @@ def supplementary_table(
     selected = select_records(records, config, wanted, [table_of(dataset) for dataset in datasets])
     title, make = _TABLES[name]
     columns, rows, note = make(selected)
-    labels = ("Data set", "Category", *(("Defect",) if name == "S3" else ()), "Method")
+    labels = ("Data set", "Category", *(("Defect",) if name in ("S3", "S7") else ()), "Method")
     notes = [*source_notes(selected), note]
     columns = [Column(column, metric_heading(column), decimals=_decimals(column)) for column in columns]
     return Table(name, title, labels, columns, rows, banner(config, published=False), notes)
@@ -96,6 +98,33 @@ def _by_defect(selected: TableRecords) -> Content:
     return names, rows, note
 
 
+def _errors(selected: TableRecords) -> Content:
+    rows = []
+    for run in selected.runs:
+        dataset, category, method = _labels(run)
+        for seed in selected.seeds:
+            for kind, wrong in _wrong(selected.record(run, seed), selected.map_name(run)).items():
+                count, total = int(wrong.sum()), len(wrong)
+                ends = share_interval(count, total)
+                values = dict(zip(_ERRORS, (total, count, count / total, *ends), strict=True)) | {"seed": seed}
+                labels = dataset, category, kind, method
+                rows.append(Row(labels, "measured", values, row_stamp(selected, run.variant)))
+    note = (
+        "An image is called anomalous if its score exceeds the threshold, the "
+        f"{selected.config.quantile:.0%} quantile of the good validation images' scores. Errors on good images: false "
+        "alarms; on those with a defect: missed ones. Intervals: 95 %, Wilson's."
+    )
+    return ("seed", *_ERRORS), rows, note
+
+
+def _wrong(record: Mapping, how: str) -> dict[str, np.ndarray]:
+    """{"good", "any defect" and each type: which of its images are on the wrong side of the threshold}."""
+    above, labels = np.asarray(record["scores"][how]) > record["threshold"], np.asarray(record["samples"]["labels"])
+    defects, anomalous = np.asarray(record["samples"]["defects"]), labels == 1
+    found = {"good": above[~anomalous], "any defect": ~above[anomalous]}
+    return found | {name: ~above[anomalous & (defects == name)] for name in sorted(set(defects[anomalous]))}
+
+
 def _costs(selected: TableRecords) -> Content:
     costs = {run: [_cost(selected.record(run, seed)) for seed in selected.seeds] for run in selected.runs}
     present = {name: None for seeds in costs.values() for cost in seeds for name in cost}
@@ -117,6 +146,7 @@ _TABLES = {
     "S1": ("I-AUROC with confidence intervals", _intervals),
     "S2": ("Every metric by category", _all_metrics),
     "S3": ("Every metric by defect type", _by_defect),
+    "S7": ("False alarms and misses at the threshold", _errors),
     "cost": ("Cost by category, all training samples", _costs),
 }
 SUPPLEMENT = tuple(_TABLES)

@@ -18,7 +18,7 @@ from mafr.config import ADDED, CATEGORIES, FUSIONS, LOSS_TERMS, UNTRAINED, VARIA
 from mafr.data.acquire.counts import PUBLISHED
 from mafr.errors import ConfigError, MafrError, ResultError
 from mafr.experiments.plan import TABLE_METHODS, Run
-from mafr.intervals import auroc_interval, compare
+from mafr.intervals import auroc_interval, compare, share_interval
 from mafr.metrics import metric_names
 from mafr.scoring import MAP
 from mafr.tables import comparison as tables
@@ -57,7 +57,9 @@ def record(config, dataset, category, variant="paper", terms=LOSS_TERMS, shots=N
         "loss_terms": list(terms), "shots": shots, "seed": seed,
         "counts": {"train": shots or 6, "validation": 2, "test_good": 3, "test_defective": 5},
         "metrics": metrics,
-        "samples": {"ids": [f"test/{k}" for k in range(8)], "labels": [0] * 3 + [1] * 5},
+        "samples": {"ids": [f"test/{k}" for k in range(8)], "labels": [0] * 3 + [1] * 5,
+                    "defects": ["good"] * 3 + ["crack"] * 2 + ["hole"] * 3},
+        "threshold": 0.75,
         "scores": {fusion: [value(*key, fusion, k) for k in range(8)] for fusion in metrics},
         "timings": {"train_s": 1.5, "inference_s": 0.25, "map_s": 0.15, "score_s": 0.5, "extract_rgb_s": 0.05}
         | {"extract_xyz_s": 0.15},
@@ -157,7 +159,7 @@ def test_methods_restrict_the_measured_rows(tmp_path):
     assert table.rows("measured")["p_auroc_10_shot"][1] == pytest.approx(np.mean(others), abs=1e-15)
     some = only(SMOKE_RECORDS, lambda r: r["method"] in ("mafr", "cfm"))
     written = tables.write_tables(some, SMOKE, tmp_path, methods=("cfm",))
-    assert len(written) == 10 * 3
+    assert len(written) == 11 * 3
     with pytest.raises(ResultError, match="m3dm"):
         tables.write_tables(some, SMOKE, tmp_path, methods=("cfm", "m3dm"))
     with pytest.raises(ConfigError, match="unknown method magic"):
@@ -526,7 +528,7 @@ def test_files_repeat_byte_for_byte_in_any_order_of_records(tmp_path):
     for one in later.values():  # what differs from run to run must not reach any table but the costs
         one["timings"]["train_s"] = 99.0
     second = tables.write_tables(later, SMOKE, tmp_path / "b")
-    names = ["table1", "table2", "table3", "table4", "table5", "tableS1", "tableS2", "tableS3", "cost", "tableS5"]
+    names = [f"table{number}" for number in (1, 2, 3, 4, 5, "S1", "S2", "S3", "S7")] + ["cost", "tableS5"]
     assert [p.name for p in first] == [f"{name}.{suffix}" for name in names for suffix in ("csv", "md", "tex")]
     for one, two in zip(first, second, strict=True):
         assert (one.read_bytes() == two.read_bytes()) == (one.stem != "cost"), one.name
@@ -536,7 +538,8 @@ def test_files_repeat_byte_for_byte_in_any_order_of_records(tmp_path):
 def test_write_tables_takes_only_what_is_asked_for(tmp_path):
     records = only(SMOKE_RECORDS, lambda r: r["dataset"] == "mvtec3d" and r["variant"] == "paper")
     written = tables.write_tables(records, SMOKE, tmp_path, tables=(1, 5), variants=("paper",))
-    assert {p.stem for p in written} == {"table1", "table5", "tableS1", "tableS2", "tableS3", "tableS5", "cost"}
+    supplement = {f"tableS{number}" for number in (1, 2, 3, 5, 7)}
+    assert {p.stem for p in written} == {"table1", "table5", "cost"} | supplement
     assert "Eyecandies" not in (tmp_path / "tableS2.md").read_text()
     with pytest.raises(ConfigError, match="unknown table 6"):
         tables.write_tables(records, SMOKE, tmp_path, tables=(6,))
@@ -560,6 +563,19 @@ def test_table_s5_holds_mafr_against_all_that_the_tables_compare():
     found = compare(parts, FULL.bootstrap, FULL.seed)
     assert (row["difference"], row["low"], row["high"]) == pytest.approx((found.mean, found.low, found.high))
     assert (row["Result"], row["ahead"], row["behind"]) == (found.verdict, found.ahead, found.behind)
+
+
+def test_table_s7_counts_false_alarms_and_misses_at_the_threshold():
+    run, one = record(SMOKE, "mvtec3d", "bagel")
+    one["scores"]["product"] = [0.7, 0.75, 0.8, 0.9, 0.2, 0.75, 0.76, 0.99]  # good, crack and hole
+    table = supplementary_table("S7", SMOKE_RECORDS | {run: one}, SMOKE, datasets=("mvtec3d",))
+    frame = table.frame[(table.frame["Category"] == "bagel") & (table.frame["Method"] == "MAFR, paper")]
+    columns = ["images", "errors", "rate", "low", "high"]
+    found = dict(zip(frame["Defect"], frame[columns].to_numpy().tolist(), strict=True))
+    assert list(found) == ["good", "any defect", "crack", "hole"]
+    assert found["good"] == pytest.approx([3, 1, 1 / 3, *share_interval(1, 3)])
+    assert found["any defect"] == pytest.approx([5, 2, 2 / 5, *share_interval(2, 5)])
+    assert (found["crack"][:2], found["hole"][:2]) == ([2, 1], [3, 1])
 
 
 def test_runs_on_other_images_are_not_compared():
