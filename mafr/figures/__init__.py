@@ -11,7 +11,8 @@ _CONTENTS = {
     "fig2": ("figure2",),
     "curves": ("draw_scores", "plot_history", "pro_curves", "roc_curves", "score_histograms", "training_curves"),
     "costs": ("cost_accuracy",),
-    "samples": ("plot_contact_sheet", "plot_heatmap", "plot_maps", "plot_sample"),
+    "maps": ("plot_maps", "plot_result"),
+    "samples": ("plot_contact_sheet", "plot_heatmap", "plot_sample"),
     "style": ("picture_format", "save_figure", "save_png"),
     "write": ("write_figures",),
 }

@@ -4,7 +4,7 @@ from mafr.baselines.registry import MAFR, title
 from mafr.config import Config
 from mafr.experiments import results
 from mafr.experiments.plan import FIGURE_METHODS, TableMethod
-from mafr.figures.samples import show_depth, show_map, show_rgb, show_truth
+from mafr.figures.samples import crop, show_depth, show_map, show_rgb, show_truth
 from mafr.figures.style import DEPTH, DEPTH_NAME, HEAT, Picture, bare, new_figure, outline, scale_bar
 from mafr.paths import Paths
 
@@ -25,7 +25,7 @@ def figure2(config: Config, paths: Paths, dataset: str = "mvtec3d", variant: str
         "Each row: the defective test sample with the median image score of its category by MAFR (lower of two), so "
         "neither the best nor the worst. The maps of a category share one scale per column, over its whole test set: "
         "black is the median pixel of the good images, the lightest colour the 99.9 % quantile of all pixels. Depth: "
-        "each sample's own scale. Grey: no 3D point. Outline: ground truth."
+        "each sample's own scale. Cropped to the part. Light grey: no 3D point. Cyan: ground truth."
         f"{results.missing_note(config, dataset, categories)}"
     )
     heading = f"{'Fig. 2: q' if dataset == 'mvtec3d' else 'Q'}ualitative results, {config.dataset_title(dataset)}"
@@ -46,9 +46,10 @@ def figure2(config: Config, paths: Paths, dataset: str = "mvtec3d", variant: str
                 axes.text(0.5, 0.5, "not run", ha="center", va="center", fontsize=7, transform=axes.transAxes)
                 continue
             show_map(axes, maps[k], result.mask[k], *results.colour_range(maps, result.mask, result.labels))
-            outline(axes, sample.gt[0], width=0.8)
+            outline(axes, sample.gt[0], width=0.6)
         for axes in row:
             bare(axes)
+            crop(axes, sample.valid[0], margin=6)
         name = result.run.category.replace("_", " ")
         row[0].set_ylabel(f"{name}\n{sample.defect.replace('_', ' ')}", fontsize=8)
     for axes, name in zip(grid[0], names, strict=True):

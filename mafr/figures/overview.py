@@ -1,15 +1,12 @@
 """The README's picture: three defective parts with MAFR's maps, cropped to the part."""
 
-import numpy as np
-from matplotlib.colors import to_rgba
-
 from mafr.baselines.registry import MAFR
 from mafr.config import Config
 from mafr.experiments.plan import TableMethod
 from mafr.experiments.results import colour_range, load_result, missing_note, needs_warning, no_run, stamp
 from mafr.experiments.run_store import read_records
 from mafr.figures.samples import crop, show_depth, show_map, show_rgb, show_truth
-from mafr.figures.style import DEPTH_NAME, OUTLINE, Picture, bare, new_figure, outline
+from mafr.figures.style import DEPTH_NAME, Picture, bare, new_figure, outline
 from mafr.paths import Paths
 
 _MARGIN = 6  # pixels around the part
@@ -43,7 +40,6 @@ def overview(config: Config, paths: Paths, dataset: str = "mvtec3d", variant: st
         sample = result.samples[k]
         for axes, show in zip(row, (show_rgb, show_depth, show_truth), strict=False):
             show(axes, sample)
-        row[2].imshow(np.where(sample.gt[0][..., None], to_rgba(OUTLINE), 0.0))
         for axes, maps in zip(row[3:], (*result.residuals(range(len(result.ids))), result.maps), strict=True):
             show_map(axes, maps[k], result.mask[k], *colour_range(maps, result.mask, result.labels))
             outline(axes, sample.gt[0])

@@ -17,16 +17,22 @@ def draw_differences(axes: Axes, rows: np.ndarray, mean: pd.Series, low: pd.Seri
 
 
 def plot_paired(frame: pd.DataFrame, title: str, stamp: str, warn: bool = False) -> Picture:
-    """Rows of Table S5 as its csv file has them: I-AUROC of what is measured less that of each other."""
-    rows = np.arange(len(frame))[::-1]
-    figure = new_figure(7.0, 0.55 + 0.24 * len(frame), title, stamp, warn=warn)
-    axes = figure.subplots()
-    draw_differences(axes, rows, frame["difference"], frame["low"], frame["high"])
+    """Rows of Table S5 as its csv file has them: I-AUROC of what is measured less that of each other.
+
+    One panel for each value of the column "Table", with the same rows in all.
+    """
+    panels = [part.reset_index(drop=True) for _, part in frame.groupby("Table", sort=False)]
+    rows = np.arange(len(panels[0]))[::-1]
+    figure = new_figure(7.0 if len(panels) == 1 else 10.0, 0.55 + 0.24 * len(rows), title, stamp, warn=warn)
+    every = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, part in zip(every, panels, strict=True):
+        draw_differences(axes, rows, part["difference"], part["low"], part["high"])
+        small_axes(axes, title=part["Table"][0] if len(panels) > 1 else "")
+        axes.grid(axis="x", color="0.92")
     one = frame["Measured"].nunique() == 1
-    names = frame["Held against"] if one else frame["Measured"] + " − " + frame["Held against"]
-    axes.set_yticks(rows, names)
-    axes.set_ylim(-0.7, len(frame) - 0.3)
-    own = frame["Measured"].iloc[0] if one else "first"
-    small_axes(axes, f"I-AUROC of {own} less that of the other, 95 % interval; grey: level")
-    axes.grid(axis="x", color="0.92")
+    first = panels[0]
+    every[0].set_yticks(rows, first["Held against"] if one else first["Measured"] + " against " + first["Held against"])
+    every[0].set_ylim(-0.7, len(rows) - 0.3)
+    own = first["Measured"][0] if one else "the first"
+    figure.supxlabel(f"I-AUROC of {own} less that of the other, 95 % interval; grey: level", fontsize=7)
     return figure

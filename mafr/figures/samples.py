@@ -57,10 +57,10 @@ def show_depth(axes: Axes, sample: Sample, bar: bool = False, view: DepthAxis | 
 
 
 def show_truth(axes: Axes, sample: Sample) -> None:
-    """Anomalous pixels white, the rest of the part dark, pixels without a point grey."""
+    """Anomalous pixels in the outlines' colour, the rest of the part dark, pixels without a point light grey."""
     image = np.full((*sample.gt.shape[1:], 3), style.NO_POINT)
     image[sample.valid[0]] = to_rgb("#303030")
-    image[sample.gt[0]] = 1.0
+    image[sample.gt[0]] = to_rgb(style.OUTLINE)
     axes.imshow(image)
 
 
@@ -133,19 +133,6 @@ def plot_contact_sheet(samples: Sequence[Sample], columns: int = 5) -> style.Pic
             style.bare(axes)
             style.outline(axes, sample.gt[0])
         upper.set_title(f"{sample.category}\n{sample.defect}", fontsize=7)
-    return figure
-
-
-def plot_maps(sample: Sample, psi_rgb: np.ndarray, psi_xyz: np.ndarray, psi: np.ndarray) -> style.Picture:
-    """RGB, depth, ground truth and the three maps (S, S) of one sample, each map on its own scale."""
-    caption = "Each map runs from its own 1 % quantile to its maximum; grey: no 3D point; outline: ground truth."
-    figure = style.new_figure(9.6, 1.75, f"{sample.category}, {sample.id}", caption=caption)
-    axes = figure.subplots(1, 6)
-    show_inputs(axes, sample)
-    valid = sample.valid[0]
-    for one, name, values in zip(axes[3:], ("Ψ2D", "Ψ3D", "Ψ (fused, blurred)"), (psi_rgb, psi_xyz, psi), strict=True):
-        inside = values[valid] if valid.any() else np.zeros(1)
-        show_outlined(one, sample, values, np.quantile(inside, 0.01), inside.max(), name, width=1.0)
     return figure
 
 

@@ -18,7 +18,7 @@ from mafr.errors import ConfigError
 from mafr.paths import write_atomically
 
 # Okabe and Ito's colours: colour-blind readers can tell them apart.
-BLUE, ORANGE, GREEN, GREY, BLACK = "#0072B2", "#D55E00", "#009E73", "#8C8C8C", "#1A1A1A"
+BLUE, ORANGE, GREEN, PURPLE, GREY, BLACK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C8C8C", "#1A1A1A"
 VARIANT_STYLES = {"paper": (BLUE, "-"), "released": (ORANGE, "--")}
 GOOD, DEFECTIVE = BLUE, ORANGE
 HEAT, DEPTH = "inferno", "cividis"

@@ -48,7 +48,7 @@ def paired(tables: Path, table: str, other: str, measured: str | None = None, na
         raise ResultError(f"{tables / name}.csv has {len(found)} rows of table {table} held against {other}, not 1")
     row = found.iloc[0]
     numbers = f"{_signed(row['difference'])} ({_signed(row['low'])} to {_signed(row['high'])})"
-    where = f"{name.removeprefix('table')} · {table} · {row['Measured']} − {other}"
+    where = f"{name.removeprefix('table')} · {table} · {row['Measured']} against {other}"
     return Evidence(f"{where}: {numbers}, {row['Result']}", row["Result"])
 
 
@@ -85,9 +85,14 @@ def all_higher(claim: str, evidence: Sequence[Evidence]) -> Verdict:
     return Verdict(claim, result, evidence)
 
 
+def all_level(claim: str, evidence: Sequence[Evidence]) -> Verdict:
+    """The claim that two are the same: not returned if one differs. Being level does not prove it: not settled."""
+    return Verdict(claim, OPEN if {one.result for one in evidence} == {SAME} else FAILED, evidence)
+
+
 def verdict_table(verdicts: Iterable[Verdict], stamp: str) -> str:
     """Markdown: one row per claim. stamp: what the numbers were measured on."""
-    lines = [f"**{stamp}**", "", "| The paper's claim | Here | Evidence: table, row, difference (95 % interval) |"]
+    lines = [f"**{stamp}**", "", "| Claim | Here | Evidence: table, row, difference (95 % interval) |"]
     lines.append("| :-- | :-- | :-- |")
     for one in verdicts:
         lines.append(f"| {one.claim} | **{one.result}** | {'<br>'.join(part.text for part in one.evidence)} |")

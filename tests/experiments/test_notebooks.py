@@ -281,3 +281,10 @@ def test_finished_notebooks_are_not_run_again(executed, smoke):
     before = {path: path.stat().st_mtime_ns for path in paths.executed.glob("*.ipynb")}
     run_notebooks(config, paths, workers=2)
     assert {path: path.stat().st_mtime_ns for path in paths.executed.glob("*.ipynb")} == before
+
+
+def test_the_notebooks_of_tables_1_and_2_share_their_cells():
+    first, second = (source(name).cells for name in ("03_table1_mvtec3d", "04_table2_eyecandies"))
+    assert [cell.id for cell in first] == [cell.id for cell in second]
+    own = {"title", "parameters", "differs", "verdict"}
+    assert {one.id for one, other in zip(first, second, strict=True) if one.source != other.source} == own

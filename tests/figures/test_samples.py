@@ -7,7 +7,8 @@ import pytest
 from support import fake_results
 from support.fake_results import words
 
-from mafr.figures.samples import plot_contact_sheet, plot_heatmap, plot_maps, plot_sample, relief
+from mafr.figures.maps import defect_window, plot_result
+from mafr.figures.samples import plot_contact_sheet, plot_heatmap, plot_sample, relief
 from mafr.figures.style import Picture, png_bytes, save_png
 from mafr.method import Prediction
 
@@ -70,7 +71,11 @@ def test_pictures_of_samples(result):
     sheet = plot_contact_sheet(samples, columns=3)
     assert sum(bool(a.get_images()) for a in sheet.axes) == 2 * len(samples)
     k = result.median_defective()
-    psi_rgb, psi_xyz = result.residuals([k])
-    figure = plot_maps(result.samples[k], psi_rgb[0], psi_xyz[0], result.maps[k])
-    assert len(figure.axes) == 6
+    figure = plot_result(result, k, "GENERATED")
+    assert len(figure.axes) == 12 and "image, outlined" in words(figure)
+    down, right, half = defect_window(result.samples[k].gt[0])
+    inside = result.samples[k].gt[0][int(down - half) : int(down + half) + 1, int(right - half) : int(right + half) + 1]
+    assert inside.any()
+    # A good sample has no close-up.
+    assert len(plot_result(result, int(result.labels.argmin()), "GENERATED").axes) == 6
     assert isinstance(figure, Picture) and figure._repr_png_().startswith(b"\x89PNG")
