@@ -26,7 +26,7 @@ NEED_STORED = (
 )
 
 # The settings in which the paper's text and the released code differ (notebook 10 shows what each one changes).
-_BY_VARIANT = {  # name: (paper, released)
+BY_VARIANT = {  # name: (paper, released)
     "decoder_layers": (3, 4),
     "decoder_order": ("gelu-norm", "norm-gelu"),
     "shared_norm": (False, True),
@@ -39,7 +39,7 @@ _BY_VARIANT = {  # name: (paper, released)
     "map_scaling": ("none", "per-metric"),
 }
 # Those of the input differ at full size only: the small profiles keep one set of features.
-_BY_VARIANT_AT_FULL_SIZE = {
+BY_VARIANT_AT_FULL_SIZE = {
     "cloud_sampling": ("centre", "floor"),
     "point_rule": ("any", "all"),
     "mask_padding": ("zeros", "edge"),
@@ -212,7 +212,7 @@ def differences(saved: Config, wanted: Config, method: str) -> list[str]:
 
 
 def _variant_settings(profile: str, variant: str) -> dict[str, object]:
-    pairs = _BY_VARIANT | (_BY_VARIANT_AT_FULL_SIZE if profile == "full" else {})
+    pairs = BY_VARIANT | (BY_VARIANT_AT_FULL_SIZE if profile == "full" else {})
     return {name: values[VARIANTS.index(variant)] for name, values in pairs.items()}
 
 

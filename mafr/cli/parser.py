@@ -3,7 +3,19 @@
 import argparse
 
 from mafr import __version__
-from mafr.cli import detectors, develop, inputs, measure, predict, runs, same_bytes, seeds, survey, validate
+from mafr.cli import (
+    detectors,
+    develop,
+    differences,
+    inputs,
+    measure,
+    predict,
+    runs,
+    same_bytes,
+    seeds,
+    survey,
+    validate,
+)
 from mafr.cli.options import HELP_AS_WRITTEN
 
 DESCRIPTION = """\
@@ -23,9 +35,10 @@ your own parts (RGB images and organised point clouds, see "Your own parts" in t
 
 ADD = (  # in the order of `mafr --help`
     runs.add_reproduce, inputs.add_data, inputs.add_features, runs.add_run, runs.add_tables, runs.add_figures,
-    runs.add_notebooks, seeds.add_seeds, detectors.add_fit, predict.add_predict, inputs.add_weights,
-    detectors.add_import_released, validate.add_validate, survey.add_survey, develop.add_develop, measure.add_bench,
-    measure.add_precision, inputs.add_pretrain_points, inputs.add_config, same_bytes.add_same_bytes_command,
+    runs.add_notebooks, seeds.add_seeds, differences.add_differences, detectors.add_fit, predict.add_predict,
+    inputs.add_weights, detectors.add_import_released, validate.add_validate, survey.add_survey, develop.add_develop,
+    measure.add_bench, measure.add_precision, inputs.add_pretrain_points, inputs.add_config,
+    same_bytes.add_same_bytes_command,
 )  # fmt: skip
 
 

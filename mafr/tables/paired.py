@@ -121,10 +121,11 @@ def _losses(config: Config, variant: str) -> Iterable[Compared]:
     *single, (whole, own) = plan.loss_runs(config, variant).items()
     for terms, runs in single:
         kept = (tuple((run, config.fusion) for run in part) for part in (own, runs))
-        yield Compared("IV", _loss_title(whole), _loss_title(terms), *kept)
+        yield Compared("IV", loss_row(whole), loss_row(terms), *kept)
 
 
-def _loss_title(terms: Sequence[str]) -> str:
+def loss_row(terms: Sequence[str]) -> str:
+    """The row of Table IV of some loss terms in any order."""
     return loss_title(next(printed for printed in TABLE_4 if set(printed) == set(terms)))
 
 
