@@ -36,8 +36,7 @@ LADDER: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("half of the expected residual is divided away", ("expected_share",)),
 )
 _WORN = {"point_backbone": "pointmae_worn", "xyz_dim": 192, "group_size": 64}
-ON_TABLES = ("table1", "table2")  # studies on the data of Tables I and II
-_ROMAN = {"table1": "I", "table2": "II"}
+ON_TABLES = {"mvtec3d": "I", "eyecandies": "II"}  # studies on the data of a table, by its data set
 _FINER = {"image_size": 448, "sigma": 7.0}
 # The whole preset, changed by one thing.
 ALTERNATIVES: Changes = (
@@ -136,7 +135,7 @@ def studies() -> tuple[Study, ...]:
         _changed("points", "The demo's settings with other point features", start(), POINTS, "the small Point-MAE"),
         _changed("few", f"The preset with {FEW} training scans", preset(), WITH_FEW, shots=FEW),
         _changed("finer", "The preset with finer images and cells", preset(), FINER),
-        *(_on_table(name, dataset) for name, dataset in zip(ON_TABLES, DATASETS, strict=True)),
+        *(_on_table(dataset) for dataset in ON_TABLES),
     )
 
 
@@ -147,12 +146,12 @@ def _changed(
     return Study(name, heading, (Step(first, config, None, shots), *rows))
 
 
-def _on_table(name: str, dataset: str) -> Study:
+def _on_table(dataset: str) -> Study:
     whole = on_demo()
     rows = [(title, replace(whole, **values)) for title, values in _HALVES] + [("the demo's settings", start(whole))]
     steps = [Step(title, config, 0, dataset=dataset) for title, config in rows]
     first = Step("the preset", whole, None, dataset=dataset)
-    return Study(name, f"The preset on the scans of Table {_ROMAN[name]}", (first, *steps))
+    return Study(dataset, f"The preset on the scans of Table {ON_TABLES[dataset]}", (first, *steps))
 
 
 def left_out() -> set[str]:

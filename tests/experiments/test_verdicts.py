@@ -14,7 +14,9 @@ from mafr.tables.verdicts import FAILED, OPEN, RETURNED, Evidence
 
 TABLES = CHECKOUT / "tables"
 EXECUTED = CHECKOUT / "notebooks" / "executed"
-WITH_VERDICT = ("03_table1_mvtec3d", "04_table2_eyecandies", "05_table3_few_shot", "07_table5_fusion_ablation")
+WITH_VERDICT = (
+    "02_method", "03_table1_mvtec3d", "04_table2_eyecandies", "05_table3_few_shot", "07_table5_fusion_ablation",
+)  # fmt: skip
 NUMBER = r"([+−]?\d\.\d{3})"
 PAIRED = re.compile(rf"^(S\d) · ([^·]+) · (.+) against (.+): {NUMBER} \({NUMBER} to {NUMBER}\), (\w+)$")
 INTERVAL = re.compile(rf"^S1 · ([^·]+) · ([^·]+) · ([^·]+): {NUMBER} \({NUMBER} to {NUMBER}\)$")
