@@ -36,3 +36,19 @@ def plot_paired(frame: pd.DataFrame, title: str, stamp: str, warn: bool = False)
     own = first["Measured"][0] if one else "the first"
     figure.supxlabel(f"I-AUROC of {own} less that of the other, 95 % interval; grey: level", fontsize=7)
     return figure
+
+
+def plot_both_ends(frame: pd.DataFrame, title: str, stamp: str, warn: bool = False) -> Picture:
+    """Table S8 as its csv file has it: one setting changed at a time, left of the text, right of the code."""
+    changed = frame.dropna(subset=["difference_mean"])
+    parts = [part.reset_index(drop=True) for _, part in changed.groupby("Start", sort=False)]
+    rows = np.arange(len(parts[0]))[::-1]
+    figure = new_figure(9.6, 0.6 + 0.22 * len(rows), title, stamp, warn=warn)
+    for axes, part in zip(figure.subplots(1, len(parts), sharex=True), parts, strict=True):
+        draw_differences(axes, rows, *(part[f"difference_{name}"] for name in ("mean", "low", "high")))
+        axes.set_yticks(rows, part["Changed"] + " = " + part["To"])
+        axes.set_ylim(-0.7, len(rows) - 0.3)
+        start = part["Start"][0]
+        small_axes(axes, f"I-AUROC less that of {start}, 95 % interval; grey: level", "", f"{start}, one change")
+        axes.grid(axis="x", color="0.92")
+    return figure

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mafr.config import Config
+from mafr.config import VARIANTS, Config
 from mafr.experiments.certainty import Scored, compare_scores
 from mafr.experiments.corrected import OWN, TRAINING
 from mafr.experiments.differences import changes, loss_ablations
@@ -53,9 +53,14 @@ def differences_table(records: Records, config: Config) -> Table:
     return Table("S8", title, heads, columns, rows, banner(config, published=False), notes)
 
 
-def corrected_table(records: Records, corrected: Mapping[Run, Mapping[str, Sequence[float]]], config: Config) -> Table:
+def corrected_table(
+    records: Records,
+    corrected: Mapping[Run, Mapping[str, Sequence[float]]],
+    config: Config,
+    variants: Sequence[str] = VARIANTS,
+) -> Table:
     """Table S9. corrected: image scores by correction of each run of `loss_ablations`; errors as in S8's."""
-    ablations = loss_ablations(config)
+    ablations = {variant: runs for variant, runs in loss_ablations(config).items() if variant in variants}
     every = [run for rows in ablations.values() for row in rows.values() for run in row]
     selected, rows = select_records(records, config, every, (4,)), []
     for variant, by_terms in ablations.items():

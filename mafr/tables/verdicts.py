@@ -78,11 +78,43 @@ def hardest(tables: Path, dataset: str, method: str) -> Evidence:
     return interval(tables, dataset, rows.loc[rows["i_auroc"].idxmin(), "Category"], method)
 
 
-def all_higher(claim: str, evidence: Sequence[Evidence]) -> Verdict:
-    """The claim that each is higher: returned if all are, not returned if one is lower, else not settled."""
-    results = {one.result for one in evidence}
-    result = FAILED if LOWER in results else RETURNED if results == {HIGHER} else OPEN
-    return Verdict(claim, result, evidence)
+def corrected(tables: Path, loss: str, variant: str = "paper") -> list[Evidence]:
+    """Rows of Table S9: a loss with corrected scores beside all three terms as trained; empty without that table."""
+    path = tables / "tableS9.csv"
+    if not path.is_file():
+        return []
+    frame = _read(tables, "tableS9")
+    rows = frame[(frame["Variant"] == variant) & (frame["Loss function"] == loss) & (frame["Score"] != "as trained")]
+    return [
+        Evidence(
+            f"S9 · {variant} · {loss} · {row['Score']}: {_signed(row['full_mean'])} ({_signed(row['full_low'])} to "
+            f"{_signed(row['full_high'])}), {row['Result']}",
+            row["Result"],
+        )
+        for _, row in rows.iterrows()
+    ]
+
+
+def one_change(tables: Path, start: str, setting: str) -> list[Evidence]:
+    """A row of Table S8: a variant with one setting of the other; empty without that table."""
+    if not (tables / "tableS8.csv").is_file():
+        return []
+    frame = _read(tables, "tableS8")
+    row = frame[(frame["Start"] == start) & (frame["Changed"] == setting)].iloc[0]
+    mean, low, high = (_signed(row[f"difference_{part}"]) for part in ("mean", "low", "high"))
+    where = f"S8 · {start} · {setting} = {row['To']}"
+    return [Evidence(f"{where}: {mean} ({low} to {high}), {row['Result']}", row["Result"])]
+
+
+def all_higher(claim: str, evidence: Sequence[Evidence], wanted: str = HIGHER) -> Verdict:
+    """The claim that each is higher (or `wanted`): not returned if one is the opposite, not settled if one is level.
+
+    Without evidence it cannot be tested.
+    """
+    results, opposite = {one.result for one in evidence}, LOWER if wanted == HIGHER else HIGHER
+    if not results:
+        return Verdict(claim, UNTESTED)
+    return Verdict(claim, FAILED if opposite in results else RETURNED if results == {wanted} else OPEN, evidence)
 
 
 def all_level(claim: str, evidence: Sequence[Evidence]) -> Verdict:
@@ -95,7 +127,8 @@ def verdict_table(verdicts: Iterable[Verdict], stamp: str) -> str:
     lines = [f"**{stamp}**", "", "| Claim | Here | Evidence: table, row, difference (95 % interval) |"]
     lines.append("| :-- | :-- | :-- |")
     for one in verdicts:
-        lines.append(f"| {one.claim} | **{one.result}** | {'<br>'.join(part.text for part in one.evidence)} |")
+        evidence = "<br>".join(part.text for part in one.evidence) or "its table is not here"
+        lines.append(f"| {one.claim} | **{one.result}** | {evidence} |")
     return "\n".join(lines)
 
 
