@@ -121,6 +121,8 @@ def plot_contact_sheet(samples: Sequence[Sample], columns: int = 5) -> style.Pic
     """Many samples at a glance: RGB above depth, the outline of the ground truth on both."""
     rows = -(-len(samples) // columns)
     figure = style.new_figure(1.45 * columns, 3.1 * rows)
+    kinds = dict.fromkeys(f"{sample.category} {sample.defect}" for sample in samples)
+    figure.alt = f"Image and depth of samples: {', '.join(kinds)}".replace("_", " ")
     grid = figure.subplots(2 * rows, columns, squeeze=False)
     for axes in grid.ravel():
         axes.axis("off")

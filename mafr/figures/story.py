@@ -71,6 +71,7 @@ def walk(model: MAFR, sample: Sample, tokens: Tokens, config: Config) -> Walk:
 def plot_place(step: int) -> Picture:
     """The steps of Fig. 1 in a row, with the current one marked; step: its number in `STEPS`."""
     figure = new_figure(9.6, 0.62)
+    figure.alt = f"The steps of the method; you are here: {STEPS[step]}".replace("\n", ", ")
     axes = figure.subplots()
     for number, name in enumerate(STEPS):
         here = number == step

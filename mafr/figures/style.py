@@ -31,16 +31,20 @@ _ROUNDED = ((np.arange(256) + 2) // 5 * 5).astype(np.uint8)
 
 
 class Picture(Figure):
-    """A matplotlib figure outside pyplot's global state that Jupyter shows as PNG."""
+    """A matplotlib figure outside pyplot's global state that Jupyter shows as PNG, with `alt` for who cannot see it."""
 
-    def _repr_png_(self) -> bytes:
-        return png_bytes(self)
+    alt = ""
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, str]]:  # what Jupyter shows, and its metadata
+        return png_bytes(self), {"alt": self.alt} if self.alt else {}
 
 
 def new_figure(
     width: float, height: float, title: str = "", stamp: str = "", caption: str = "", warn: bool = False
 ) -> Picture:
     """A figure with `width` x `height` inches for its axes, title and stamp above them and the caption below.
+
+    The three are its alternative text as well.
 
     warn: whether the stamp gets a conspicuous background, for data that is not the real data set.
     """
@@ -49,6 +53,7 @@ def new_figure(
     below = 0.06 + 0.135 * len(lines)
     total = height + above + below
     figure = Picture(figsize=(width, total), dpi=DPI, layout="constrained", facecolor="white")
+    figure.alt = ". ".join(filter(None, [title, stamp, caption]))
     figure.get_layout_engine().set(rect=(0, below / total, 1, height / total), w_pad=0.03, h_pad=0.03)
     y = total - 0.08
     if title:

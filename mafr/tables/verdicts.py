@@ -117,6 +117,19 @@ def all_higher(claim: str, evidence: Sequence[Evidence], wanted: str = HIGHER) -
     return Verdict(claim, FAILED if opposite in results else RETURNED if results == {wanted} else OPEN, evidence)
 
 
+def highest(claim: str, tables: Path, dataset: str, metric: str, others: Sequence[str]) -> Verdict:
+    """The claim that MAFR's mean of a metric in Table S2 is the highest.
+
+    A pixel metric has no paired interval, so a lead is not settled; being behind is a lead that did not return.
+    """
+    frame = _read(tables, "tableS2")
+    means = frame[(frame["Data set"] == dataset) & (frame["Category"] == "mean")].set_index("Method")[metric]
+    shown = [name for name in ("MAFR, paper", *others) if name in means.index]
+    evidence = [Evidence(f"S2 · {dataset} · mean · {name}: {means[name]:.3f}") for name in shown]
+    ahead = means["MAFR, paper"] >= means[shown].max()
+    return Verdict(claim, OPEN if ahead else FAILED, evidence)
+
+
 def all_level(claim: str, evidence: Sequence[Evidence]) -> Verdict:
     """The claim that two are the same: not returned if one differs. Being level does not prove it: not settled."""
     return Verdict(claim, OPEN if {one.result for one in evidence} == {SAME} else FAILED, evidence)

@@ -72,6 +72,27 @@ def test_source_is_stripped_and_stable(name):
     assert not [cell_id for cell_id in ids if re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f-]+)?", cell_id)]
 
 
+@pytest.mark.parametrize("name", [name for name in SUBJECTS if name not in REAL])
+def test_committed_pictures_have_an_alternative_text(name):
+    copy = nbformat.read(NOTEBOOKS / "executed" / f"{name}.ipynb", as_version=nbformat.NO_CONVERT)
+    outputs = [output for cell in code_cells(copy) for output in cell.outputs]
+    pictures = [output for output in outputs if "image/png" in output.get("data", {})]
+    assert pictures
+    for output in pictures:
+        assert len(output.metadata.get("image/png", {}).get("alt", "")) > 10
+
+
+@each_notebook
+def test_a_notebook_says_where_it_stands(name):
+    title = source(name).cells[0].source
+    others = re.findall(r"\]\((\d\d_\w+)\.ipynb\)", title)
+    place = sorted(SUBJECTS).index(name)
+    neighbours = [sorted(SUBJECTS)[k] for k in (place - 1, place + 1) if 0 <= k < len(SUBJECTS)]
+    assert others[: len(neighbours)] == neighbours
+    for linked in re.findall(r"\]\((\d\d_\w+\.ipynb)\)", prose(source(name))):
+        assert (NOTEBOOKS / linked).is_file()
+
+
 @each_notebook
 def test_parameters(name):
     tagged = [c for c in code_cells(source(name)) if "parameters" in c.metadata.get("tags", [])]

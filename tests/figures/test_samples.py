@@ -78,4 +78,5 @@ def test_pictures_of_samples(result):
     assert inside.any()
     # A good sample has no close-up.
     assert len(plot_result(result, int(result.labels.argmin()), "GENERATED").axes) == 6
-    assert isinstance(figure, Picture) and figure._repr_png_().startswith(b"\x89PNG")
+    assert isinstance(figure, Picture) and figure._repr_png_()[0].startswith(b"\x89PNG")
+    assert figure._repr_png_()[1] == {"alt": figure.alt} and result.samples[k].defect in figure.alt
