@@ -16,7 +16,7 @@ def add_differences(commands: Commands) -> None:
 
 def measure_differences(arguments: argparse.Namespace) -> None:
     """The runs with one setting changed, the loss ablation of both variants, and their tables."""
-    from mafr.cli.reproduce import run_stages
+    from mafr.cli.stages import run_stages
     from mafr.experiments.corrected import corrected_scores
     from mafr.experiments.differences import DATASET, loss_ablations, measure
     from mafr.experiments.prepare import prepare_data

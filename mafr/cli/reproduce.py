@@ -3,11 +3,11 @@
 import json
 import math
 import sys
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from mafr.baselines.registry import MAFR, METHODS, check_methods
+from mafr.cli.stages import USUAL, Guide, run_stages
 from mafr.config import VARIANTS, Config
 from mafr.errors import notice
 from mafr.experiments.notebooks import TABLE_NOTEBOOKS, is_preset, run_notebooks
@@ -59,7 +59,8 @@ def reproduce(
 
     methods: the compared ones beside MAFR. With fewer than all, the notebooks, which show all, are left out.
     workers: local processes, None for as many as suit the machine. Data, features and runs go to the `cluster`
-    where there is one; the notebooks are executed here. Says on stderr how far the tables are from committed ones.
+    where there is one; the notebooks are executed here. Says on stderr what is done, what is left and what can be
+    opened, and how far the tables are from committed ones.
     """
     from mafr.experiments.execute import run_all
     from mafr.tables.committed import committed_difference
@@ -82,23 +83,29 @@ def reproduce(
         left_out = "with --set, --methods or --random-weights they are left out"
         notice(f"the notebooks show a profile as it is; {left_out}")
         stages = [stage for stage in stages if stage != "notebooks"]
-    seconds = run_stages({stage: work[stage] for stage in STAGES if stage in stages})
+    seconds = run_stages({stage: work[stage] for stage in STAGES if stage in stages}, _guide(paths))
     _keep_timings(paths, seconds)
     if "tables" in stages and (line := committed_difference(paths.tables, paths.root)):
         print(line, file=sys.stderr)
     return seconds
 
 
-def run_stages(work: Mapping[str, Callable[[], object]]) -> dict[str, float]:
-    """Do the work of each stage in turn, saying on stderr what is done; returns the seconds that each took."""
-    seconds = {}
-    for stage, do in work.items():
-        print(f"== {stage}", file=sys.stderr, flush=True)
-        start = time.perf_counter()
-        do()
-        seconds[stage] = time.perf_counter() - start
-        print(f"   {stage}: {seconds[stage]:.0f} s", file=sys.stderr, flush=True)
-    return seconds
+def _guide(paths: Paths) -> Guide:
+    """What the reader is told: the committed notebooks can be read at any time, these are the reader's own."""
+    tables, figures, executed = (_from_root(path, paths.root) for path in (paths.tables, paths.figures, paths.executed))
+    opens = {
+        "data": "notebooks/01_data_exploration.ipynb",
+        "features": "notebooks/02_method.ipynb, which trains one head",
+        "runs": "notebooks/03 to 11, 09 with the heatmap explorer",
+        "tables": f"{tables}/table1.md to table5.md, and tableS5.md: which differences count",
+        "figures": f"{figures}/overview.png, fig2_qualitative.png",
+        "notebooks": f"{executed}/02_method.ipynb first; `jupyter lab notebooks/09_heatmap_explorer.ipynb` to explore",
+    }
+    return Guide(USUAL.get(paths.profile, {}), opens)
+
+
+def _from_root(path: Path, root: Path) -> str:
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
 def _keep_timings(paths: Paths, seconds: dict[str, float]) -> None:

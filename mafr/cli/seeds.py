@@ -21,7 +21,7 @@ def add_seeds(commands: Commands) -> None:
 
 def measure_seeds(arguments: argparse.Namespace) -> None:
     """The runs of all seeds, and the table of their spread."""
-    from mafr.cli.reproduce import run_stages
+    from mafr.cli.stages import run_stages
     from mafr.config import DATASETS
     from mafr.experiments.execute import run_all
     from mafr.experiments.plan import SEED_METHODS, seed_runs

@@ -118,7 +118,7 @@ def plot_sample(sample: Sample) -> style.Picture:
 
 
 def plot_contact_sheet(samples: Sequence[Sample], columns: int = 5) -> style.Picture:
-    """Many samples at a glance: RGB above depth, the outline of the ground truth on both."""
+    """Many samples at a glance, cropped to the part: RGB above depth, the outline of the ground truth on both."""
     rows = -(-len(samples) // columns)
     figure = style.new_figure(1.45 * columns, 3.1 * rows)
     kinds = dict.fromkeys(f"{sample.category} {sample.defect}" for sample in samples)
@@ -133,7 +133,9 @@ def plot_contact_sheet(samples: Sequence[Sample], columns: int = 5) -> style.Pic
         for axes in (upper, lower):
             axes.axis("on")
             style.bare(axes)
-            style.outline(axes, sample.gt[0])
+            style.outline(axes, sample.gt[0], 0.6)
+            if sample.valid.any():
+                crop(axes, sample.valid[0], margin=6)
         upper.set_title(f"{sample.category}\n{sample.defect}", fontsize=7)
     return figure
 
