@@ -6,7 +6,7 @@ from mafr.cli.options import Commands, add_same_bytes, check_counts
 from mafr.errors import ResultError, printable
 from mafr.settings.field import check_choice
 
-STUDIES = ("ladder", "alternatives", "points", "few", "finer", "mvtec3d", "eyecandies")
+STUDIES = ("ladder", "alternatives", "points", "few", "finer", "grids", "mvtec3d", "eyecandies")
 
 
 def add_develop(commands: Commands) -> None:

@@ -53,6 +53,8 @@ FINER: Changes = (
     ("images of 448 pixels", _FINER),
     ("images of 448 pixels, 56 × 56 cells", _FINER | {"grid": 56, "groups": 784}),
 )
+# The demo's settings in one category with finer maps, onto which the same tokens are interpolated.
+GRIDS: Changes = (("56 × 56 cells", {"grid": 56}), ("112 × 112 cells", {"grid": 112}))
 FEW = 20  # training scans
 # The preset with few training scans, changed by one thing.
 WITH_FEW: Changes = (
@@ -135,6 +137,7 @@ def studies() -> tuple[Study, ...]:
         _changed("points", "The demo's settings with other point features", start(), POINTS, "the small Point-MAE"),
         _changed("few", f"The preset with {FEW} training scans", preset(), WITH_FEW, shots=FEW),
         _changed("finer", "The preset with finer images and cells", preset(), FINER),
+        _changed("grids", "The demo's settings with finer maps, one category", _one(start()), GRIDS, "28 × 28 cells"),
         *(_on_table(dataset) for dataset in ON_TABLES),
     )
 
@@ -144,6 +147,11 @@ def _changed(
 ) -> Study:
     rows = [Step(title, replace(config, **values), 0, shots) for title, values in changes]
     return Study(name, heading, (Step(first, config, None, shots), *rows))
+
+
+def _one(config: Config) -> Config:
+    """The same in a single category."""
+    return replace(config, mvtec3d_categories=DEVELOPMENT[:1])
 
 
 def _on_table(dataset: str) -> Study:

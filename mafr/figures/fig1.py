@@ -65,9 +65,9 @@ def _describe(c: Config) -> dict[str, str]:
     scaling = {"none": "as they are", "per-metric": "divided by a mean of the image"}
     return {
         "fused width": str(c.width),
-        "fully connected layers a decoder": str(c.decoder_layers),
+        "fully connected layers per decoder": str(c.decoder_layers),
         "after each hidden layer of a decoder": order[c.decoder_order],
-        "LayerNorm": "one instance a block" if c.shared_norm else "one a layer",
+        "LayerNorm": "one for all hidden layers" if c.shared_norm else "one per layer",
         "CBAM acts on": {"map": f"the {c.grid}×{c.grid} map", "pixel": "each cell by itself"}[c.cbam_scope],
         "ZNSSD normalises": {"pixels": "each channel over cells", "channels": "each cell over channels"}[c.znssd_over],
         "smoothness on": {"all": "all channels", "first_two": "the first two channels"}[c.smooth_channels],

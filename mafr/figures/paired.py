@@ -17,7 +17,7 @@ def draw_differences(axes: Axes, rows: np.ndarray, mean: pd.Series, low: pd.Seri
 
 
 def plot_paired(frame: pd.DataFrame, title: str, stamp: str, warn: bool = False) -> Picture:
-    """Rows of Table S5 as its csv file has them: I-AUROC of what is measured less that of each other.
+    """Rows of Table S5 as its csv file has them: I-AUROC of what is measured minus that of each other.
 
     One panel for each value of the column "Table", with the same rows in all.
     """
@@ -34,7 +34,7 @@ def plot_paired(frame: pd.DataFrame, title: str, stamp: str, warn: bool = False)
     every[0].set_yticks(rows, first["Held against"] if one else first["Measured"] + " against " + first["Held against"])
     every[0].set_ylim(-0.7, len(rows) - 0.3)
     own = first["Measured"][0] if one else "the first"
-    figure.supxlabel(f"I-AUROC of {own} less that of the other, 95 % interval; grey: level", fontsize=7)
+    figure.supxlabel(f"I-AUROC of {own} minus that of the other, 95 % interval; grey: level", fontsize=7)
     return figure
 
 
@@ -49,6 +49,6 @@ def plot_both_ends(frame: pd.DataFrame, title: str, stamp: str, warn: bool = Fal
         axes.set_yticks(rows, part["Changed"] + " = " + part["To"])
         axes.set_ylim(-0.7, len(rows) - 0.3)
         start = part["Start"][0]
-        small_axes(axes, f"I-AUROC less that of {start}, 95 % interval; grey: level", "", f"{start}, one change")
+        small_axes(axes, f"I-AUROC minus that of {start}, 95 % interval; grey: level", "", f"{start}, one change")
         axes.grid(axis="x", color="0.92")
     return figure

@@ -109,10 +109,10 @@ def crop(axes: Axes, valid: np.ndarray, margin: int = 10) -> None:
     axes.set(xlim=(column - half, column + half), ylim=(row + half, row - half))
 
 
-def plot_sample(sample: Sample) -> style.Picture:
+def plot_sample(sample: Sample, stamp: str = "", warn: bool = False) -> style.Picture:
     """RGB, depth and ground truth of one sample."""
     title = f"{sample.category}, {sample.id}: {'defective' if sample.label else 'good'}"
-    figure = style.new_figure(7.5, 2.5, title)
+    figure = style.new_figure(7.5, 2.5, title, stamp, warn=warn)
     show_inputs(figure.subplots(1, 3), sample, bar=True)
     return figure
 

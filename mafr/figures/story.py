@@ -25,6 +25,7 @@ STEPS = (
     "frozen networks\nE2D, E3D", "fusion encoder\nE_fus (1)", "decoders, CBAM\nÊ2D, Ê3D (2)", "losses\n(3) – (6)",
     "training", "residuals\nΨ2D, Ψ3D (7)", "product, blur,\nscore (8)",
 )  # fmt: skip
+_TRAINING = (3, 4)  # steps that a part under test does not pass
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def walk(model: MAFR, sample: Sample, tokens: Tokens, config: Config) -> Walk:
 
 def plot_place(step: int) -> Picture:
     """The steps of Fig. 1 in a row, with the current one marked; step: its number in `STEPS`."""
-    figure = new_figure(9.6, 0.62)
+    figure = new_figure(9.6, 0.75)
     figure.alt = f"The steps of the method; you are here: {STEPS[step]}".replace("\n", ", ")
     axes = figure.subplots()
     for number, name in enumerate(STEPS):
@@ -78,14 +79,16 @@ def plot_place(step: int) -> Picture:
         box = FancyBboxPatch(
             (number * 1.4, 0), 1.15, 0.6, boxstyle="round,pad=0.03", facecolor="#FFD9A0" if here else "#F3F3F3",
             edgecolor=BLACK if here else "0.7", linewidth=1.2 if here else 0.6,
+            linestyle="--" if number in _TRAINING else "-",
         )  # fmt: skip
         axes.add_patch(box)
         weight = "bold" if here else "normal"
         axes.text(number * 1.4 + 0.575, 0.3, name, ha="center", va="center", fontsize=7, fontweight=weight)
         if number:
             axes.annotate("", (number * 1.4 - 0.03, 0.3), (number * 1.4 - 0.22, 0.3), arrowprops={"arrowstyle": "->"})
+    axes.text(3 * 1.4 + 0.575 + 0.7, -0.22, "dashed: in training only", ha="center", va="top", fontsize=6, color="0.4")
     axes.text(step * 1.4 + 0.575, 0.72, "you are here", ha="center", va="bottom", fontsize=7)
-    axes.set(xlim=(-0.1, 9.7), ylim=(-0.1, 0.95))
+    axes.set(xlim=(-0.1, 9.7), ylim=(-0.45, 0.95))
     bare(axes)
     return figure
 
@@ -120,7 +123,7 @@ def plot_columns(
     walks: Sequence[Walk], columns: Mapping[str, Sequence[np.ndarray]], title: str, stamp: str, warn: bool = False,
     colours: str = HEAT,
 ) -> Picture:  # fmt: skip
-    """Maps of several samples, one row each; every column has one scale for all rows, with its bar.
+    """Maps of several samples, one row each; every column has one scale for all rows, with its bar, heat from 0.
 
     columns: heading -> one map (S, S), or of cells (g, g), per sample; NaN, and pixels without a 3D point, are grey.
     """
@@ -129,7 +132,7 @@ def plot_columns(
     for number, (heading, maps) in enumerate(columns.items(), start=1):
         large = [np.where(w.sample.valid[0], _enlarged(m, w.sample), np.nan) for m, w in zip(maps, walks, strict=True)]
         inside = np.concatenate([part[np.isfinite(part)] for part in large])
-        low, high = np.quantile(inside, 0.01), inside.max()
+        low, high = 0.0 if colours == HEAT else inside.min(), inside.max()
         for axes, part in zip(grid[:, number], large, strict=True):
             axes.set_facecolor(NO_POINT)
             image = axes.imshow(part, cmap=colours, vmin=low, vmax=high)

@@ -47,7 +47,7 @@ def differences_table(records: Records, config: Config) -> Table:
         "both variants have the text's, so each is changed to the code's.",
     ]
     columns = [Column(m, metric_heading(m)) for m in METRICS]
-    columns += [Column(f"difference_{part}", name, "I-AUROC less that of the start") for part, name in _PARTS]
+    columns += [Column(f"difference_{part}", name, "I-AUROC minus that of the start") for part, name in _PARTS]
     heads = ("Start", "Changed", "To", "Result")
     title = "Paper's text and released code: one difference at a time"
     return Table("S8", title, heads, columns, rows, banner(config, published=False), notes)
@@ -79,8 +79,8 @@ def corrected_table(
                 labels = (variant, loss_row(terms), name, result)
                 rows.append(Row(labels, "measured", values, row_stamp(selected, variant)))
     columns = [Column("i_auroc", "I-AUROC")]
-    columns += [Column(f"gain_{part}", name, "Less the same head as trained") for part, name in _PARTS]
-    columns += [Column(f"full_{part}", name, "Less all three terms as trained") for part, name in _PARTS]
+    columns += [Column(f"gain_{part}", name, "Minus the same head as trained") for part, name in _PARTS]
+    columns += [Column(f"full_{part}", name, "Minus all three terms as trained") for part, name in _PARTS]
     notes = [
         *source_notes(selected),
         "Corrected: before the distance of eq. 7, each channel of the restored features gets the mean and the "

@@ -65,7 +65,7 @@ def _counts(selected: TableRecords, dataset: str) -> str:
             c = selected.record(run)["counts"]
             train = c["train"] if run.shots is None else "the shots"
             counts[run.category] = f"{train} / {c['test_good']} / {c['test_defective']}"
-    what = f"{selected.config.dataset_title(dataset)}, samples a category (train / test good / test defective)"
+    what = f"{selected.config.dataset_title(dataset)}, samples per category (train / test good / test defective)"
     if len(set(counts.values())) == 1:
         category, listed = next(iter(counts.items()))
         return f"{what}: {listed} in {f'each of {len(counts)} categories' if len(counts) > 1 else category}."

@@ -17,9 +17,9 @@ from mafr.tables.stamp import banner, machines, row_stamp, source_notes
 _METRICS = ("i_auroc", *metric_names())
 # Keys of a record's timings and memory -> heading; others are shown under their own names.
 _COST_HEADINGS = {
-    "sample_s": "Sample to map, s a sample", "model_mb": "Model, MB", "parameters": "Parameters and kept features",
-    "train_s": "Training, s", "extract_rgb_s": "Image features, s a sample",
-    "extract_xyz_s": "Point features, s a sample", "inference_s": "Inference, s",
+    "sample_s": "Sample to map, s per sample", "model_mb": "Model, MB", "parameters": "Parameters and kept features",
+    "train_s": "Training, s", "extract_rgb_s": "Image features, s per sample",
+    "extract_xyz_s": "Point features, s per sample", "inference_s": "Inference, s",
     "query_s": "of it searches in banks, s", "map_s": "Final maps, s", "score_s": "Metrics, s",
     "peak_mb": "Peak memory of the process, MB",
 }  # fmt: skip

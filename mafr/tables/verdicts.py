@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from mafr.errors import ResultError
-from mafr.intervals import HIGHER, LOWER, SAME
+from mafr.intervals import HIGHER, LOWER, SAME, verdict
 
 RETURNED, FAILED, OPEN, UNTESTED = "returned here", "did not return here", "not settled here", "cannot be tested here"
 PAIRED = "tableS5"
@@ -78,23 +78,6 @@ def hardest(tables: Path, dataset: str, method: str) -> Evidence:
     return interval(tables, dataset, rows.loc[rows["i_auroc"].idxmin(), "Category"], method)
 
 
-def corrected(tables: Path, loss: str, variant: str = "paper") -> list[Evidence]:
-    """Rows of Table S9: a loss with corrected scores beside all three terms as trained; empty without that table."""
-    path = tables / "tableS9.csv"
-    if not path.is_file():
-        return []
-    frame = _read(tables, "tableS9")
-    rows = frame[(frame["Variant"] == variant) & (frame["Loss function"] == loss) & (frame["Score"] != "as trained")]
-    return [
-        Evidence(
-            f"S9 · {variant} · {loss} · {row['Score']}: {_signed(row['full_mean'])} ({_signed(row['full_low'])} to "
-            f"{_signed(row['full_high'])}), {row['Result']}",
-            row["Result"],
-        )
-        for _, row in rows.iterrows()
-    ]
-
-
 def one_change(tables: Path, start: str, setting: str) -> list[Evidence]:
     """A row of Table S8: a variant with one setting of the other; empty without that table."""
     if not (tables / "tableS8.csv").is_file():
@@ -118,16 +101,40 @@ def all_higher(claim: str, evidence: Sequence[Evidence], wanted: str = HIGHER) -
 
 
 def highest(claim: str, tables: Path, dataset: str, metric: str, others: Sequence[str]) -> Verdict:
-    """The claim that MAFR's mean of a metric in Table S2 is the highest.
-
-    A pixel metric has no paired interval, so a lead is not settled; being behind is a lead that did not return.
-    """
+    """The claim that MAFR's mean of a metric in Table S2 is the highest: not settled, for want of an interval."""
     frame = _read(tables, "tableS2")
     means = frame[(frame["Data set"] == dataset) & (frame["Category"] == "mean")].set_index("Method")[metric]
     shown = [name for name in ("MAFR, paper", *others) if name in means.index]
     evidence = [Evidence(f"S2 · {dataset} · mean · {name}: {means[name]:.3f}") for name in shown]
-    ahead = means["MAFR, paper"] >= means[shown].max()
-    return Verdict(claim, OPEN if ahead else FAILED, evidence)
+    return Verdict(claim, OPEN, evidence)
+
+
+def highest_fusion(claim: str, tables: Path, metric: str, title: str) -> Verdict:
+    """The claim that the product's mean of a pixel metric in Table V is the highest: not settled, as in `highest`."""
+    frame = _read(tables, "table5")
+    means = frame[frame["kind"] == "measured"].set_index("Anomaly map")[metric]
+    return Verdict(claim, OPEN, [Evidence(f"V · {name} · {title}: {value:.3f}") for name, value in means.items()])
+
+
+def not_corrected(claim: str, frame: pd.DataFrame, loss: str) -> Verdict:
+    """The claim that a loss failed for lack of features, by Table S9's rows of the paper's variant.
+
+    It did not return if a corrected score is higher than the one as trained and level with all three terms; it is not
+    settled if the correction helps and something is still missing; it returned if the correction changes nothing.
+    """
+    rows = frame[(frame["Variant"] == "paper") & (frame["Loss function"] == loss) & (frame["Score"] != "as trained")]
+    helped = [verdict(row["gain_low"], row["gain_high"]) == HIGHER for _, row in rows.iterrows()]
+    missing = [row["Result"] == LOWER for _, row in rows.iterrows()]
+    result = RETURNED if not any(helped) else FAILED if all(helped) and not any(missing) else OPEN
+    evidence = []
+    for _, row in rows.iterrows():
+        where = f"S9 · paper · {loss} · {row['Score']}"
+        for part, name in (("gain", "as trained"), ("full", "all three")):
+            low, high = row[f"{part}_low"], row[f"{part}_high"]
+            ends = f"{_signed(row[f'{part}_mean'])} ({_signed(low)} to {_signed(high)})"
+            found = verdict(low, high)
+            evidence.append(Evidence(f"{where} against {name}: {ends}, {found}", found))
+    return Verdict(claim, result, evidence)
 
 
 def all_level(claim: str, evidence: Sequence[Evidence]) -> Verdict:
