@@ -62,7 +62,7 @@ def _table(
     wanted = [run for row in rows for run, _ in (*row.runs, *row.others)]
     selected = select_records(records, config, wanted, tables)
     notes = [
-        *source_notes(selected),
+        *source_notes(selected, spread=False),
         f"Mean I-AUROC over the categories less the other's, with its 95 % interval by {config.bootstrap:,} "
         f"resamplings of the test images within each category and class: the same images are drawn for both"
         + (", and the seeds' trainings for each." if len(selected.seeds) > 1 else ". One training each: S6 has seeds."),

@@ -8,8 +8,11 @@ from mafr.processor import REACHES
 from mafr.tables.records import TableRecords
 
 
-def source_notes(selected: TableRecords) -> list[str]:
-    """Profile, variants, data, seeds, sample counts and settings digests of a table's measured values."""
+def source_notes(selected: TableRecords, spread: bool = True) -> list[str]:
+    """Profile, variants, data, seeds, sample counts and settings digests of a table's measured values.
+
+    spread: whether the table shows deviations over seeds.
+    """
     config, runs = selected.config, selected.runs
     variants = list(dict.fromkeys(run.variant for run in runs if run.variant))
     datasets = list(dict.fromkeys(run.dataset for run in runs))
@@ -27,7 +30,7 @@ def source_notes(selected: TableRecords) -> list[str]:
     notes += [_counts(selected, dataset) for dataset in datasets]
     if not all(run.variant for run in runs):
         notes.append("Run here: the compared methods in our own code on the same data, features and metrics.")
-    if len(selected.seeds) > 1:
+    if spread and len(selected.seeds) > 1:
         notes.append(f"Measured values: mean ± standard deviation over {len(selected.seeds)} seeds.")
     if selected.left_out:
         left = ", ".join(map(str, selected.left_out))

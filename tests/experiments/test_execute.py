@@ -22,6 +22,7 @@ from mafr.detector import Detector
 from mafr.errors import ConfigError, DataError, MafrError, StorageError
 from mafr.experiments import execute as execution
 from mafr.experiments import run_store
+from mafr.experiments.certainty import auroc_with_interval
 from mafr.experiments.evaluation import all_metrics, map_metrics
 from mafr.experiments.execute import execute, fit_and_score, run_all
 from mafr.experiments.plan import TABLES, Run, all_runs, category_runs, compared_methods, table_runs
@@ -205,9 +206,10 @@ def test_a_record_holds_what_the_tables_and_a_reader_need(smoke):
         "test_good": config.test_good,
         "test_defective": config.test_defective,
     }
-    for values in record["metrics"].values():
+    for how, values in record["metrics"].items():
         assert all(0 <= values[name] <= 1 for name in ("i_auroc", "p_auroc", "aupro_30", "aupro_01", "aupro99_30"))
-        assert values["i_auroc_low"] <= values["i_auroc"] <= values["i_auroc_high"]
+        value, low, high = auroc_with_interval(record, how)
+        assert value == values["i_auroc"] and low <= value <= high
     for name in ("seed", "versions", "git_commit", "data_fingerprint", "timings", "memory", "threshold", "history"):
         assert name in record
 
