@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from html import escape
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -147,6 +148,33 @@ class Table:
             lines += ["", *(f"- {note}" for note in self.notes)]
         return "\n".join(lines) + "\n"
 
+    def to_html(self) -> str:
+        """As in Markdown, for Jupyter: headings of groups and of kinds of rows span their columns."""
+        lines = [f"<h3>{escape(self.heading)}</h3>"]
+        lines += [f"<p><b>{escape(self.banner)}</b></p>"] if self.banner else []
+        lines += ["<table>", "<thead>"]
+        if any(column.group for column in self.columns):
+            spans = [(name, len(list(columns))) for name, columns in groupby(c.group for c in self.columns)]
+            blank = f'<th colspan="{len(self.label_heads)}"></th>'
+            spanned = (f'<th colspan="{size}" style="text-align:center">{escape(name)}</th>' for name, size in spans)
+            lines.append(f"<tr>{blank}{''.join(spanned)}</tr>")
+        heads = (*self.label_heads, *(column.heading for column in self.columns))
+        lines += [f"<tr>{''.join(f'<th>{escape(head)}</th>' for head in heads)}</tr>", "</thead>", "<tbody>"]
+        for kind, rows in groupby(self.cells(), key=itemgetter(0)):
+            if section := self.sections.get(kind):
+                style = 'style="text-align:left"'
+                lines.append(f'<tr><th colspan="{len(heads)}" {style}>{escape(section)}</th></tr>')
+            for _, cells in rows:
+                row = (
+                    f'<td style="text-align:{"left" if k < len(self.label_heads) else "right"}">{escape(cell)}</td>'
+                    for k, cell in enumerate(cells)
+                )
+                lines.append(f"<tr>{''.join(row)}</tr>")
+        lines += ["</tbody>", "</table>"]
+        if self.notes:
+            lines.append(f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in self.notes)}</ul>")
+        return "\n".join(lines) + "\n"
+
     def to_csv(self) -> str:
         """Comma-separated, six decimals, n/a where not measured; `<column>_std` where several seeds ran."""
         deviations = self.spread.dropna(axis=1, how="all").add_suffix("_std")
@@ -190,8 +218,11 @@ class Table:
             lines.insert(0, [*[""] * len(self.label_heads), *spans])
         return [" & ".join(cells) + r" \\" for cells in lines]
 
-    def _repr_markdown_(self) -> str:  # what Jupyter shows
+    def _repr_markdown_(self) -> str:  # what Jupyter shows where it has no HTML
         return self.to_markdown()
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
 
 
 def write(table: Table, folder: str | Path) -> list[Path]:

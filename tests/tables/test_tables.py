@@ -545,6 +545,19 @@ def test_write_tables_takes_only_what_is_asked_for(tmp_path):
         tables.write_tables(records, SMOKE, tmp_path, tables=(6,))
 
 
+def test_headings_span_their_columns_in_html():
+    table = tables.table3(FULL_RECORDS, FULL)
+    text = table.to_html()
+    assert text == table._repr_html_()
+    width = 1 + len(table.columns)
+    assert text.count(f'<tr><th colspan="{width}"') == len(table.sections) == 3
+    assert '<th colspan="4" style="text-align:center">AUPRO@30% (exact)</th>' in text
+    rows = re.findall(r"<tr>(<td.*?)</tr>", text)
+    assert len(rows) == len(table.frame) and all(row.count("<td") == width for row in rows)
+    odd = Table("S1", "a <b> & c", ("x",), [Column("n", "n")], [Row(("<i>",), "measured", {"n": 1.0}, {})])
+    assert "a &lt;b&gt; &amp; c" in odd.to_html() and "&lt;i&gt;" in odd.to_html()
+
+
 def test_table_s5_holds_mafr_against_all_that_the_tables_compare():
     frame = paired_table(FULL_RECORDS, FULL).frame
     others = {table: rows["Held against"].tolist() for table, rows in frame.groupby("Table", sort=False)}
