@@ -1,4 +1,4 @@
-"""The README's picture: three defective parts with MAFR's maps, cropped to the part."""
+"""The README's picture: three defective parts with MAFR's anomaly map, cropped to the part."""
 
 from mafr.baselines.registry import MAFR
 from mafr.config import Config
@@ -6,16 +6,17 @@ from mafr.experiments.plan import TableMethod
 from mafr.experiments.results import colour_range, load_result, missing_note, needs_warning, no_run, stamp
 from mafr.experiments.run_store import read_records
 from mafr.figures.samples import crop, show_depth, show_map, show_rgb, show_truth
-from mafr.figures.style import DEPTH_NAME, Picture, bare, new_figure, outline
+from mafr.figures.style import Picture, bare, new_figure, outline
 from mafr.paths import Paths
 
 _MARGIN = 6  # pixels around the part
 
 
 def overview(config: Config, paths: Paths, dataset: str = "mvtec3d", variant: str = "paper") -> Picture:
-    """The categories with the lowest, the median and the highest I-AUROC: inputs, ground truth and MAFR's three maps.
+    """The categories with the lowest, the median and the highest I-AUROC: inputs, ground truth and final map.
 
-    Samples and colour scales as in `figure2`. Raises ResultError if none of the data set's runs is finished.
+    Four columns, so that it can be read on a phone. Samples and colour scales as in `figure2`. Raises ResultError if
+    none of the data set's runs is finished.
     """
     runs = TableMethod(MAFR, variant).runs(dataset, config)
     records = read_records(runs, paths)
@@ -24,14 +25,14 @@ def overview(config: Config, paths: Paths, dataset: str = "mvtec3d", variant: st
     scores = {run.category: record["metrics"][config.fusion]["i_auroc"] for run, record in records.items()}
     ordered = sorted(scores, key=lambda category: (scores[category], category))
     chosen = list(dict.fromkeys([ordered[0], ordered[(len(ordered) - 1) // 2], ordered[-1]]))
-    caption = (
-        "The categories where MAFR's I-AUROC is lowest, median and highest; of each the defective test sample with the "
-        "median image score. Maps: black is the median pixel of the good images, the lightest colour the top 0.1 % of "
-        f"all pixels. Light grey: no 3D point. Cyan: the true defect.{missing_note(config, dataset, list(scores))}"
-    )
-    names = ("RGB", DEPTH_NAME, "true defect", "Ψ2D", "Ψ3D", "Ψ, from Ψ2D · Ψ3D")
-    figure = new_figure(
-        1.55 * len(names), 1.5 * len(chosen), "", stamp(config, [dataset], [variant]), caption, needs_warning(config)
+    names = ("image", "depth", "true defect", "anomaly map Ψ")
+    source = stamp(config, [dataset], [variant])
+    figure = new_figure(1.25 * len(names), 1.25 * len(chosen), "", source, "", needs_warning(config))
+    figure.alt = (
+        f"{source}. The categories where MAFR's I-AUROC is lowest, median and highest; of each the defective test "
+        "sample with the median image score: image, depth, true defect, anomaly map. Black is the median pixel of the good "
+        "images, the lightest colour the top 0.1 % of all pixels. Light grey: no 3D point. Cyan: the true defect."
+        f"{missing_note(config, dataset, list(scores))}"
     )
     grid = figure.subplots(len(chosen), len(names), squeeze=False)
     for category, row in zip(chosen, grid, strict=True):
@@ -40,14 +41,13 @@ def overview(config: Config, paths: Paths, dataset: str = "mvtec3d", variant: st
         sample = result.samples[k]
         for axes, show in zip(row, (show_rgb, show_depth, show_truth), strict=False):
             show(axes, sample)
-        for axes, maps in zip(row[3:], (*result.residuals(range(len(result.ids))), result.maps), strict=True):
-            show_map(axes, maps[k], result.mask[k], *colour_range(maps, result.mask, result.labels))
-            outline(axes, sample.gt[0])
+        show_map(row[3], result.maps[k], result.mask[k], *colour_range(result.maps, result.mask, result.labels))
+        outline(row[3], sample.gt[0], 0.7)
         for axes in row:
             bare(axes)
             crop(axes, sample.valid[0], _MARGIN)
         name = f"{sample.category}: {sample.defect}".replace("_", " ")
-        row[0].set_ylabel(f"{name}\ncategory's I-AUROC {scores[sample.category]:.3f}", fontsize=8)
+        row[0].set_ylabel(f"{name}\nI-AUROC {scores[sample.category]:.3f}", fontsize=8)
     for axes, name in zip(grid[0], names, strict=True):
-        axes.set_title(name, fontsize=9)
+        axes.set_title(name, fontsize=10)
     return figure
