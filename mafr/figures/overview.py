@@ -30,8 +30,8 @@ def overview(config: Config, paths: Paths, dataset: str = "mvtec3d", variant: st
     figure = new_figure(1.25 * len(names), 1.25 * len(chosen), "", source, "", needs_warning(config))
     figure.alt = (
         f"{source}. The categories where MAFR's I-AUROC is lowest, median and highest; of each the defective test "
-        "sample with the median image score: image, depth, true defect, anomaly map. Black is the median pixel of the good "
-        "images, the lightest colour the top 0.1 % of all pixels. Light grey: no 3D point. Cyan: the true defect."
+        "sample with the median image score: image, depth, true defect, anomaly map. Black is the median pixel of the "
+        "good images, the lightest colour the top 0.1 % of all pixels. Light grey: no 3D point. Cyan: the true defect."
         f"{missing_note(config, dataset, list(scores))}"
     )
     grid = figure.subplots(len(chosen), len(names), squeeze=False)

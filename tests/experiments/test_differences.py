@@ -36,7 +36,7 @@ def test_every_difference_is_taken_alone_from_both_ends(profile):
         for change in rows[1:]:
             changed = {n for n, value in change.config.as_dict().items() if value != own.as_dict()[n]}
             assert changed == {change.name}
-            if change.name in BY_VARIANT or profile == "full" and change.name != WIDTH:
+            if change.name in BY_VARIANT or (profile == "full" and change.name != WIDTH):
                 assert change.value == getattr(other, change.name)
         assert rows[-1].config.width == other.width != own.width
     assert [run.category for run in made[0].runs()] == list(config.categories("mvtec3d"))
