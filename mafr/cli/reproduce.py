@@ -83,25 +83,28 @@ def reproduce(
         left_out = "with --set, --methods or --random-weights they are left out"
         notice(f"the notebooks show a profile as it is; {left_out}")
         stages = [stage for stage in stages if stage != "notebooks"]
-    seconds = run_stages({stage: work[stage] for stage in STAGES if stage in stages}, _guide(paths))
+    usual = seeds == 1 and config.generated and is_preset(config, paths)
+    seconds = run_stages({stage: work[stage] for stage in STAGES if stage in stages}, _guide(paths, usual))
     _keep_timings(paths, seconds)
     if "tables" in stages and (line := committed_difference(paths.tables, paths.root)):
         print(line, file=sys.stderr)
     return seconds
 
 
-def _guide(paths: Paths) -> Guide:
-    """What the reader is told: the committed notebooks can be read at any time, these are the reader's own."""
+def _guide(paths: Paths, usual: bool) -> Guide:
+    """What the reader is told: the committed notebooks can be read at any time, these are the reader's own.
+
+    usual: whether the stages do what their usual times were taken of.
+    """
     tables, figures, executed = (_from_root(path, paths.root) for path in (paths.tables, paths.figures, paths.executed))
     opens = {
         "data": "notebooks/01_data_exploration.ipynb",
-        "features": "notebooks/02_method.ipynb, which trains one head",
-        "runs": "notebooks/03 to 11, 09 with the heatmap explorer",
-        "tables": f"{tables}/table1.md to table5.md, and tableS5.md: which differences count",
+        # The verdicts of the others read tables.
+        "tables": f"notebooks/02 to 11; {tables}/table1.md to table5.md, and tableS5.md: which differences count",
         "figures": f"{figures}/overview.png, fig2_qualitative.png",
         "notebooks": f"{executed}/02_method.ipynb first; `jupyter lab notebooks/09_heatmap_explorer.ipynb` to explore",
     }
-    return Guide(USUAL.get(paths.profile, {}), opens)
+    return Guide(USUAL.get(paths.profile, {}) if usual else {}, opens)
 
 
 def _from_root(path: Path, root: Path) -> str:

@@ -162,7 +162,7 @@ def execute_notebooks(arguments: argparse.Namespace) -> None:
     names = arguments.names
     # Their inputs first: kernels that run at the same time must not write the same files.
     if there == config:
-        reproduce(config, paths, arguments.workers, stages=("data", "features", "runs"))
+        reproduce(config, paths, arguments.workers, stages=("data", "features", "runs", "tables"))
     else:
         names = own_notebooks(names)
         prepare_data(there, paths, arguments.workers, datasets)

@@ -36,7 +36,7 @@ class Guide:
         pace = sum(seconds[name] for name in known) / sum(self.usual[name] for name in known) if known else 1.0
         rest = timedelta(seconds=pace * sum(self.usual[name] for name in names))
         minutes = max(1, round(rest.total_seconds() / 60))
-        return f"{text}: at most about {minutes} min, until {now + rest:%H:%M}; what is there already takes no time"
+        return f"{text}: about {minutes} min, until {now + rest:%H:%M}; less where work is finished already"
 
 
 def run_stages(work: Mapping[str, Callable[[], object]], guide: Guide | None = None) -> dict[str, float]:

@@ -66,7 +66,7 @@ def interval(tables: Path, dataset: str, category: str, method: str) -> Evidence
     if found.empty:
         raise ResultError(f"{tables / 'tableS1.csv'} has no row of {dataset}, {category}, {method}")
     row = found.iloc[0]
-    result = HIGHER if row["i_auroc_low"] > 0.5 else LOWER if row["i_auroc_high"] < 0.5 else SAME
+    result = verdict(row["i_auroc_low"] - 0.5, row["i_auroc_high"] - 0.5)
     numbers = f"{row['i_auroc']:.3f} ({row['i_auroc_low']:.3f} to {row['i_auroc_high']:.3f})"
     return Evidence(f"S1 · {dataset} · {category} · {method}: {numbers}", result)
 

@@ -14,7 +14,7 @@ GUIDE = Guide({"data": 100.0, "runs": 600.0, "notebooks": 300.0}, {"data": "note
 
 def test_the_estimate_follows_the_pace_of_this_machine():
     assert "about 17 min, until 12:16" in GUIDE.left(STEPS, {}, NOON)
-    assert "runs, notebooks: at most about 30 min, until 12:30" in GUIDE.left(STEPS, {"data": 200.0}, NOON)
+    assert "runs, notebooks: about 30 min, until 12:30" in GUIDE.left(STEPS, {"data": 200.0}, NOON)
     # A stage that found its work done says nothing of the pace.
     assert "about 15 min" in GUIDE.left(STEPS, {"data": 1.0}, NOON)
     assert GUIDE.left(STEPS, dict.fromkeys(STEPS, 1.0), NOON) == ""
