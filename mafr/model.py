@@ -66,14 +66,17 @@ class CBAM(nn.Module):
     """Convolutional block attention: channel, then spatial attention (Sec. III-B2).
 
     scope="map" (paper) pools and convolves over the H x W map; scope="pixel" (released code) treats every
-    pixel as a 1 x 1 map, where both poolings agree and only the kernel's centre taps act.
+    pixel as a 1 x 1 map, where both poolings agree and only the kernel's centre taps act; scope="none" (an ablation
+    that the paper does not have) learns nothing and passes the map on as it is.
     """
 
     def __init__(self, channels: int, reduction: int = 16, kernel: int = 7, scope: str = "map") -> None:
         super().__init__()
-        if scope not in ("map", "pixel"):
-            raise ValueError(f"scope must be 'map' or 'pixel', not {scope!r}")
+        if scope not in ("map", "pixel", "none"):
+            raise ValueError(f"scope must be 'map', 'pixel' or 'none', not {scope!r}")
         self.scope = scope
+        if scope == "none":
+            return
         self.channel_attention = ChannelAttention(channels, reduction)
         self.spatial_attention = SpatialAttention(kernel)
 
@@ -84,6 +87,8 @@ class CBAM(nn.Module):
 
     def attend(self, rows: Tensor, pixels: Pixels) -> Tensor:
         """The same on rows: (P, C) -> (P, C)."""
+        if self.scope == "none":
+            return rows
         if self.scope == "pixel":
             return self._attend_each(rows[:, :, None, None]).flatten(1)
         gated = []

@@ -39,6 +39,15 @@ def case(seed: int, channels: int, share: float = 0.6):
     return torch.randn(B, channels, H, W, generator=g), valid
 
 
+def test_a_head_without_attention_has_none_of_its_weights():
+    config = Config.preset("smoke", overrides={"cbam_scope": "none"})
+    model, x = MAFR.from_config(config), case(1, 20, 0.6)[0]
+    assert not any("cbam" in name for name in model.state_dict())
+    assert torch.equal(CBAM(20, scope="none")(x), x)
+    with pytest.raises(ValueError, match="'map', 'pixel' or 'none', not 'all'"):
+        CBAM(20, scope="all")
+
+
 @pytest.mark.parametrize("scope", ["map", "pixel"])
 @pytest.mark.parametrize("share", [0.6, 2.0])
 def test_cbam_equals_the_plain_formulation(scope, share):

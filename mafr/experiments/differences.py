@@ -1,7 +1,8 @@
 """What each difference between the paper's text and the released code is worth, one at a time and from both ends.
 
 From the text: `paper` with one setting of the released code. From the code: `released` with one setting of the text.
-Differences add up only if they do not depend on each other; both ends together show where they do.
+Differences add up only if they do not depend on each other; both ends together show where they do. Each end also loses
+its attention, which the paper ablates nowhere.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from mafr.paths import Paths
 
 DATASET = "mvtec3d"
 WIDTH = "fused_dim"  # of the fused embedding, which is a rule and not a number in the settings
+ABLATED = {"cbam_scope": "none"}  # of neither variant
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Change:
 
 
 def changes(config: Config) -> list[Change]:
-    """Both variants, each followed by itself with one setting of the other.
+    """Both variants, each followed by itself with one setting of the other, and by itself with each of `ABLATED`.
 
     Those of the input, which differ at full size only, are taken at every size.
     """
@@ -50,6 +52,7 @@ def changes(config: Config) -> list[Change]:
                 value = pair[VARIANTS.index(base)]
             made.append(Change(base, replace(variants[base], **{name: value}), name))
         made.append(Change(base, replace(variants[base], **{WIDTH: variants[other].width}), WIDTH))
+        made += [Change(base, replace(variants[base], **{name: value}), name) for name, value in ABLATED.items()]
     return made
 
 

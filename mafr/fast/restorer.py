@@ -250,6 +250,8 @@ class Restorer:
 
 def attend(cbam: CBAM, rows: Tensor, canvas: Canvas) -> Tensor:
     """CBAM on the rows of a canvas: (P, C) -> (P, C)."""
+    if cbam.scope == "none":
+        return rows
     kernel = cbam.spatial_attention.conv.weight  # (1, 2, k, k)
     narrow, _, wide = cbam.channel_attention.fc
     if cbam.scope == "pixel":

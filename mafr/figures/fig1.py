@@ -53,6 +53,9 @@ def architecture(config: Config) -> Picture:
     return figure
 
 
+_ATTENTION = {"map": "the {grid}×{grid} map", "pixel": "each cell by itself", "none": "nothing: left out"}
+
+
 def variant_differences(config: Config) -> list[tuple[str, ...]]:
     """(topic, value in `paper`, value in `released`) of the settings that differ, in words."""
     described = [_describe(config.with_variant(variant)) for variant in VARIANTS]
@@ -68,7 +71,7 @@ def _describe(c: Config) -> dict[str, str]:
         "fully connected layers per decoder": str(c.decoder_layers),
         "after each hidden layer of a decoder": order[c.decoder_order],
         "LayerNorm": "one for all hidden layers" if c.shared_norm else "one per layer",
-        "CBAM acts on": {"map": f"the {c.grid}×{c.grid} map", "pixel": "each cell by itself"}[c.cbam_scope],
+        "CBAM acts on": _ATTENTION[c.cbam_scope].format(grid=c.grid),
         "ZNSSD normalises": {"pixels": "each channel over cells", "channels": "each cell over channels"}[c.znssd_over],
         "smoothness on": {"all": "all channels", "first_two": "the first two channels"}[c.smooth_channels],
         "cells in loss and head": "those with 3D points" if c.valid_only else "all",

@@ -114,7 +114,8 @@ class HeadSettings:
     decoder_layers: int = setting(3, POSITIVE, AT_LEAST_3, decides="head")
     decoder_order: str = setting("gelu-norm", choices=("gelu-norm", "norm-gelu"), decides="head")
     shared_norm: bool = setting(False, decides="head")
-    cbam_scope: str = setting("map", choices=("map", "pixel"), decides="head")
+    # What attention sees: the map (paper), each cell by itself (released code); "none": left out, an ablation of ours.
+    cbam_scope: str = setting("map", choices=("map", "pixel", "none"), decides="head")
     cbam_reduction: int = setting(16, POSITIVE)
     cbam_kernel: int = setting(7, POSITIVE, ODD)
 

@@ -41,8 +41,9 @@ def differences_table(records: Records, config: Config) -> Table:
         rows.append(Row(labels, "measured", values, row_stamp(selected, change.base)))
     notes = [
         *source_notes(selected),
-        "Each row is its start with one setting of the other variant, trained again. The difference of I-AUROC is to "
-        f"the start, with its 95 % interval by {config.bootstrap:,} paired resamplings of the test images. {_rule()}",
+        "Each row is its start with one setting of the other variant, or of neither (cbam_scope none: without "
+        "attention), trained again. The difference of I-AUROC is to the start, with its 95 % interval by "
+        f"{config.bootstrap:,} paired resamplings of the test images. {_rule()}",
         "cloud_sampling, point_rule, mask_padding and skip_origin differ between the variants at full size only; here "
         "both variants have the text's, so each is changed to the code's.",
     ]

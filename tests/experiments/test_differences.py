@@ -13,7 +13,7 @@ from mafr.cli import main
 from mafr.config import BY_VARIANT, BY_VARIANT_AT_FULL_SIZE, VARIANTS, Config
 from mafr.errors import ResultError
 from mafr.experiments.corrected import CORRECTIONS, OWN, corrected_scores
-from mafr.experiments.differences import WIDTH, changes, loss_ablations
+from mafr.experiments.differences import ABLATED, WIDTH, changes, loss_ablations
 from mafr.experiments.plan import Run
 from mafr.experiments.run_store import RECORD, read_record
 from mafr.intervals import compare
@@ -27,7 +27,7 @@ SMOKE = Config.preset("smoke")
 def test_every_difference_is_taken_alone_from_both_ends(profile):
     config = Config.preset(profile)
     made = changes(config)
-    names = [*BY_VARIANT, *BY_VARIANT_AT_FULL_SIZE, WIDTH]
+    names = [*BY_VARIANT, *BY_VARIANT_AT_FULL_SIZE, WIDTH, *ABLATED]
     for base in VARIANTS:
         own, other = (config.with_variant(variant) for variant in (base, *(v for v in VARIANTS if v != base)))
         rows = [change for change in made if change.base == base]
@@ -36,9 +36,11 @@ def test_every_difference_is_taken_alone_from_both_ends(profile):
         for change in rows[1:]:
             changed = {n for n, value in change.config.as_dict().items() if value != own.as_dict()[n]}
             assert changed == {change.name}
-            if change.name in BY_VARIANT or (profile == "full" and change.name != WIDTH):
+            if change in rows[-len(ABLATED) :]:
+                assert change.value == ABLATED[change.name] not in (getattr(c, change.name) for c in (own, other))
+            elif change.name in BY_VARIANT or (profile == "full" and change.name != WIDTH):
                 assert change.value == getattr(other, change.name)
-        assert rows[-1].config.width == other.width != own.width
+        assert rows[-1 - len(ABLATED)].config.width == other.width != own.width
     assert [run.category for run in made[0].runs()] == list(config.categories("mvtec3d"))
 
 

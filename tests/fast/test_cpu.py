@@ -21,6 +21,7 @@ from mafr.model import CBAM
 
 SCOPES = [("paper", {}), ("released", {}), ("paper", {"valid_only": False}), ("released", {"valid_only": True}),
           ("released", {"cbam_scope": "map"}), ("paper", {"cbam_scope": "pixel"}), ("paper", {"shared_norm": True}),
+          ("paper", {"cbam_scope": "none"}), ("released", {"cbam_scope": "none"}),
           *((variant, {"loss_terms": (term,)}) for variant in ("paper", "released")
             for term in ("sim", "smooth", "census"))]  # fmt: skip
 

@@ -21,7 +21,8 @@ from mafr.scoring import residual_map
 
 POOLS = (1, 3)
 SCOPES = [("paper", {}), ("released", {}), ("paper", {"valid_only": False}), ("released", {"valid_only": True}),
-          ("released", {"cbam_scope": "map"}), ("paper", {"cbam_scope": "pixel"})]  # fmt: skip
+          ("released", {"cbam_scope": "map"}), ("paper", {"cbam_scope": "pixel"}),
+          ("paper", {"cbam_scope": "none"}), ("released", {"cbam_scope": "none"})]  # fmt: skip
 
 
 @pytest.mark.parametrize("pool", POOLS)
@@ -53,7 +54,7 @@ def test_a_step_leaves_the_plain_gradients(variant, changes):
         if "cbam.spatial_attention" in name and config.cbam_scope == "pixel":
             continue  # below: only the centre taps have a gradient
         assert relative(parameter.grad, wanted[name]) < 1e-4, name
-    for decoder in ("decoder_rgb", "decoder_xyz"):
+    for decoder in ("decoder_rgb", "decoder_xyz") if config.cbam_scope != "none" else ():
         name = f"{decoder}.cbam.spatial_attention.conv.weight"
         torch.testing.assert_close(dict(model.named_parameters())[name].grad, wanted[name], rtol=1e-3, atol=1e-8)
 

@@ -120,3 +120,21 @@ class PixelAttention:
         d_inner = self.wide.backward(inner, gate).masked_fill_(shut, 0.0)
         add_columns(d_inner, self.narrow.d_bias)
         self.narrow.backward(rows, d_inner, g)
+
+
+class NoAttention:
+    """The rows as they are."""
+
+    def __init__(self, cbam: CBAM) -> None:
+        self.kept = None
+
+    def forward(self, rows: Tensor, canvas: Canvas) -> Tensor:
+        """(P, C) -> (P, C)."""
+        return rows
+
+    def backward(self, g: Tensor) -> Tensor:
+        """As given."""
+        return g
+
+
+ATTENTION = {"map": MapAttention, "pixel": PixelAttention, "none": NoAttention}  # by CBAM's scope

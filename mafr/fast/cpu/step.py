@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mafr.config import Config
-from mafr.fast.cpu.attention import MapAttention, PixelAttention
+from mafr.fast.cpu.attention import ATTENTION
 from mafr.fast.cpu.layers import Activation, Linear, add_columns, spread
 from mafr.fast.cpu.objective import applied, losses, matrix_of
 from mafr.fast.cpu.threads import each, row_parts
@@ -125,7 +125,7 @@ class _Decoder:
         self.layers = [Linear(layer) for layer in (block.input_fc, *block.layers)]
         norms, norm_first = [norm_of(block.norm, k) for k in range(len(self.layers))], block.order == "norm-gelu"
         self.activations = [Activation(norm, norm_first, (number, k)) for k, norm in enumerate(norms)]
-        self.attention = (PixelAttention if block.cbam.scope == "pixel" else MapAttention)(block.cbam)
+        self.attention = ATTENTION[block.cbam.scope](block.cbam)
         self.last, self.skip = Linear(block.output_fc), Linear(block.skip)
 
     def attend(self, fused: Tensor, canvas: Canvas, dropout: Dropout | None) -> tuple[Tensor, Tensor]:
