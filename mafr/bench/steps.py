@@ -35,6 +35,7 @@ from mafr.model import MAFR
 from mafr.parallel.progress import bar
 
 WARM_UP = 3  # steps that are not counted
+WITHOUT_ATTENTION = ", without attention"
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ def step_times(config: Config, share: float = 0.25, repeats: int = 40) -> tuple[
 def _cases(config: Config, tokens: Tokens) -> Iterator[Steps]:
     for variant in ("paper", "released"):
         yield mafr_steps(config.with_variant(variant), tokens)
+    yield mafr_steps(replace(config.with_variant("paper"), cbam_scope="none"), tokens)
     yield cfm_steps(config, tokens)
     yield from ast_steps(config)
 
@@ -111,7 +113,8 @@ def mafr_steps(config: Config, tokens: Tokens) -> Steps:
         optimiser.step()
 
     general, product = (from_scene(way) for way in (lambda r: r.general_step, lambda r: r.step))
-    return Steps(f"MAFR, {config.variant}", plain, general, product)
+    name = f"MAFR, {config.variant}" + (WITHOUT_ATTENTION if config.cbam_scope == "none" else "")
+    return Steps(name, plain, general, product)
 
 
 def cfm_steps(config: Config, tokens: Tokens) -> Steps:
@@ -266,16 +269,17 @@ def _measure(case: Steps, repeats: int) -> StepRow:
 
 def report(machine: dict, rows: Sequence[StepRow]) -> str:
     """The measurement as a table to print."""
+    width = max(16, *(len(row.method) for row in rows))
     lines = [
         f"one training step on one thread of {machine['device']}, {machine['gflops']:,.0f} GFLOP/s in large products; "
         "milliseconds, the best of the repetitions",
         "",
-        f"{'method':16} {'plain':>8} {'general':>8} {'product':>8} {'floor':>8} {'product/floor':>14} "
+        f"{'method':{width}} {'plain':>8} {'general':>8} {'product':>8} {'floor':>8} {'product/floor':>14} "
         f"{'plain/product':>14} {'GFLOP':>7}",
     ]
     for row in rows:
         lines.append(
-            f"{row.method:16} {row.plain_ms:8.2f} {row.general_ms:8.2f} {row.product_ms:8.2f} {row.floor_ms:8.2f} "
+            f"{row.method:{width}} {row.plain_ms:8.2f} {row.general_ms:8.2f} {row.product_ms:8.2f} {row.floor_ms:8.2f} "
             f"{row.over_floor:14.1f} {row.plain_ms / row.product_ms:14.1f} {row.gflop:7.2f}"
         )
     return "\n".join(lines)

@@ -15,8 +15,11 @@ from mafr.tables.published import METRIC_TITLES
 _COLOURS = {"second": BLUE, "first": ORANGE}
 
 
-def plot_steps(frame: pd.DataFrame, title: str, stamp: str) -> Picture:
-    """A table of `mafr develop`: metrics of each row, and its difference of I-AUROC with the 95 % interval."""
+def plot_steps(frame: pd.DataFrame, title: str, stamp: str, against: str = "the first row") -> Picture:
+    """A table of `mafr develop`: metrics of each row, and its difference of I-AUROC with the 95 % interval.
+
+    against: what each row is held against.
+    """
     names, rows = list(frame["Settings"]), np.arange(len(frame))[::-1]
     figure = new_figure(9.2, 0.55 + 0.27 * len(frame), title, stamp, warn=True)
     left, right = figure.subplots(1, 2, sharey=True)
@@ -28,14 +31,14 @@ def plot_steps(frame: pd.DataFrame, title: str, stamp: str) -> Picture:
     left.set_ylim(-0.7, len(frame) - 0.3)
     left.grid(axis="x", color="0.92")
     draw_differences(right, rows, *(frame[f"difference_{part}"] for part in ("mean", "low", "high")))
-    small_axes(right, "difference of I-AUROC, 95 % interval; grey: level")
+    small_axes(right, f"I-AUROC minus that of {against}, 95 % interval; grey: level")
     return figure
 
 
-def plot_window(sample: Sample, grid: int, stamp: str) -> Picture:
+def plot_window(sample: Sample, grid: int, stamp: str, warn: bool = False) -> Picture:
     """The cells of the whole image, and those of the window around the part; grid: cells along a side."""
     size, window = sample.rgb.shape[-1], Window.of(sample.valid[0])
-    figure = new_figure(6.4, 3.1, f"{grid} × {grid} cells of the whole image, and of the window", stamp)
+    figure = new_figure(6.4, 3.1, f"{grid} × {grid} cells of the whole image, and of the window", stamp, warn=warn)
     places = {"whole image": (0.0, 0.0, 1.0), "window around the part": (window.left, window.top, window.side)}
     for axes, (name, (left, top, side)) in zip(figure.subplots(1, 2), places.items(), strict=True):
         show_rgb(axes, sample)
@@ -49,15 +52,21 @@ def plot_window(sample: Sample, grid: int, stamp: str) -> Picture:
 
 
 def plot_order(frame: pd.DataFrame, title: str, stamp: str) -> Picture:
-    """Each row of `mafr survey --scores`: its value on real scans across, on generated ones upwards."""
+    """Each row of `mafr survey --scores`: its value on real scans across, on generated ones upwards.
+
+    The marks of the second generator are numbered; the caption names the numbers.
+    """
     rows = frame.dropna(subset=["real_i_auroc"])
-    figure = new_figure(9.0, 3.4, title, stamp, warn=True)
+    key = "; ".join(f"{number} {name}" for number, name in enumerate(rows["Method"], start=1))
+    figure = new_figure(9.0, 3.4, title, stamp, f"Rows: {key}.", warn=True)
     for axes, metric in zip(figure.subplots(1, 2), ("i_auroc", "aupro_30"), strict=True):
         for source in (name for name in SOURCES if name in _COLOURS):
             across, up = rows[f"real_{metric}"], rows[f"{source}_{metric}"]
             marker = "o" if source == SECOND else "x"
             label = f"{source} generator: rank correlation {rank_correlation(across, up):.2f}"
             axes.plot(across, up, marker, color=_COLOURS[source], markersize=4.5, label=label)
+            for number, place in enumerate(zip(across, up, strict=True), start=1) if source == SECOND else ():
+                axes.annotate(str(number), place, (3, 3), textcoords="offset points", fontsize=6, color="0.3")
         small_axes(axes, "real scans", "generated scans", METRIC_TITLES[metric])
         axes.legend(fontsize=6.5, loc="lower right", frameon=False)
         axes.grid(color="0.92")

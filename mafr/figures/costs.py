@@ -32,9 +32,9 @@ def cost_accuracy(
     points = {dataset: found for dataset, found in points.items() if found}
     if not points:
         raise ResultError("no method has finished runs of all categories to draw costs from")
-    threads = "one thread" if config.threads == 1 else f"{config.threads or 'all'} threads"
+    threads = "on one thread" if config.threads == 1 else f"on {config.threads or 'all'} threads"
     caption = (
-        f"Seconds from the processed sample in memory to its final map, {threads} a run, while other runs may have "
+        f"Seconds from the processed sample in memory to its final map, {threads}, while other runs may have "
         "shared the machine. A method is charged for the features that it reads: of the image, of the points, or none. "
         "Means over the categories."
     )

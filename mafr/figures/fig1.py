@@ -33,23 +33,26 @@ class _Box:
         return self.x + dx * self.width / 2, self.y + dy * self.height / 2
 
 
-def architecture(config: Config) -> Picture:
-    """Fig. 1 of the paper with this configuration's dimensions, and a table of the variants' differences."""
-    rows = variant_differences(config)
+def architecture(config: Config, differences: bool = True) -> Picture:
+    """Fig. 1 of the paper with this configuration's dimensions; differences: with a table of the variants' own."""
+    rows = variant_differences(config) if differences else []
     caption = (
         "2D parts blue, 3D parts green, shared parts orange. The extractors are frozen; encoder and decoders are "
-        "trained together on good samples by the loss (dashed), which compares Ê with E. Bold in the table: the "
-        f"variant drawn above. Feature maps have {config.grid}×{config.grid} cells, final maps "
+        "trained together on good samples by the loss (dashed), which compares Ê with E. "
+        + ("Bold in the table: the variant drawn above. " if differences else "")
+        + f"Feature maps have {config.grid}×{config.grid} cells, final maps "
         f"{config.image_size}×{config.image_size} pixels."
     )
     stamp = f"{config.profile} profile · {config.variant} variant · drawn from the settings, no data"
     if config.random_weights:
         stamp = f"{UNTRAINED} · {stamp}"
-    height = 4.7 + 0.2 * (len(rows) + 1)
-    figure = new_figure(11.5, height, "Fig. 1: architecture of MAFR", stamp, caption, config.random_weights)
-    top, bottom = figure.subplots(2, 1, gridspec_kw={"height_ratios": [4.7, 0.2 * (len(rows) + 1)]})
-    _draw(top, config)
-    _table(bottom, rows, config.variant)
+    below = 0.2 * (len(rows) + 1) if differences else 0.0
+    figure = new_figure(11.5, 4.7 + below, "Fig. 1: architecture of MAFR", stamp, caption, config.random_weights)
+    ratios = [4.7, below] if differences else [4.7]
+    parts = figure.subplots(len(ratios), 1, squeeze=False, gridspec_kw={"height_ratios": ratios})[:, 0]
+    _draw(parts[0], config)
+    for axes in parts[1:]:
+        _table(axes, rows, config.variant)
     return figure
 
 
@@ -107,7 +110,7 @@ def _draw(axes: Axes, c: Config) -> None:
     e3d = _box(axes, 7.2, lower, 1.9, 1.3, f"E3D\n{c.xyz_dim}×{c.grid}×{c.grid}", GREEN)
     encoder = _box(axes, 9.2, middle, 2.7, 1.9,
                    f"fusion encoder\nconcatenate, 3 FC:\n{total}→{c.width}\n→{c.width}→{c.width}", ORANGE)  # fmt: skip
-    fused = _box(axes, 11.9, middle, 1.5, 1.2, f"Efus\n{c.width}", ORANGE)
+    fused = _box(axes, 11.9, middle, 1.5, 1.2, f"E_fus\n{c.width}", ORANGE)
     words = "{} decoder\n{} FC, CBAM, FC\n+ linear skip\n{}→{}"
     d2d = _box(axes, 13.3, upper, 2.6, 1.9, words.format("2D", hidden, c.width, c.rgb_dim), BLUE)
     d3d = _box(axes, 13.3, lower, 2.6, 1.9, words.format("3D", hidden, c.width, c.xyz_dim), GREEN)
@@ -116,7 +119,8 @@ def _draw(axes: Axes, c: Config) -> None:
     psi2d = _box(axes, 18.9, upper, 2.2, 1.2, "Ψ2D\n‖E2D − Ê2D‖₂", BLUE)
     psi3d = _box(axes, 18.9, lower, 2.2, 1.2, "Ψ3D\n‖E3D − Ê3D‖₂", GREEN)
     sign = {"product": "Ψ2D ⊙ Ψ3D", "sum": "Ψ2D + Ψ3D", "max": "max(Ψ2D, Ψ3D)", "rgb": "Ψ2D", "xyz": "Ψ3D"}[c.fusion]
-    combined = _box(axes, 18.4, middle, 2.6, 1.2, f"{sign}\n0 without 3D point", ORANGE)
+    size = f"at {c.image_size}×{c.image_size} pixels,\n" if c.grid < c.image_size else ""
+    combined = _box(axes, 18.4, middle, 2.6, 1.2, f"{sign}\n{size}0 without 3D point", ORANGE)
     blur = _box(axes, 21.5, middle, 2.5, 1.2, _blur(c).replace(", ", "\n").replace(": ", ":\n"), GREY)
     final = _box(axes, 21.5, upper, 2.5, 1.2, f"anomaly map Ψ\n{c.image_size}×{c.image_size}", BLACK)
     score = _box(axes, 21.5, lower, 2.5, 1.2, f"image score\n{_score(c)}", BLACK)

@@ -1,4 +1,4 @@
-"""Labels of the points of a scatter plot, placed where they cover neither points nor each other."""
+"""Labels of the points of a scatter plot, placed where they cover neither points, nor each other, nor their lines."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -12,6 +12,8 @@ _DISTANCES = (4.0, 11.0, 19.0, 28.0, 38.0)  # between point and label, in points
 _LINE_FROM = 11.0  # labels this far away are tied to their points by a line
 _POINT = 4.0  # half the side of the square around a point that no label may touch
 _GAP = 1.0  # around each label
+_LINE_STEPS = 24  # places on a line that are looked at
+_LINE_COST = 6.0  # of each that lies in a label or near a point, as an area
 _ROUNDING = 1e-6  # of areas
 
 
@@ -26,6 +28,7 @@ def label_points(axes: Axes, names: Sequence[str], places: np.ndarray, colours: 
     frame = Bbox(axes.get_window_extent().get_points() / pixels)
     extents = [_extent(axes, name, size) / pixels for name in names]
     taken = [_box(point, np.full(2, 2 * _POINT)) for point in points]
+    lines: list[np.ndarray] = []
     middles = np.zeros_like(points)
     away = np.zeros(len(points), dtype=bool)
     for k in _crowded_first(points):
@@ -36,11 +39,17 @@ def label_points(axes: Axes, names: Sequence[str], places: np.ndarray, colours: 
             middle = points[k] + toward * (distance + _POINT / 2) + np.sign(np.round(toward, 6)) * extents[k] / 2
             box = _box(middle, extents[k] + 2 * _GAP)
             covered = sum(_shared(box, other) for other in taken) + _area(box) - _shared(box, frame)
+            line = _line(points[k], middle) if distance >= _LINE_FROM else points[:0]
+            others = [one for number, one in enumerate(taken) if number != k]
+            crossed = sum(_inside(line, one) for one in others) + sum(_inside(one, box) for one in lines)
+            covered += _LINE_COST * crossed
             if covered < least - _ROUNDING:
                 least, middles[k], away[k] = covered, middle, distance >= _LINE_FROM
             if least < _ROUNDING:
                 break
         taken.append(_box(middles[k], extents[k] + 2 * _GAP))
+        if away[k]:
+            lines.append(_line(points[k], middles[k]))
     for k, (name, colour) in enumerate(zip(names, colours, strict=True)):
         line = {"arrowstyle": "-", "color": colour, "lw": 0.5, "shrinkA": 0, "shrinkB": 2} if away[k] else None
         axes.annotate(
@@ -64,6 +73,15 @@ def _extent(axes: Axes, name: str, size: float) -> np.ndarray:
 
 def _box(middle: np.ndarray, sides: np.ndarray) -> Bbox:
     return Bbox([middle - sides / 2, middle + sides / 2])
+
+
+def _line(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Places between two points, (n, 2)."""
+    return start + np.linspace(0, 1, _LINE_STEPS)[:, None] * (end - start)
+
+
+def _inside(places: np.ndarray, box: Bbox) -> int:
+    return int(((places > box.min) & (places < box.max)).all(axis=1).sum())
 
 
 def _area(box: Bbox) -> float:

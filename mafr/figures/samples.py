@@ -117,12 +117,14 @@ def plot_sample(sample: Sample, stamp: str = "", warn: bool = False) -> style.Pi
     return figure
 
 
-def plot_contact_sheet(samples: Sequence[Sample], columns: int = 5) -> style.Picture:
+def plot_contact_sheet(
+    samples: Sequence[Sample], columns: int = 5, title: str = "", stamp: str = "", warn: bool = False
+) -> style.Picture:
     """Many samples at a glance, cropped to the part: RGB above depth, the outline of the ground truth on both."""
     rows = -(-len(samples) // columns)
-    figure = style.new_figure(1.45 * columns, 3.1 * rows)
+    figure = style.new_figure(1.45 * columns, 3.1 * rows, title, stamp, warn=warn)
     kinds = dict.fromkeys(f"{sample.category} {sample.defect}" for sample in samples)
-    figure.alt = f"Image and depth of samples: {', '.join(kinds)}".replace("_", " ")
+    figure.alt = f"Image and depth of samples: {', '.join(kinds)}. {stamp}".replace("_", " ").removesuffix(". ")
     grid = figure.subplots(2 * rows, columns, squeeze=False)
     for axes in grid.ravel():
         axes.axis("off")

@@ -17,7 +17,7 @@ from mafr.features.extract import Tokens
 from mafr.features.interpolation import densify
 from mafr.figures.maps import HAIRLINE
 from mafr.figures.samples import crop, show_map, show_rgb
-from mafr.figures.style import BLACK, HEAT, NO_POINT, Picture, bare, new_figure, outline
+from mafr.figures.style import BLACK, BLUE, HEAT, NO_POINT, Picture, bare, new_figure, outline
 from mafr.model import MAFR
 from mafr.scoring import ResidualMaps, fuse, image_score, residual_map, upsample
 
@@ -25,7 +25,12 @@ STEPS = (
     "frozen networks\nE2D, E3D", "fusion encoder\nE_fus (1)", "decoders, CBAM\nÊ2D, Ê3D (2)", "losses\n(3) – (6)",
     "training", "residuals\nΨ2D, Ψ3D (7)", "product, blur,\nscore (8)",
 )  # fmt: skip
-_TRAINING = (3, 4)  # steps that a part under test does not pass
+_TRAINING = (3, 4)  # steps that a part under test does not pass: a branch below
+_PLACES = ((0.0, 0.0), (2.0, 0.0), (4.0, 0.0), (4.0, -0.95), (2.0, -0.95), (6.0, 0.0), (8.0, 0.0))
+_ARROWS = (
+    ((1.65, 0.3), (1.97, 0.3)), ((3.65, 0.3), (3.97, 0.3)), ((5.65, 0.3), (5.97, 0.3)), ((7.65, 0.3), (7.97, 0.3)),
+    ((4.8, -0.03), (4.8, -0.32)), ((3.97, -0.65), (3.65, -0.65)), ((2.8, -0.32), (2.8, -0.03)),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -71,24 +76,29 @@ def walk(model: MAFR, sample: Sample, tokens: Tokens, config: Config) -> Walk:
 
 def plot_place(step: int) -> Picture:
     """The steps of Fig. 1 in a row, with the current one marked; step: its number in `STEPS`."""
-    figure = new_figure(9.6, 0.75)
+    figure = new_figure(9.6, 1.05)
     figure.alt = f"The steps of the method; you are here: {STEPS[step]}".replace("\n", ", ")
     axes = figure.subplots()
-    for number, name in enumerate(STEPS):
-        here = number == step
+    for number, (name, (x, y)) in enumerate(zip(STEPS, _PLACES, strict=True)):
+        here, weight = number == step, "bold" if number == step else "normal"
         box = FancyBboxPatch(
-            (number * 1.4, 0), 1.15, 0.6, boxstyle="round,pad=0.03", facecolor="#FFD9A0" if here else "#F3F3F3",
+            (x, y), 1.6, 0.6, boxstyle="round,pad=0.03", facecolor="#FFD9A0" if here else "#F3F3F3",
             edgecolor=BLACK if here else "0.7", linewidth=1.2 if here else 0.6,
             linestyle="--" if number in _TRAINING else "-",
         )  # fmt: skip
         axes.add_patch(box)
-        weight = "bold" if here else "normal"
-        axes.text(number * 1.4 + 0.575, 0.3, name, ha="center", va="center", fontsize=7, fontweight=weight)
-        if number:
-            axes.annotate("", (number * 1.4 - 0.03, 0.3), (number * 1.4 - 0.22, 0.3), arrowprops={"arrowstyle": "->"})
-    axes.text(3 * 1.4 + 0.575 + 0.7, -0.22, "dashed: in training only", ha="center", va="top", fontsize=6, color="0.4")
-    axes.text(step * 1.4 + 0.575, 0.72, "you are here", ha="center", va="bottom", fontsize=7)
-    axes.set(xlim=(-0.1, 9.7), ylim=(-0.45, 0.95))
+        axes.text(x + 0.8, y + 0.3, name, ha="center", va="center", fontsize=7, fontweight=weight)
+        if here:
+            below = number in _TRAINING
+            axes.text(
+                x + 0.8, y + (-0.1 if below else 0.7), "you are here", ha="center", va="top" if below else "bottom",
+                fontsize=7,
+            )  # fmt: skip
+    for start, end in _ARROWS:
+        axes.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": "0.3"})
+    text = "dashed: in training only; it changes the encoder and the decoders"
+    axes.text(6.1, -0.65, text, fontsize=6.5, color="0.4", va="center")
+    axes.set(xlim=(-0.1, 9.7), ylim=(-1.25, 1.0))
     bare(axes)
     return figure
 
@@ -121,11 +131,12 @@ def plot_walks(
 
 def plot_columns(
     walks: Sequence[Walk], columns: Mapping[str, Sequence[np.ndarray]], title: str, stamp: str, warn: bool = False,
-    colours: str = HEAT,
+    colours: str = HEAT, scores: bool = True,
 ) -> Picture:  # fmt: skip
     """Maps of several samples, one row each; every column has one scale for all rows, with its bar, heat from 0.
 
     columns: heading -> one map (S, S), or of cells (g, g), per sample; NaN, and pixels without a 3D point, are grey.
+    scores: whether the scores of the final maps are written beside the rows.
     """
     figure = new_figure(1.75 * (1 + len(columns)), 1.7 * len(walks) + 0.3, title, stamp, warn=warn)
     grid = figure.subplots(len(walks), 1 + len(columns), squeeze=False)
@@ -145,7 +156,8 @@ def plot_columns(
             outline(axes, one.sample.gt[0], HAIRLINE)
             bare(axes)
             crop(axes, one.sample.valid[0], margin=6)
-        row[0].set_ylabel(f"{'defective' if one.sample.label else 'good'}\nscore {one.score:.2f}", fontsize=9)
+        kind = "defective" if one.sample.label else "good"
+        row[0].set_ylabel(f"{kind}\nscore {one.score:.2f}" if scores else kind, fontsize=9)
     grid[0, 0].set_title("image", fontsize=9)
     return figure
 
@@ -153,25 +165,62 @@ def plot_columns(
 def plot_frames(frames: Mapping[str, Walk], title: str, stamp: str, warn: bool = False) -> Picture:
     """The same sample through a head while it learns: restored image features, Ψ2D and the final map; name -> walk.
 
-    The colours of the maps end where those of the last frame end.
+    The colours of the maps go from 0 to where those of the last frame end.
     """
     walks = list(frames.values())
     last, sample = walks[-1], walks[-1].sample
     colours = _Colours.of([last], "e_rgb")
     figure = new_figure(1.55 * len(frames), 1.55 * 3, title, stamp, warn=warn)
-    grid = figure.subplots(3, len(frames), squeeze=False)
+    grid, images = figure.subplots(3, len(frames), squeeze=False), {}
     for column, (name, one) in zip(grid.T, frames.items(), strict=True):
         _show_cells(column[0], colours.picture(one.hat_rgb, one.valid), sample)
         for axes, field in zip(column[1:], ("psi_rgb", "psi"), strict=True):
-            inside = getattr(last, field)[sample.valid[0]]
-            show_map(axes, getattr(one, field), sample.valid[0], np.quantile(inside, 0.01), inside.max())
+            high = getattr(last, field)[sample.valid[0]].max()
+            images[field] = show_map(axes, getattr(one, field), sample.valid[0], 0.0, high)
         for axes in column:
             outline(axes, sample.gt[0], HAIRLINE)
             bare(axes)
             crop(axes, sample.valid[0], margin=6)
         column[0].set_title(name, fontsize=9)
+    for row, image in zip(grid[1:], images.values(), strict=True):
+        bar = figure.colorbar(image, ax=row.tolist(), location="right", shrink=0.8, aspect=12, pad=0.01)
+        bar.ax.tick_params(labelsize=7)
     for axes, name in zip(grid[:, 0], ("Ê2D, restored", "Ψ2D", "Ψ, fused and blurred"), strict=True):
         axes.set_ylabel(name, fontsize=9)
+    return figure
+
+
+def plot_losses(
+    one: Walk, versions: Mapping[str, Tensor], values: Mapping[str, Mapping[str, float]], title: str, stamp: str,
+    warn: bool = False, marks: Mapping[str, np.ndarray] | None = None,
+) -> Picture:  # fmt: skip
+    """What each loss sees: versions of E2D in place of the restored features, and the losses of each.
+
+    versions: heading -> (1, C, g, g), the first one E2D itself; shown is the channel of E2D that varies most, on one
+    scale. values: version -> {loss: value}; each bar is relative to the largest of its loss. marks: version -> cells
+    (g, g) bool to outline.
+    """
+    figure = new_figure(1.6 * len(versions) + 0.6, 3.3, title, stamp, warn=warn)
+    maps, bars = figure.subplots(2, len(versions), squeeze=False)
+    channel = _rows(one.e_rgb, one.valid).std(dim=0).argmax()
+    shown = [part[0, channel].where(one.valid[0, 0], torch.nan).numpy() for part in versions.values()]
+    low, high = np.nanmin(shown), np.nanmax(shown)
+    largest = {name: max(each[name] for each in values.values()) for each in values.values() for name in each}
+    names = list(largest)[::-1]
+    for axes, below, (heading, each), part in zip(maps, bars, values.items(), shown, strict=True):
+        axes.set_facecolor(NO_POINT)
+        axes.imshow(_enlarged(part, one.sample), cmap="viridis", vmin=low, vmax=high)
+        axes.set_title(heading, fontsize=8)
+        if heading in (marks or {}):
+            outline(axes, _enlarged(np.asarray(marks[heading]), one.sample))
+        bare(axes)
+        crop(axes, one.sample.valid[0], margin=6)
+        below.barh(names, [each[name] / largest[name] for name in names], color=BLUE, height=0.6)
+        for number, name in enumerate(names):
+            below.text(each[name] / largest[name] + 0.04, number, f"{each[name]:.2f}", va="center", fontsize=7)
+        below.set(xlim=(0, 1.5), xticks=[])
+        below.tick_params(labelsize=7, left=False, labelleft=below is bars[0])
+        below.spines[["top", "right", "bottom"]].set_visible(False)
     return figure
 
 

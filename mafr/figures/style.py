@@ -23,6 +23,7 @@ VARIANT_STYLES = {"paper": (BLUE, "-"), "released": (ORANGE, "--")}
 GOOD, DEFECTIVE = BLUE, ORANGE
 HEAT, DEPTH = "inferno", "cividis"
 NO_POINT = to_rgb("#E8E8E8")  # pixels without a 3D point
+LOSS_COLOURS = {"sim": BLUE, "smooth": ORANGE, "census": GREEN, "total": BLACK}  # of the terms, and of all together
 OUTLINE = "#00E5FF"  # of the ground truth on a heatmap: visible on black and on yellow
 DPI = 120
 _FORMATS = {".png": "png", ".pdf": "pdf", ".svg": "svg", ".jpg": "jpg", ".jpeg": "jpg"}

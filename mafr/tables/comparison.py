@@ -127,7 +127,7 @@ def write_tables(
         made.append(TABLES[number](records, config, **choice))
     if datasets := plan.table_datasets(number for number in tables if number in (1, 2)):
         made += [supplementary_table(name, records, config, variants, datasets, methods) for name in SUPPLEMENT]
-    paired = paired_table(records, config, tables, variants, methods)
+    paired = paired_table(records, config, tables, variants, methods, among=True)
     made += [paired] if paired.entries else []
     return [path for table in made for path in write(table, folder)]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, product
 
 from mafr.baselines.registry import MAFR, METHODS
 from mafr.config import FUSIONS, VARIANTS, Config
@@ -21,6 +21,8 @@ COLUMNS = (
     Column("ahead", "Higher in", "Categories", 0), Column("behind", "Lower in", "Categories", 0),
 )  # fmt: skip
 _ROMAN = ("I", "II", "III", "IV", "V")
+COMPARED = "compared methods"  # rows of a table that hold two of them against each other
+_WITHOUT_BANK, _WITH_BANK = ("ast", "cfm"), ("btf", "m3dm")  # Sec. II-B's two families
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,16 @@ def paired_table(
     tables: Sequence[int] = plan.TABLES,
     variants: Sequence[str] = VARIANTS,
     methods: Iterable[str] = METHODS,
+    among: bool = False,
 ) -> Table:
     """Table S5: MAFR against each method of Tables I-III, each loss of Table IV and each map of Table V.
 
-    records: the record of each run. Raises ResultError for missing runs, listing them and the command.
+    records: the record of each run; among: also the methods of Tables I and II without a memory bank against those
+    with one (Sec. II-B). Raises ResultError for missing runs, listing them and the command.
     """
     rows = [row for number in tables for row in _rows(number, config, variants, tuple(methods))]
+    if among:
+        rows += [row for number in tables if number in (1, 2) for row in _among(number, config, tuple(methods))]
     return _table("S5", "Paired differences", rows, records, config, tables)
 
 
@@ -110,6 +116,15 @@ def _against_methods(
     for other in (method for method in every if method != own):
         runs, others = (_of(method, dataset, config, shots) for method in (own, other))
         yield Compared(name, own.title, other.title, runs, others)
+
+
+def _among(number: int, config: Config, methods: Sequence[str]) -> Iterable[Compared]:
+    dataset = plan.dataset_of(number)
+    every = {method.method: method for method in plan.table_methods(number, (), methods)}
+    for own, other in product(_WITHOUT_BANK, _WITH_BANK):
+        if own in every and other in every:
+            runs = (_of(every[name], dataset, config, None) for name in (own, other))
+            yield Compared(f"{_ROMAN[number - 1]}, {COMPARED}", every[own].title, every[other].title, *runs)
 
 
 def _of(method: TableMethod, dataset: str, config: Config, shots: int | None) -> tuple[tuple[Run, str], ...]:

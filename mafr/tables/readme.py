@@ -6,20 +6,24 @@ An I-AUROC that is level with MAFR's by Table S5 bears a mark, so that no prose 
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from mafr.config import UNTRAINED
 from mafr.errors import ResultError
 from mafr.intervals import SAME
 from mafr.paths import write_atomically
-from mafr.tables.published import FUSION_TITLES, METRIC_TITLES
+from mafr.tables.published import FUSION_TITLES, METRIC_TITLES, TABLE_4, loss_title
 
 LEVEL_MARK, PRODUCT = " ≈", FUSION_TITLES["product"]
+_OWN = ("MAFR (ours, paper)", loss_title(max(TABLE_4, key=len)), PRODUCT)  # what the others of a table are held against
 BEGIN, END = "<!-- results: written by `mafr tables --readme`, not by hand -->", "<!-- end of results -->"
 
 
 def results_block(tables: Path) -> str:
-    """The measured means of table1.csv … table5.csv as markdown: the best in bold, what is level by tableS5.csv marked.
+    """The measured means of table1.csv … table5.csv as markdown: what is level with MAFR by tableS5.csv is marked.
+
+    Bold: the highest value; where that is MAFR's or level with it, both, so that no order is shown that is none.
 
     Raises ResultError if one is missing, or was measured with untrained backbones.
     """
@@ -70,6 +74,11 @@ def _metrics(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[[frame.columns[0], *METRIC_TITLES]].rename(columns=METRIC_TITLES)
 
 
+def _bold(text: str) -> str:
+    value, mark, _ = text.partition(LEVEL_MARK)
+    return f"**{value}**{mark}" if value else ""
+
+
 def _level(path: Path) -> set[tuple[str, str]]:
     """(table, row) of what is level with MAFR by Table S5, the rows under the names of the other tables."""
     frame = _measured(path)
@@ -89,10 +98,15 @@ def _markdown(frame: pd.DataFrame, marked: Mapping[str, str], level: set[tuple[s
     marked: column -> its name in Table S5; level: (that name, row) of the cells that get `LEVEL_MARK`.
     """
     texts = frame.iloc[:, 1:].map(lambda value: "" if pd.isna(value) else f"{value:.3f}")
-    texts = texts.where(texts != texts.max(), "**" + texts + "**")  # as text: all lie between 0.000 and 1.000
+    best = texts == texts.max()  # as text: all lie between 0.000 and 1.000
     for column, table in marked.items():
-        same = [(table, name) in level for name in frame.iloc[:, 0]]
-        texts[column] = texts[column].where([not one for one in same], texts[column] + LEVEL_MARK)
+        names = [(table, name) for name in frame.iloc[:, 0]]
+        same = np.array([one in level for one in names])
+        own = np.array([name in _OWN for _, name in names])
+        if (best[column] & (same | own)).any():
+            best[column] |= same | own
+        texts[column] = texts[column].where(~same, texts[column] + LEVEL_MARK)
+    texts = texts.where(~best, texts.map(_bold))
     rows = [list(frame.columns), ["---"] * len(frame.columns)]
     rows += [[str(name), *row] for name, row in zip(frame.iloc[:, 0], texts.to_numpy(), strict=True)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

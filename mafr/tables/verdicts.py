@@ -5,7 +5,7 @@ A verdict is computed from written tables, with the rule of `mafr.intervals`, so
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +13,13 @@ import pandas as pd
 
 from mafr.errors import ResultError
 from mafr.intervals import HIGHER, LOWER, SAME, verdict
+from mafr.tables.published import FUSION_TITLES
 
 RETURNED, FAILED, OPEN, UNTESTED = "returned here", "did not return here", "not settled here", "cannot be tested here"
 PAIRED = "tableS5"
+PRODUCT = FUSION_TITLES["product"]
+COSTS = {"model_mb": "MB stored", "sample_s": "seconds per sample"}  # columns of the table of costs
+LONGER = 1.05  # times as long: less is the noise of a machine
 
 
 @dataclass(frozen=True)
@@ -78,12 +82,16 @@ def hardest(tables: Path, dataset: str, method: str) -> Evidence:
     return interval(tables, dataset, rows.loc[rows["i_auroc"].idxmin(), "Category"], method)
 
 
-def one_change(tables: Path, start: str, setting: str) -> list[Evidence]:
-    """A row of Table S8: a variant with one setting of the other; empty without that table."""
+def one_change(tables: Path, start: str, setting: str, to: str | None = None) -> list[Evidence]:
+    """A row of Table S8: a variant with one setting changed; empty without that table.
+
+    to: where a setting is changed to several values.
+    """
     if not (tables / "tableS8.csv").is_file():
         return []
     frame = _read(tables, "tableS8")
-    row = frame[(frame["Start"] == start) & (frame["Changed"] == setting)].iloc[0]
+    rows = frame[(frame["Start"] == start) & (frame["Changed"] == setting)]
+    row = (rows if to is None else rows[rows["To"] == to]).iloc[0]
     mean, low, high = (_signed(row[f"difference_{part}"]) for part in ("mean", "low", "high"))
     where = f"S8 · {start} · {setting} = {row['To']}"
     return [Evidence(f"{where}: {mean} ({low} to {high}), {row['Result']}", row["Result"])]
@@ -101,21 +109,29 @@ def all_higher(claim: str, evidence: Sequence[Evidence], wanted: str = HIGHER) -
 
 
 def highest(claim: str, tables: Path, dataset: str, metric: str, others: Sequence[str]) -> Verdict:
-    """The claim that MAFR's mean of a metric in Table S2 is the highest: not settled, for want of an interval."""
+    """The claim that MAFR's mean of a metric in Table S2 is the highest.
+
+    Not settled, for want of an interval; the last line of the evidence says what the means alone speak for.
+    """
     if not (tables / "tableS2.csv").is_file():  # as on data of the user's own
         return Verdict(claim, UNTESTED)
     frame = _read(tables, "tableS2")
     means = frame[(frame["Data set"] == dataset) & (frame["Category"] == "mean")].set_index("Method")[metric]
     shown = [name for name in ("MAFR, paper", *others) if name in means.index]
     evidence = [Evidence(f"S2 · {dataset} · mean · {name}: {means[name]:.3f}") for name in shown]
-    return Verdict(claim, OPEN, evidence)
+    return Verdict(claim, OPEN, [*evidence, _means_alone(means[shown[0]], means[shown[1:]])])
 
 
 def highest_fusion(claim: str, tables: Path, metric: str, title: str) -> Verdict:
-    """The claim that the product's mean of a pixel metric in Table V is the highest: not settled, as in `highest`."""
+    """The claim that the product's mean of a pixel metric in Table V is the highest; settled as in `highest`."""
     frame = _read(tables, "table5")
     means = frame[frame["kind"] == "measured"].set_index("Anomaly map")[metric]
-    return Verdict(claim, OPEN, [Evidence(f"V · {name} · {title}: {value:.3f}") for name, value in means.items()])
+    evidence = [Evidence(f"V · {name} · {title}: {value:.3f}") for name, value in means.items()]
+    return Verdict(claim, OPEN, [*evidence, _means_alone(means[PRODUCT], means.drop(PRODUCT))])
+
+
+def _means_alone(own: float, others: pd.Series) -> Evidence:
+    return Evidence(f"no intervals; the means alone speak {'for' if own > others.max() else 'against'} it")
 
 
 def not_corrected(claim: str, frame: pd.DataFrame, loss: str) -> Verdict:
@@ -137,6 +153,39 @@ def not_corrected(claim: str, frame: pd.DataFrame, loss: str) -> Verdict:
             found = verdict(low, high)
             evidence.append(Evidence(f"{where} against {name}: {ends}, {found}", found))
     return Verdict(claim, result, evidence)
+
+
+def costlier(
+    claim: str, tables: Path, dataset: str, column: str, methods: Sequence[str], than: str, factor: float = 1.0
+) -> Verdict:
+    """The claim that methods cost more than another, by the means of the table of costs.
+
+    It returned if each takes at least `factor` times as much, it did not if each takes less; factor: above 1 for
+    times, which differ from run to run. Without these methods' costs it cannot be tested.
+    """
+    frame = _read(tables, "cost") if (tables / "cost.csv").is_file() else pd.DataFrame(columns=["Data set"])
+    rows = frame[frame["Data set"] == dataset]
+    means = rows[rows["Category"] == "mean"].set_index("Method")[column] if len(rows) else {}
+    if not {than, *methods} <= set(means.keys()):
+        return Verdict(claim, UNTESTED)
+    ratios = {name: means[name] / means[than] for name in methods}
+    result = RETURNED if min(ratios.values()) >= factor else FAILED if max(ratios.values()) < 1 else OPEN
+    where = f"cost · {dataset} · mean · {COSTS[column]}"
+    found = (f"{where} · {n}: {means[n]:.3f}, {ratio:.2f} times that of {than}" for n, ratio in ratios.items())
+    return Verdict(claim, result, [Evidence(text) for text in found])
+
+
+def longer(files: Mapping[str, Mapping], one: str, other: str) -> list[Evidence]:
+    """Whether a training step takes longer than another, by files of `mafr bench --steps`: file name -> its content."""
+    evidence = []
+    for file, content in files.items():
+        steps = {row["method"]: row for row in content.get("steps", ())}
+        for way in ("plain", "general", "product") if {one, other} <= set(steps) else ():
+            a, b = (steps[name][f"{way}_ms"] for name in (one, other))
+            result = HIGHER if a / b > LONGER else LOWER if b / a > LONGER else SAME
+            where = f"{file} · {'fast' if way == 'product' else way} · {one} against {other}"
+            evidence.append(Evidence(f"{where}: {a:.2f} / {b:.2f} ms, {a / b:.2f} times", result))
+    return evidence
 
 
 def all_level(claim: str, evidence: Sequence[Evidence]) -> Verdict:

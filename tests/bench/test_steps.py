@@ -47,7 +47,7 @@ def test_products_are_counted_and_run_again():
 
 def test_the_command_measures_every_method():
     machine, rows = step_times(CONFIG, 0.5, repeats=1)
-    assert [row.method for row in rows][:2] == ["MAFR, paper", "MAFR, released"]
+    assert [row.method for row in rows][:3] == ["MAFR, paper", "MAFR, released", "MAFR, paper, without attention"]
     for row in rows:
         assert min(row.floor_ms, row.product_ms, row.general_ms, row.plain_ms, row.gflop) > 0
     text = report(machine, rows)

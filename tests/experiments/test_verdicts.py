@@ -1,5 +1,6 @@
 """Verdicts on the paper's claims: the rules, and that each committed one says what its table says."""
 
+import json
 import re
 
 import nbformat
@@ -17,7 +18,7 @@ TABLES = CHECKOUT / "tables"
 EXECUTED = CHECKOUT / "notebooks" / "executed"
 WITH_VERDICT = (
     "02_method", "03_table1_mvtec3d", "04_table2_eyecandies", "05_table3_few_shot", "06_table4_loss_ablation",
-    "07_table5_fusion_ablation", "08_figure2_qualitative", "10_paper_and_code",
+    "07_table5_fusion_ablation", "08_figure2_qualitative", "10_paper_and_code", "11_compared_methods", "12_full_size",
 )  # fmt: skip
 NUMBER = r"([+−]?\d\.\d{3})"
 ENDS = rf"{NUMBER} \({NUMBER} to {NUMBER}\)"
@@ -27,6 +28,9 @@ CHANGE = re.compile(rf"^S8 · (\w+) · (\w+) = ([^:]+): {ENDS}, (\w+)$")
 CORRECTED = re.compile(rf"^S9 · (\w+) · ([^·]+) · (.+) against (as trained|all three): {ENDS}, (\w+)$")
 MEAN = re.compile(rf"^S2 · ([^·]+) · mean · (.+): {NUMBER}$")
 FUSED = re.compile(rf"^V · (.+) · ([PA][^·]+): {NUMBER}$")
+COST = re.compile(r"^cost · ([^·]+) · mean · ([^·]+) · (.+): (\d+\.\d{3}), (\d+\.\d\d) times that of (.+)$")
+STEPS = re.compile(r"^(\w+)\.json · (\w+) · (.+) against (.+): (\d+\.\d\d) / (\d+\.\d\d) ms, (\d+\.\d\d) times$")
+ALONE = re.compile(r"^no intervals; the means alone speak (for|against) it$")
 ABSENT = "its table is not here"
 
 
@@ -42,9 +46,9 @@ def number(text: str) -> float:
     return float(text.replace("−", "-"))
 
 
-def table(name: str, **cells: str) -> pd.Series:
+def table(name: str, prefix: str = "table", **cells: str) -> pd.Series:
     """The one row of a committed table with these cells."""
-    frame = pd.read_csv(TABLES / f"table{name}.csv", na_values="n/a", keep_default_na=False)
+    frame = pd.read_csv(TABLES / f"{prefix}{name}.csv", na_values="n/a", keep_default_na=False)
     for column, value in cells.items():
         frame = frame[frame[column.replace("_", " ")] == value]
     assert len(frame) == 1, (name, cells)
@@ -63,6 +67,22 @@ def checked(line: str) -> str:
         name, roman, measured, other, *numbers, said = found.groups()
         row = table(name, Table=roman, Measured=measured, Held_against=other)
         columns = ["difference", "low", "high"]
+    elif found := COST.match(line):
+        dataset, what, method, value, ratio, other = found.groups()
+        column = next(name for name, text in verdicts.COSTS.items() if text == what)
+        mean, of_other = (
+            table("cost", prefix="", Data_set=dataset, Category="mean", Method=n)[column] for n in (method, other)
+        )
+        assert number(value) == pytest.approx(mean, abs=6e-4)
+        assert number(ratio) == pytest.approx(mean / of_other, abs=6e-3)
+        return ""
+    elif found := STEPS.match(line):
+        file, way, one, other, *numbers = found.groups()
+        steps = json.loads((TABLES / "bench" / f"{file}.json").read_text())["steps"]
+        ms = {row["method"]: row["product_ms" if way == "fast" else f"{way}_ms"] for row in steps}
+        a, b = ms[one], ms[other]
+        assert [number(text) for text in numbers] == pytest.approx([a, b, a / b], abs=6e-3)
+        return "higher" if a / b > verdicts.LONGER else "lower" if b / a > verdicts.LONGER else "level"
     elif found := CHANGE.match(line):
         start, changed, value, *numbers, said = found.groups()
         row = table("S8", Start=start, Changed=changed, To=value)
@@ -95,10 +115,22 @@ def test_each_piece_of_evidence_is_in_its_table_and_decides_the_verdict(name):
     assert rows
     for claim, result, evidence in rows:
         result = result.strip("*")
-        if evidence == ABSENT:
-            assert result == UNTESTED and not (TABLES / "tableS8.csv").exists()
+        if result == UNTESTED:
+            assert not (evidence == ABSENT and (TABLES / "tableS8.csv").exists())
             continue
-        results = {checked(line) for line in evidence.split("<br>")}
+        *lines, last = evidence.split("<br>")
+        if ALONE.match(last):
+            means = [number(line.rsplit(": ", 1)[1]) for line in lines]
+            own = next(n for n, line in enumerate(lines) if "MAFR, paper" in line or line.startswith("V · Ψ2D · Ψ3D"))
+            highest = means[own] > max(value for n, value in enumerate(means) if n != own)
+            assert (ALONE.match(last).group(1) == "for") == highest, claim
+        else:
+            lines.append(last)
+        results = {checked(line) for line in lines}
+        if all(COST.match(line) for line in lines):
+            ratios = [number(COST.match(line).group(5)) for line in lines]
+            assert {RETURNED: min(ratios) >= 1, FAILED: max(ratios) < 1, OPEN: True}[result], claim
+            continue
         if "·" in evidence and evidence.startswith("S9"):
             continue  # two findings decide it: the next test
         if result == RETURNED:
@@ -145,3 +177,22 @@ def test_missing_tables_and_rows_are_named(tmp_path):
         verdicts.paired(TABLES, "I", "nothing")
     with pytest.raises(ResultError, match="no row of"):
         verdicts.interval(TABLES, "MVTec 3D-AD stand-in", "bagel", "nothing")
+
+
+def test_costs_and_times_have_rules_of_their_own(tmp_path):
+    frame = pd.DataFrame({"Data set": "D", "Category": "mean", "Method": ["A", "B", "C"], "model_mb": [6.0, 3.0, 2.0]})
+    frame.to_csv(tmp_path / "cost.csv", index=False)
+
+    def result(methods: list[str], than: str, factor: float = 1.0, dataset: str = "D") -> str:
+        return verdicts.costlier("", tmp_path, dataset, "model_mb", methods, than, factor).result
+
+    assert result(["A", "B"], "C") == RETURNED
+    assert result(["A", "B"], "C", factor=2.0) == OPEN
+    assert result(["B", "C"], "A") == FAILED
+    assert result(["A"], "none") == result(["A"], "C", dataset="other") == UNTESTED
+    same = {"general_ms": 1.0, "product_ms": 1.0}
+    steps = [{"method": name, "plain_ms": ms, **same} for name, ms in (("a", 2.0), ("b", 1.0))]
+    found = verdicts.longer({"x.json": {"steps": steps}, "y.json": {}}, "a", "b")
+    assert [one.result for one in found] == ["higher", "level", "level"]
+    assert found[0].text == "x.json · plain · a against b: 2.00 / 1.00 ms, 2.00 times"
+    assert verdicts.longer({"x.json": {"steps": steps}}, "a", "c") == []

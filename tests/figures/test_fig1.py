@@ -22,4 +22,5 @@ def test_architecture_follows_the_settings():
     config = replace(DEMO, fusion="sum", loss_terms=("sim",), groups=99)
     text = words(architecture(config))
     assert "Ψ2D + Ψ3D" in text and "99 groups" in text and "· census" not in text
+    assert "LayerNorm" not in words(architecture(config, differences=False))
     assert ("blur", "Gaussian, σ = 4.7 px", "box: five 5×5, three 7×7") in variant_differences(DEMO)

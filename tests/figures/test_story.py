@@ -55,6 +55,18 @@ def test_a_column_has_one_scale_for_all_rows(walks):
     assert "step 0" in words(frames) and png_bytes(frames)
 
 
+def test_losses_of_versions_share_one_scale(walks):
+    _, made = walks
+    versions = {"E itself": made[0].e_rgb, "shifted": made[0].e_rgb + 1}
+    values = {"E itself": {"one": 0.0, "two": 1.0}, "shifted": {"one": 4.0, "two": 0.5}}
+    figure = story.plot_losses(made[0], versions, values, "losses", "GENERATED")
+    pictures = [axes.get_images()[0] for axes in figure.axes[:2]]
+    assert pictures[0].get_clim() == pictures[1].get_clim()
+    widths = [[bar.get_width() for bar in axes.patches] for axes in figure.axes[2:]]
+    assert widths == [[1.0, 0.0], [0.5, 1.0]]  # from the bottom up, each relative to the largest of its loss
+    assert png_bytes(figure)
+
+
 def test_the_place_is_marked_in_bold():
     for number, name in enumerate(story.STEPS):
         bold = [text.get_text() for text in story.plot_place(number).axes[0].texts if text.get_fontweight() == "bold"]

@@ -566,6 +566,12 @@ def test_table_s5_holds_mafr_against_all_that_the_tables_compare():
     assert others["III, 5-shot"] == ["BTF", "AST", "M3DM", "CFM"]
     assert others["IV"] == ["L_sim", "L_census", "L_smooth"]
     assert set(frame["Result"]) <= {"higher", "level", "lower"}
+    more = paired_table(FULL_RECORDS, FULL, among=True).frame
+    assert more.iloc[: len(frame)].equals(frame)
+    rows = more.iloc[len(frame) :][["Table", "Measured", "Held against"]].to_numpy().tolist()
+    pairs = [[one, other] for one in ("AST", "CFM") for other in ("BTF", "M3DM")]
+    assert rows[:4] == [["I, compared methods", *pair] for pair in pairs]
+    assert rows[4:] == [["II, compared methods", one, "M3DM"] for one in ("AST", "CFM")]
     # A row is the paired comparison of the two records' scores, category by category.
     assert others["V"] == ["Ψ2D + Ψ3D", "max(Ψ2D, Ψ3D)", "Ψ2D", "Ψ3D", "Ψ3D"]
     row = frame[(frame["Table"] == "V") & (frame["Held against"] == "Ψ3D")].iloc[0]
@@ -602,6 +608,7 @@ def test_the_readme_marks_what_is_level(tmp_path):
     tables.write_tables(SMOKE_RECORDS, SMOKE, tmp_path)
     block, paired = results_block(tmp_path), pd.read_csv(tmp_path / "tableS5.csv")
     same = paired[(paired["Result"] == "level") & (paired["Measured"] != "Ψ2D")]
+    same = same[~same["Table"].str.contains("compared")]
     assert len(same) and block.count(LEVEL_MARK) == len(same)
     lines = [line for line in block.splitlines() if LEVEL_MARK in line]
     assert all(any(name.split(", ")[-1] in line for line in lines) for name in same["Held against"])
