@@ -31,7 +31,7 @@ def plot_steps(frame: pd.DataFrame, title: str, stamp: str, against: str = "the 
     left.set_ylim(-0.7, len(frame) - 0.3)
     left.grid(axis="x", color="0.92")
     draw_differences(right, rows, *(frame[f"difference_{part}"] for part in ("mean", "low", "high")))
-    small_axes(right, f"I-AUROC minus that of {against}, 95 % interval; grey: level")
+    small_axes(right, f"I-AUROC minus that of {against},\n95 % interval; grey: level")
     return figure
 
 
