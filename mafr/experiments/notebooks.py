@@ -106,7 +106,7 @@ def own_notebooks(names: Sequence[str]) -> list[str]:
 
 
 def _state(config: Config, paths: Paths) -> str:
-    """A digest of what all notebooks read: settings, package sources, finished runs."""
+    """A digest of what all notebooks read: settings, package sources, finished runs, written tables."""
     digest = hashlib.sha256(config.digest().encode())
     for path in sorted(PACKAGE.rglob("*.py")):
         digest.update(path.read_bytes())
@@ -115,6 +115,10 @@ def _state(config: Config, paths: Paths) -> str:
         path = run.folder(paths) / "metrics.json"
         if path.exists():
             digest.update(f"{path.parent.name} {path.stat().st_size}".encode())
+    # Verdicts and sections that read tables of other commands, such as `mafr differences` and `mafr develop`.
+    folders = dict.fromkeys((paths.tables, *(paths.root / "tables" / name for name in ("development", "real"))))
+    for path in (path for folder in folders for path in sorted(folder.glob("*.csv"))):
+        digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 
 

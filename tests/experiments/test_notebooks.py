@@ -304,6 +304,23 @@ def test_finished_notebooks_are_not_run_again(executed, smoke):
     assert {path: path.stat().st_mtime_ns for path in paths.executed.glob("*.ipynb")} == before
 
 
+def test_a_notebook_is_run_again_when_other_commands_tables_change(tmp_path):
+    paths, config = Paths(tmp_path, "demo"), Config.preset("demo")
+    cell = nbformat.v4.new_code_cell("profile = 'demo'", metadata={"tags": ["parameters"]})
+    (tmp_path / "notebooks").mkdir()
+    book = nbformat.v4.new_notebook(cells=[cell], metadata=source("01_data_exploration").metadata)
+    nbformat.write(book, tmp_path / "notebooks" / "01_small.ipynb")
+    (copy,) = run_notebooks(config, paths, workers=1)
+    for folder, again in ((paths.tables, True), (tmp_path / "tables" / "development", True), (tmp_path, False)):
+        before = copy.stat().st_mtime_ns
+        run_notebooks(config, paths, workers=1)
+        assert copy.stat().st_mtime_ns == before
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "other.csv").write_text("a\n1\n")
+        run_notebooks(config, paths, workers=1)
+        assert (copy.stat().st_mtime_ns > before) == again
+
+
 def test_the_notebooks_of_tables_1_and_2_share_their_cells():
     first, second = (source(name).cells for name in ("03_table1_mvtec3d", "04_table2_eyecandies"))
     assert [cell.id for cell in first] == [cell.id for cell in second]
