@@ -190,7 +190,8 @@ def normal(name: str) -> str:
 
 def test_the_lock_satisfies_pyproject_and_conda_installs_it():
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
-    wanted = [Requirement(r) for r in project["dependencies"] + project["optional-dependencies"]["test"]]
+    extras = project["optional-dependencies"]
+    wanted = [Requirement(r) for r in [*project["dependencies"], *extras["test"], *extras["site"]]]
     locked: dict[str, list[str]] = {}
     for line in (CHECKOUT / "requirements.lock").read_text().splitlines():
         requirement = Requirement(line)

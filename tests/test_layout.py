@@ -24,7 +24,8 @@ LEVELS = (
     {"baselines"},
     {"experiments"},
     {"tables", "figures", "bench"},
-    {"report"},
+    {"page"},
+    {"report", "site"},
     {"predict"},
     {"cli"},
 )

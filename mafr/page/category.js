@@ -1,0 +1,134 @@
+"use strict";
+// The samples of a category: unpacked when asked for, their maps computed by the chosen settings.
+const pause = () => new Promise((done) => setTimeout(done));
+
+class Category {
+  constructor(data) {
+    Object.assign(this, {data, side: data.side, grid: data.grid, samples: data.samples, unpacked: new Map()});
+    this.analyses = new Map();
+    this.ones = new Uint8Array((data.side / data.half) ** 2).fill(1);
+  }
+
+  // Everything of a sample that does not depend on settings.
+  sample(k) {
+    if (!this.unpacked.has(k)) this.unpacked.set(k, this.unpack(this.samples[k]));
+    return this.unpacked.get(k);
+  }
+
+  async unpack(meta) {
+    const {side, grid} = this, packed = await decode.Packed.of(meta.bytes);
+    const mask = packed.bits(side * side), truth = packed.bits(side * side), valid = packed.bits(grid * grid);
+    const count = valid.reduce((sum, one) => sum + one, 0), residuals = {};
+    for (const [variant, steps] of Object.entries(meta.residuals)) {
+      residuals[variant] = steps.map((step) => {
+        const values = packed.words(count, step), cells = new Float64Array(grid * grid);
+        for (let k = 0, n = 0; k < cells.length; k++) if (valid[k]) cells[k] = values[n++];
+        return cells;
+      });
+    }
+    const maps = {};
+    for (const [name, step] of Object.entries(meta.maps)) maps[name] = packed.levels(side / this.data.half, step);
+    const points = packed.points(meta.cloud), pixels = this.latticeOf(mask, meta.cloud.lattice);
+    return {meta, mask, truth, valid, residuals, maps, points, pixels, box: scoring.boxOf(mask, side), kept: {}};
+  }
+
+  // The pixel of each point of the cloud.
+  latticeOf(mask, [step, slant]) {
+    const pixels = [];
+    for (let v = 0, k = 0; v < this.side; v++) {
+      for (let u = 0; u < this.side; u++, k++) if (mask[k] && (v + slant * u) % step === 0) pixels.push(k);
+    }
+    return pixels;
+  }
+
+  async image(sample) {
+    sample.image ??= await decode.picture(sample.meta.image);
+    return sample.image;
+  }
+
+  // Both residual maps at pixels; kept for the variant asked for last.
+  residuals(sample, variant) {
+    if (sample.kept.variant !== variant) {
+      const [rgb, xyz] = sample.residuals[variant].map((cells) =>
+        scoring.upsample(cells, sample.valid, this.grid, sample.mask, this.side, sample.box));
+      sample.kept = {variant, rgb, xyz};
+    }
+    return sample.kept;
+  }
+
+  map(sample, settings) {
+    const {rgb, xyz} = this.residuals(sample, settings.variant);
+    return scoring.finalMap(rgb, xyz, settings, this.side, sample.box);
+  }
+
+  // A compared method's final map, enlarged.
+  methodMap(sample, name) {
+    return scoring.upsample(sample.maps[name], this.ones, this.side / this.data.half, sample.mask, this.side, sample.box);
+  }
+
+  // Scores and values of all samples by some settings; kept. Takes a few tenths of a second, in short pieces, and ends
+  // early, with null, where `wanted` says no.
+  async analyse(settings, wanted) {
+    const key = JSON.stringify([settings.variant, settings.fusion, settings.blur, settings.sigma]);
+    if (!this.analyses.has(key)) {
+      const {score} = this.data.variants[settings.variant];
+      const of = (sample) => {
+        const map = this.map(sample, settings);
+        return {map, score: scoring.imageScore(map, score)};
+      };
+      const made = await this.gather(of, wanted);
+      if (!made) return null;
+      if (this.analyses.size > 30) this.analyses.delete(this.analyses.keys().next().value);
+      this.analyses.set(key, made);
+    }
+    return this.analyses.get(key);
+  }
+
+  // The same of a compared method, with its stored scores.
+  async analyseMethod(method, wanted) {
+    if (!this.analyses.has(method.name)) {
+      const made = await this.gather((sample) => ({map: this.methodMap(sample, method.name)}), wanted);
+      if (!made) return null;
+      this.analyses.set(method.name, {...made, scores: method.scores, range: method.range});
+    }
+    return this.analyses.get(method.name);
+  }
+
+  async gather(of, wanted) {
+    const scores = [], good = [], all = [];
+    let since = performance.now();
+    for (let k = 0; k < this.samples.length; k++) {
+      const sample = await this.sample(k), {map, score} = of(sample);
+      scores.push(score);
+      const values = scoring.inside([map], [sample.mask]);
+      all.push(values);
+      if (!this.samples[k].label) good.push(values);
+      if (k > 0) sample.kept = {};  // gives memory back; what is shown computes its own again
+      if (performance.now() - since > 25) {
+        await pause();
+        if (!wanted()) return null;
+        since = performance.now();
+      }
+    }
+    const sorted = (parts) => {
+      const values = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
+      parts.reduce((at, part) => { values.set(part, at); return at + part.length; }, 0);
+      return values.sort();
+    };
+    const ofGood = sorted(good), ofAll = sorted(all);
+    return {scores, ofGood, range: [scoring.quantile(ofGood, 0.5), scoring.quantile(ofAll, 0.999)]};
+  }
+
+  // The share of the other good samples with a lower score.
+  aboveGood(scores, k) {
+    const others = scores.filter((_, n) => n !== k && !this.samples[n].label);
+    return others.length ? others.filter((score) => score < scores[k]).length / others.length : NaN;
+  }
+
+  // How wrong a sample's rank is: the share of the other kind that it should be above or below and is not.
+  hardness(scores, k) {
+    const {label} = this.samples[k], others = scores.filter((_, n) => this.samples[n].label !== label);
+    const wrong = others.filter((score) => (label ? score >= scores[k] : score <= scores[k]));
+    return others.length ? wrong.length / others.length : 0;
+  }
+}

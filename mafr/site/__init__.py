@@ -1,0 +1,1 @@
+"""The site: notebooks as linked pages, and the heatmap explorer in any browser."""

@@ -1,0 +1,104 @@
+"""What the heatmap explorer shows of a category: its test samples packed for the browser.
+
+MAFR's maps are packed as the residuals of cells, from which the page computes what `mafr.scoring` does; the compared
+methods' as final maps at half the resolution, since they cannot be taken apart.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+from mafr.baselines.registry import title
+from mafr.config import Config
+from mafr.data.display import around_middle, thinned, thinning
+from mafr.experiments.plan import FIGURE_METHODS, Run
+from mafr.experiments.results import Result, colour_range, compared_maps, load_result, needs_warning, stamp
+from mafr.experiments.run_store import read_record
+from mafr.page.packed import Packed, image_url
+from mafr.paths import Paths
+
+POINTS = 3000  # of a cloud, at most
+QUALITY = 80  # of images
+HALF = 2  # by which the compared methods' maps are smaller
+
+
+def category_data(config: Config, paths: Paths, dataset: str, category: str, variants: Sequence[str]) -> dict | None:
+    """A category's samples under the variants that have a finished run; None if none has."""
+    runs = {variant: Run(dataset, category, config.with_variant(variant)) for variant in variants}
+    results = {v: load_result(run, paths) for v, run in runs.items() if read_record(run, paths) is not None}
+    if not results:
+        return None
+    first = next(iter(results.values()))
+    others = compared_maps(config, paths, dataset, category, first.ids, FIGURE_METHODS)
+    return {
+        "dataset": config.dataset_title(dataset),
+        "category": category.replace("_", " "),
+        "stamp": stamp(config, [dataset], list(results)),
+        "warn": needs_warning(config),
+        "side": config.image_size,
+        "grid": config.grid,
+        "half": HALF,
+        "variants": {variant: _variant(result) for variant, result in results.items()},
+        "methods": [_method(name, maps, first, config, paths, dataset) for name, maps in others.items()],
+        "samples": [_sample(k, results, others) for k in range(len(first.ids))],
+        "start": first.ids[first.median_defective()],  # the sample of Fig. 2
+    }
+
+
+def as_json(data: dict) -> str:
+    """Short text."""
+    return json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _variant(result: Result) -> dict:
+    config = result.config
+    return {
+        "fusion": config.fusion, "blur": config.blur, "sigma": config.sigma, "score": config.image_score,
+        "threshold": result.record.get("threshold"), "ranges": result.residual_ranges,
+    }  # fmt: skip
+
+
+def _method(name: str, maps: np.ndarray, result: Result, config: Config, paths: Paths, dataset: str) -> dict:
+    record = _record(name, result, config, paths, dataset)
+    return {
+        "name": name, "title": title(name), "range": colour_range(maps, result.mask, result.labels),
+        "scores": [float(f"{score:.6g}") for score in record["scores"]["map"]],
+    }  # fmt: skip
+
+
+def _record(name: str, result: Result, config: Config, paths: Paths, dataset: str) -> dict:
+    from mafr.baselines.registry import method_settings
+
+    run = Run(dataset, result.run.category, method_settings(name, config, dataset=dataset), method=name)
+    return read_record(run, paths)
+
+
+def _sample(k: int, results: dict[str, Result], others: dict[str, np.ndarray]) -> dict:
+    first = next(iter(results.values()))
+    sample, packed = first.samples[k], Packed()
+    packed.bits(first.mask[k])
+    packed.bits(first.gt[k])
+    cells = first.valid[k, 0].numpy()
+    packed.bits(cells)
+    residuals = {
+        variant: [packed.words(part[k, 0].numpy()[cells]) for part in (result.psi_rgb, result.psi_xyz)]
+        for variant, result in results.items()
+    }
+    maps = {name: packed.levels(_smaller(part[k])) for name, part in others.items()}
+    valid = sample.valid[0]
+    cloud = around_middle(sample, *thinned(valid, POINTS)) if valid.any() else np.zeros((0, 3))
+    rgb = np.round(255 * np.moveaxis(np.clip(sample.rgb, 0, 1), 0, -1)).astype(np.uint8)
+    return {
+        "id": first.ids[k], "defect": first.defects[k].replace("_", " "), "label": int(first.labels[k]),
+        "image": image_url(rgb, QUALITY), "residuals": residuals, "maps": maps,
+        "cloud": packed.points(cloud) | {"lattice": thinning(valid, POINTS)}, "bytes": packed.text(),
+    }  # fmt: skip
+
+
+def _smaller(values: np.ndarray) -> np.ndarray:
+    """The means of blocks of a map (S, S)."""
+    side = values.shape[0] // HALF
+    return values[: side * HALF, : side * HALF].reshape(side, HALF, side, HALF).mean(axis=(1, 3))

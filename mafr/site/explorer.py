@@ -1,0 +1,79 @@
+"""The heatmap explorer as a page: its files, and one file of data per category."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from mafr.config import DATASETS, VARIANTS, Config
+from mafr.errors import ResultError
+from mafr.figures.style import HEAT
+from mafr.parallel.progress import Workers, map_parallel
+from mafr.paths import Paths
+from mafr.site.data import as_json, category_data
+
+PAGE = Path(__file__).parents[1] / "page"
+SCRIPTS = ("decode", "scoring", "category", "cloud", "panels", "list", "view", "explorer")  # in the order of loading
+
+
+def write_explorer(
+    config: Config,
+    paths: Paths,
+    folder: Path,
+    datasets: Sequence[str] = DATASETS,
+    variants: Sequence[str] = VARIANTS,
+    workers: Workers = 1,
+    home: str = "../index.html",
+) -> Path:
+    """Write the page and the data of every category with a finished run into `folder`; returns the page.
+
+    home: the address of the site's first page. Raises ResultError if no category has a finished run.
+    """
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    jobs = [(config, paths, folder, d, c, tuple(variants)) for d in datasets for c in config.categories(d)]
+    made = map_parallel(_write_category, jobs, workers, what="categories of the explorer")
+    there: dict[str, dict] = {}
+    for (*_, dataset, category, _), done in zip(jobs, made, strict=True):
+        if done:
+            own = there.setdefault(dataset, {"title": config.dataset_title(dataset), "categories": []})
+            own["categories"].append(category)
+    if not there:
+        raise ResultError(
+            f"no finished run to explore in {paths.runs(datasets[0]).parent}; "
+            f"`mafr reproduce --profile {config.profile}` makes them"
+        )
+    for name in SCRIPTS:
+        shutil.copyfile(PAGE / f"{name}.js", folder / f"{name}.js")
+    shutil.copyfile(PAGE / "explorer.css", folder / "explorer.css")
+    settings = {"categories": there, "colours": colours()}
+    scripts = "\n".join(f'<script src="{name}.js"></script>' for name in SCRIPTS)
+    page = (PAGE / "explorer.html").read_text(encoding="utf-8")
+    for mark, text in {
+        "title": "Heatmap explorer", "home": home, "settings": json.dumps(settings), "scripts": scripts,
+    }.items():  # fmt: skip
+        page = page.replace(f"{{{{{mark}}}}}", text)
+    (folder / "index.html").write_text(page, encoding="utf-8")
+    return folder / "index.html"
+
+
+def colours() -> str:
+    """The 256 colours of the heatmaps, red, green and blue, as base64."""
+    table = matplotlib.colormaps[HEAT](np.arange(256), bytes=True)[:, :3]
+    return base64.b64encode(np.ascontiguousarray(table).tobytes()).decode()
+
+
+def _write_category(job: tuple[Config, Paths, Path, str, str, tuple[str, ...]]) -> bool:
+    config, paths, folder, dataset, category, variants = job
+    data = category_data(config, paths, dataset, category, variants)
+    if data is None:
+        return False
+    file = folder / "data" / dataset / f"{category}.js"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(f'mafr.take("{dataset}/{category}", {as_json(data)});\n', encoding="utf-8")
+    return True

@@ -1,0 +1,239 @@
+"""The explorer's page in a real browser: its values are those of the package, and every control changes the picture."""
+
+import json
+
+import numpy as np
+import pytest
+from support.browser import browser, resize, served
+
+from mafr.config import FUSIONS
+from mafr.errors import ResultError
+from mafr.experiments.plan import Run
+from mafr.experiments.results import load_result
+from mafr.figures.view import explore
+from mafr.paths import Paths
+from mafr.site.explorer import write_explorer
+
+PANELS = "document.querySelectorAll('figure[data-n] canvas[role=img]')"
+
+
+@pytest.fixture(scope="module")
+def page(smoke, tmp_path_factory):
+    """A browser with the explorer of the smoke runs."""
+    config, paths = smoke
+    folder = tmp_path_factory.mktemp("explorer")
+    with browser() as driver:
+        write_explorer(config, paths, folder)
+        with served(folder) as address:
+            driver.address = f"{address}/index.html"
+            yield driver
+
+
+@pytest.fixture
+def fresh(page):
+    """The same, just opened."""
+    page.get("about:blank")
+    page.get(page.address)
+    wait(page)
+    page.get_log("browser")
+    return page
+
+
+def wait(driver) -> None:
+    """Until all is computed."""
+    done = "!document.body.classList.contains('busy') && document.getElementById('said').textContent"
+    driver.execute_async_script(
+        f"const done = arguments[0]; const look = () => ({done}) ? done() : setTimeout(look, 10); look();"
+    )
+
+
+def picture(driver, number: int) -> str:
+    driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+    return driver.execute_script(f"return {PANELS}[{number}].toDataURL()")
+
+
+def put(driver, name: str, value: object) -> None:
+    """Set a control and say so, as a hand would."""
+    driver.execute_script(
+        "const e = document.getElementById(arguments[0]); e.value = arguments[1];"
+        "for (const kind of ['input', 'change']) e.dispatchEvent(new Event(kind, {bubbles: true}));", name, str(value),
+    )  # fmt: skip
+    wait(driver)
+
+
+def test_maps_scores_and_agreement_equal_those_of_the_package(page, smoke):
+    config, paths = smoke
+    page.get(page.address)
+    wait(page)
+    for dataset, category in (("mvtec3d", "bagel"), ("eyecandies", "Lollipop")):
+        file = f"data/{dataset}/{category}.js"
+        found = page.execute_async_script("""
+            const [file, fusions, sigma, done] = arguments;
+            const text = await (await fetch(file)).text();
+            const category = new Category(JSON.parse(text.slice(text.indexOf("{"), text.lastIndexOf("}") + 1)));
+            const said = [];
+            for (const variant of Object.keys(category.data.variants)) for (const fusion of fusions)
+              for (const blur of ["gaussian", "box", null]) {
+                const analysis = await category.analyse({variant, fusion, blur, sigma}, () => true);
+                const threshold = scoring.quantile(analysis.ofGood, 0.99), fits = [];
+                for (let k = 0; k < category.samples.length; k++) {
+                  const sample = await category.sample(k), map = category.map(sample, {variant, fusion, blur, sigma});
+                  const truth = sample.meta.label ? sample.truth : null;
+                  const fit = scoring.agreement(map, threshold, truth, sample.mask, category.side);
+                  fits.push([fit.iou, fit.overlap, fit.falsePositives, category.aboveGood(analysis.scores, k),
+                    map.reduce((sum, value) => sum + value, 0)]);
+                }
+                said.push({variant, fusion, blur, scores: analysis.scores, range: analysis.range, threshold, fits});
+              }
+            done(said);""", file, list(FUSIONS), config.sigma)
+        assert len(found) == 2 * len(FUSIONS) * 3
+        for one in found:
+            result = load_result(Run(dataset, category, config.with_variant(one["variant"])), paths)
+            maps, scores = result.rescored(one["fusion"], one["blur"], config.sigma)
+            assert one["scores"] == pytest.approx(scores.tolist(), rel=1e-4)
+            for k, (iou, overlap, alarms, above, total) in enumerate(one["fits"]):
+                view = explore(result, k, maps, scores, 0.01)
+                assert one["threshold"] == pytest.approx(view.threshold, rel=1e-4)
+                assert total == pytest.approx(float(maps[k].sum()), rel=1e-4)
+                assert above == pytest.approx(view.above_good)
+                # Pixels whose value is the threshold, such as a plateau at a border, may fall on either side.
+                low, high = (maps[k] > view.threshold * edge for edge in (1 + 1e-4, 1 - 1e-4))
+                normal = result.mask[k] & ~result.gt[k]
+                shares = [(part & normal).sum() / normal.sum() for part in (low, high)]
+                assert shares[0] - 1e-9 <= alarms <= shares[1] + 1e-9
+                assert (iou is None) == (view.iou is None)
+                if iou is not None and (low == high).all():
+                    assert [iou, overlap] == pytest.approx([view.iou, view.overlap])
+            assert one["range"] == pytest.approx(list(explore(result, 0, maps, scores).ranges[2]), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "panel"),
+    [("fusion", "sum", 3), ("blur", "box", 3), ("blur", "", 3), ("sigma", 9, 3), ("rate", -0.6, 4), ("opacity", 0.1, 3),
+     ("variant", "released", 1), ("category", "tire", 0), ("dataset", "eyecandies", 0)],
+)  # fmt: skip
+def test_every_control_changes_the_picture(fresh, name, value, panel):
+    before = picture(fresh, panel)
+    put(fresh, name, value)
+    assert picture(fresh, panel) != before
+    assert fresh.get_log("browser") == []
+    kept = fresh.execute_script("return location.href")
+    after = picture(fresh, panel)
+    fresh.get("about:blank")
+    fresh.get(kept)  # the address holds the view
+    wait(fresh)
+    assert picture(fresh, panel) == after
+
+
+def test_buttons_and_keys(fresh):
+    from selenium.webdriver.common.keys import Keys
+
+    name, body = "return document.getElementById('name').textContent", fresh.find_element("css selector", "body")
+    first = fresh.execute_script(name)
+    for key, other in ((Keys.ARROW_RIGHT, Keys.ARROW_LEFT), ("p", "n")):
+        body.send_keys(key)
+        wait(fresh)
+        changed = fresh.execute_script(name)
+        body.send_keys(other)
+        wait(fresh)
+        assert fresh.execute_script(name) == first
+        if changed == first:  # the first or the last of the list
+            body.send_keys(other)
+            wait(fresh)
+            assert fresh.execute_script(name) != first
+            body.send_keys(key)
+            wait(fresh)
+    for key, panel in (("o", 3), ("l", 0), ("w", 0)):
+        before = picture(fresh, panel)
+        body.send_keys(key)
+        assert picture(fresh, panel) != before, key
+        body.send_keys(key)
+        assert picture(fresh, panel) == before, key
+    # Letters typed into a menu choose there, and into the search find there.
+    fresh.find_element("id", "category").send_keys("t")
+    wait(fresh)
+    assert fresh.execute_script("return document.getElementById('category').value") == "tire"
+    fresh.find_element("id", "find").send_keys("good")
+    shown = fresh.find_elements("css selector", "#samples button")
+    assert shown and all("good" in button.text for button in shown)
+    assert fresh.get_log("browser") == []
+
+
+def test_a_bar_of_the_histogram_lists_its_samples(fresh):
+    fresh.execute_script("document.querySelector('.bin[tabindex=\"0\"]').dispatchEvent(new Event('click'))")
+    wait(fresh)
+    said = fresh.find_element("css selector", ".bin[tabindex='0'] title").get_attribute("textContent")
+    good, bad = (int(text) for text in (said.split()[0], said.split()[3]))
+    assert len(fresh.find_elements("css selector", "#samples button")) == good + bad
+    fresh.find_element("id", "bin").click()
+    total = len(fresh.find_elements("css selector", "#samples button"))
+    assert fresh.find_element("id", "count").text == f"{total} of {total} samples"
+
+
+def test_methods_stand_beside_with_their_scores(fresh):
+    before = len(fresh.find_elements("css selector", "figure"))
+    for button in fresh.find_elements("css selector", "#methods button"):
+        button.click()
+        wait(fresh)
+    added = fresh.find_elements("css selector", "figure")[before:]
+    assert len(added) >= 3 and all("score" in figure.text for figure in added)
+
+
+def test_pointing_shows_values_on_all_panels_and_the_wheel_zooms(fresh):
+    from selenium.webdriver import ActionChains
+
+    canvas = fresh.execute_script(f"return {PANELS}[1]")
+    before = picture(fresh, 0)
+    ActionChains(fresh).move_to_element(canvas).perform()
+    assert "Ψ2D" in fresh.find_element("id", "reading").text
+    assert picture(fresh, 0) != before  # the cursor is on the other panels too
+    before = picture(fresh, 4)
+    wheel = "new WheelEvent('wheel', {deltaY: -300, bubbles: true, cancelable: true})"
+    fresh.execute_script(f"arguments[0].dispatchEvent({wheel})", canvas)
+    assert picture(fresh, 4) != before
+
+
+@pytest.mark.parametrize("width", [1366, 900, 390])
+def test_nothing_is_cut_at_any_width_and_no_other_host_is_asked(fresh, width):
+    resize(fresh, width, 768)
+    try:
+        fresh.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+        assert fresh.execute_script("return document.documentElement.scrollWidth") <= width
+        if width == 1366:  # every panel is in view beside its controls
+            bottoms = fresh.execute_script(
+                f"return [...{PANELS}].map((canvas) => canvas.getBoundingClientRect().bottom)"
+            )
+            assert max(bottoms) <= 768
+    finally:
+        resize(fresh, 1366, 768)
+    asked = [json.loads(entry["message"])["message"] for entry in fresh.get_log("performance")]
+    urls = [one["params"]["request"]["url"] for one in asked if one["method"] == "Network.requestWillBeSent"]
+    host = fresh.address.rsplit("/", 1)[0]
+    assert all(url.startswith((host, "data:", "about:", "blob:")) for url in urls)
+
+
+def test_the_dark_theme_is_dark(fresh):
+    colour = "return getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)"
+    light = fresh.execute_script(colour)
+    fresh.find_element("id", "theme").click()
+    assert np.mean(fresh.execute_script(colour)) < 80 < 200 < np.mean(light)
+
+
+def test_memory_does_not_grow_over_many_samples(fresh):
+    heap = "return new Promise((done) => { if (window.gc) gc(); done(performance.memory.usedJSHeapSize); })"
+    for _ in range(8):
+        fresh.find_element("css selector", "body").send_keys("n" if _ % 2 else "p")
+        wait(fresh)
+    fresh.execute_cdp_cmd("HeapProfiler.collectGarbage", {})
+    before = fresh.execute_script(heap)
+    for k in range(50):
+        fresh.find_element("css selector", "body").send_keys("np"[k % 2])
+        wait(fresh)
+    fresh.execute_cdp_cmd("HeapProfiler.collectGarbage", {})
+    assert fresh.execute_script(heap) < before + 10e6
+
+
+def test_without_runs_the_command_is_named(smoke, tmp_path):
+    config, _ = smoke
+    with pytest.raises(ResultError, match="mafr reproduce --profile smoke"):
+        write_explorer(config, Paths(tmp_path, "smoke"), tmp_path / "out")

@@ -1,0 +1,81 @@
+"""The pages: linked, with maths and search, and nothing from another host."""
+
+import json
+import re
+import shutil
+
+import pytest
+from support.browser import browser, served
+from support.places import CHECKOUT
+
+from mafr.errors import MafrError
+from mafr.paths import Paths
+from mafr.site import pages
+
+EXECUTED = CHECKOUT / "notebooks" / "executed"
+BOOKS = ("02_method", "09_heatmap_explorer")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The pages of two notebooks."""
+    pytest.importorskip("myst_nb", reason="the packages of `mafr site` are not installed")
+    root = tmp_path_factory.mktemp("root")
+    paths = Paths(root, "demo")
+    paths.executed.mkdir(parents=True)
+    for name in BOOKS:
+        shutil.copy2(EXECUTED / f"{name}.ipynb", paths.executed)
+    folder = root / "site"
+    assert pages.write_pages(paths, folder) == list(BOOKS)
+    return folder
+
+
+def test_the_first_page_leads_to_all_others(site):
+    text = (site / "index.html").read_text(encoding="utf-8")
+    for address in (*(f"{name}.html" for name in BOOKS), pages.EXPLORER):
+        assert f'href="{address}"' in text
+    assert (site / "search.html").is_file() and "znssd" in (site / "searchindex.js").read_text(encoding="utf-8").lower()
+
+
+def test_nothing_is_loaded_from_another_host(site):
+    for page in site.glob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        loaded = re.findall(r'<(?:script|img|link|iframe)[^>]*?(?:src|href)="([^"]+)"', text)
+        assert not [one for one in loaded if re.match(r"(https?:)?//", one)], page.name
+        for style in site.rglob("*.css"):
+            assert not re.search(r"url\(['\"]?(https?:)?//", style.read_text(encoding="utf-8", errors="replace")), style
+
+
+def test_formulas_are_drawn_by_the_browser_itself(site):
+    text = (site / "02_method.html").read_text(encoding="utf-8")
+    assert text.count("<math") > 10 and "\\mathcal" not in text and "$$" not in text
+
+
+def test_widgets_lead_to_the_explorer_and_clouds_turn_without_a_kernel(site):
+    text = (site / "09_heatmap_explorer.html").read_text(encoding="utf-8")
+    assert f'<a href="{pages.EXPLORER}">Open the explorer</a>' in text
+    assert "_static/plotly.min.js" in text and (site / "_static" / "plotly.min.js").stat().st_size > 1e6
+    assert "vnd.jupyter.widget" not in text and "VBox(" not in text
+
+
+def test_the_pages_work_in_a_browser(site):
+    with browser() as driver, served(site) as address:
+        for name in ("index", *BOOKS):
+            driver.get(f"{address}/{name}.html")
+            errors = [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
+            assert errors == [], name
+        driver.get(f"{address}/search.html?q=census")
+        driver.implicitly_wait(10)
+        assert driver.find_elements("css selector", "#search-results a")
+        asked = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
+        urls = [one["params"]["request"]["url"] for one in asked if one["method"] == "Network.requestWillBeSent"]
+        assert all(url.startswith((address, "data:", "blob:")) for url in urls)
+
+
+def test_what_is_missing_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(pages, "find_spec", lambda name: object())
+    with pytest.raises(MafrError, match=r"no executed notebook in .*`mafr notebooks"):
+        pages.write_pages(Paths(tmp_path, "demo"), tmp_path / "site")
+    monkeypatch.setattr(pages, "find_spec", lambda name: None if name == "furo" else object())
+    with pytest.raises(MafrError, match=r"the pages need furo: .*pip install -e '\.\[site\]'"):
+        pages.check_builder()
