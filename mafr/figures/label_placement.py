@@ -11,6 +11,7 @@ _DIRECTIONS = np.deg2rad(np.arange(0, 360, 22.5))  # from the point to the middl
 _DISTANCES = (4.0, 11.0, 19.0, 28.0, 38.0)  # between point and label, in points of 1/72 inch; the nearest free one
 _LINE_FROM = 11.0  # labels this far away are tied to their points by a line
 _POINT = 4.0  # half the side of the square around a point that no label may touch
+_OTHER = 7.0  # the same around another point than the label's, which the label must not seem to name
 _GAP = 1.0  # around each label
 _LINE_STEPS = 24  # places on a line that are looked at
 _LINE_COST = 6.0  # of each that lies in a label or near a point, as an area
@@ -27,7 +28,8 @@ def label_points(axes: Axes, names: Sequence[str], places: np.ndarray, colours: 
     points = axes.transData.transform(places) / pixels
     frame = Bbox(axes.get_window_extent().get_points() / pixels)
     extents = [_extent(axes, name, size) / pixels for name in names]
-    taken = [_box(point, np.full(2, 2 * _POINT)) for point in points]
+    taken = [_box(point, np.full(2, 2 * _OTHER)) for point in points]
+    own = [_box(point, np.full(2, 2 * _POINT)) for point in points]
     lines: list[np.ndarray] = []
     middles = np.zeros_like(points)
     away = np.zeros(len(points), dtype=bool)
@@ -38,10 +40,11 @@ def label_points(axes: Axes, names: Sequence[str], places: np.ndarray, colours: 
             # The distance holds between the point and the label's edge, whatever its length.
             middle = points[k] + toward * (distance + _POINT / 2) + np.sign(np.round(toward, 6)) * extents[k] / 2
             box = _box(middle, extents[k] + 2 * _GAP)
-            covered = sum(_shared(box, other) for other in taken) + _area(box) - _shared(box, frame)
+            others = [own[k] if number == k else one for number, one in enumerate(taken)]
+            covered = sum(_shared(box, other) for other in others) + _area(box) - _shared(box, frame)
             line = _line(points[k], middle) if distance >= _LINE_FROM else points[:0]
-            others = [one for number, one in enumerate(taken) if number != k]
-            crossed = sum(_inside(line, one) for one in others) + sum(_inside(one, box) for one in lines)
+            crossed = sum(_inside(line, one) for number, one in enumerate(taken) if number != k)
+            crossed += sum(_inside(one, box) for one in lines)
             covered += _LINE_COST * crossed
             if covered < least - _ROUNDING:
                 least, middles[k], away[k] = covered, middle, distance >= _LINE_FROM
