@@ -16,19 +16,25 @@ class Category {
   }
 
   async unpack(meta) {
-    const {side, grid} = this, packed = await decode.Packed.of(meta.bytes);
-    const mask = packed.bits(side * side), truth = packed.bits(side * side), valid = packed.bits(grid * grid);
-    const count = valid.reduce((sum, one) => sum + one, 0), residuals = {};
+    const {side, grid} = this,
+      packed = await decode.Packed.of(meta.bytes);
+    const mask = packed.bits(side * side),
+      truth = packed.bits(side * side),
+      valid = packed.bits(grid * grid);
+    const count = valid.reduce((sum, one) => sum + one, 0),
+      residuals = {};
     for (const [variant, steps] of Object.entries(meta.residuals)) {
       residuals[variant] = steps.map((step) => {
-        const values = packed.words(count, step), cells = new Float64Array(grid * grid);
+        const values = packed.words(count, step),
+          cells = new Float64Array(grid * grid);
         for (let k = 0, n = 0; k < cells.length; k++) if (valid[k]) cells[k] = values[n++];
         return cells;
       });
     }
     const maps = {};
     for (const [name, step] of Object.entries(meta.maps)) maps[name] = packed.levels(side / this.data.half, step);
-    const points = packed.points(meta.cloud), pixels = this.latticeOf(mask, meta.cloud.lattice);
+    const points = packed.points(meta.cloud),
+      pixels = this.latticeOf(mask, meta.cloud.lattice);
     return {meta, mask, truth, valid, residuals, maps, points, pixels, box: scoring.boxOf(mask, side), kept: {}};
   }
 
@@ -50,7 +56,8 @@ class Category {
   residuals(sample, variant) {
     if (sample.kept.variant !== variant) {
       const [rgb, xyz] = sample.residuals[variant].map((cells) =>
-        scoring.upsample(cells, sample.valid, this.grid, sample.mask, this.side, sample.box));
+        scoring.upsample(cells, sample.valid, this.grid, sample.mask, this.side, sample.box),
+      );
       sample.kept = {variant, rgb, xyz};
     }
     return sample.kept;
@@ -63,7 +70,14 @@ class Category {
 
   // A compared method's final map, enlarged.
   methodMap(sample, name) {
-    return scoring.upsample(sample.maps[name], this.ones, this.side / this.data.half, sample.mask, this.side, sample.box);
+    return scoring.upsample(
+      sample.maps[name],
+      this.ones,
+      this.side / this.data.half,
+      sample.mask,
+      this.side,
+      sample.box,
+    );
   }
 
   // Scores and values of all samples by some settings; kept. Takes a few tenths of a second, in short pieces, and ends
@@ -95,15 +109,18 @@ class Category {
   }
 
   async gather(of, wanted) {
-    const scores = [], good = [], all = [];
+    const scores = [],
+      good = [],
+      all = [];
     let since = performance.now();
     for (let k = 0; k < this.samples.length; k++) {
-      const sample = await this.sample(k), {map, score} = of(sample);
+      const sample = await this.sample(k),
+        {map, score} = of(sample);
       scores.push(score);
       const values = scoring.inside([map], [sample.mask]);
       all.push(values);
       if (!this.samples[k].label) good.push(values);
-      if (k > 0) sample.kept = {};  // gives memory back; what is shown computes its own again
+      if (k > 0) sample.kept = {}; // gives memory back; what is shown computes its own again
       if (performance.now() - since > 25) {
         await pause();
         if (!wanted()) return null;
@@ -112,10 +129,14 @@ class Category {
     }
     const sorted = (parts) => {
       const values = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
-      parts.reduce((at, part) => { values.set(part, at); return at + part.length; }, 0);
+      parts.reduce((at, part) => {
+        values.set(part, at);
+        return at + part.length;
+      }, 0);
       return values.sort();
     };
-    const ofGood = sorted(good), ofAll = sorted(all);
+    const ofGood = sorted(good),
+      ofAll = sorted(all);
     return {scores, ofGood, range: [scoring.quantile(ofGood, 0.5), scoring.quantile(ofAll, 0.999)]};
   }
 
@@ -127,8 +148,36 @@ class Category {
 
   // How wrong a sample's rank is: the share of the other kind that it should be above or below and is not.
   hardness(scores, k) {
-    const {label} = this.samples[k], others = scores.filter((_, n) => this.samples[n].label !== label);
+    const {label} = this.samples[k],
+      others = scores.filter((_, n) => this.samples[n].label !== label);
     const wrong = others.filter((score) => (label ? score >= scores[k] : score <= scores[k]));
     return others.length ? wrong.length / others.length : 0;
   }
 }
+
+// Categories by their keys, each from a script of its own, which works without a server too.
+const store = (() => {
+  const waiting = {},
+    loaded = new Map();
+
+  function load(key) {
+    if (!loaded.has(key)) loaded.set(key, new Promise((done, failed) => begin(key, done, failed)));
+    if (loaded.size > 2) loaded.delete(loaded.keys().next().value); // the one in use and the one before
+    return loaded.get(key);
+  }
+
+  function begin(key, done, failed) {
+    waiting[key] = done;
+    const script = document.createElement("script");
+    script.src = `data/${key}.js`;
+    script.onload = () => script.remove();
+    script.onerror = () => {
+      loaded.delete(key);
+      failed(new Error(`data/${key}.js cannot be read`));
+    };
+    document.head.append(script);
+  }
+
+  return {load, take: (key, data) => waiting[key]?.(new Category(data))};
+})();
+window.mafr = store; // each script calls mafr.take

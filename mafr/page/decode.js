@@ -10,9 +10,14 @@ const decode = (() => {
 
   // Reads sections in the order in which they were added.
   class Packed {
-    static async of(text) { return new Packed(await inflate(bytesOf(text))); }
+    static async of(text) {
+      return new Packed(await inflate(bytesOf(text)));
+    }
 
-    constructor(bytes) { this.bytes = bytes; this.at = 0; }
+    constructor(bytes) {
+      this.bytes = bytes;
+      this.at = 0;
+    }
 
     bits(count) {
       const mask = new Uint8Array(count);
@@ -22,10 +27,12 @@ const decode = (() => {
     }
 
     levels(side, {low, step}) {
-      const scaled = new Uint8Array(side * side), values = new Float32Array(side * side);
+      const scaled = new Uint8Array(side * side),
+        values = new Float32Array(side * side);
       for (let v = 0, k = 0; v < side; v++) {
         for (let u = 0; u < side; u++, k++) {
-          const left = u ? scaled[k - 1] : 0, above = v ? scaled[k - side] : 0;
+          const left = u ? scaled[k - 1] : 0,
+            above = v ? scaled[k - side] : 0;
           scaled[k] = this.bytes[this.at + k] + left + above - (u && v ? scaled[k - side - 1] : 0);
           values[k] = low + step * scaled[k];
         }
@@ -45,7 +52,8 @@ const decode = (() => {
 
     // x, y, z of one point after the other.
     points({count, corner, step}) {
-      const places = new Float32Array(3 * count), low = this.at + 3 * count;
+      const places = new Float32Array(3 * count),
+        low = this.at + 3 * count;
       for (let axis = 0; axis < 3; axis++) {
         for (let k = 0, sum = 0, n = axis * count; k < count; k++, n++) {
           sum = (sum + 256 * this.bytes[this.at + n] + this.bytes[low + n]) & 65535;

@@ -1,49 +1,20 @@
 "use strict";
 // The heatmap explorer: its state, which the address holds, its controls, and what is to be drawn.
 (() => {
-  const byId = (id) => document.getElementById(id), {make, number, named, SORTS} = list;
-  const page = JSON.parse(byId("settings").textContent), colours = decode.bytesOf(page.colours);
+  const byId = (id) => document.getElementById(id),
+    {make, number, named, SORTS} = list;
+  const page = JSON.parse(byId("settings").textContent),
+    colours = decode.bytesOf(page.colours);
   const FUSIONS = {product: "Ψ2D · Ψ3D", sum: "Ψ2D + Ψ3D", max: "max(Ψ2D, Ψ3D)", rgb: "Ψ2D", xyz: "Ψ3D"};
-  const VIEW = {opacity: 0.6, rate: -2, sort: "hardest", kind: "all", find: "", methods: []};
-  const state = {...VIEW}, shown = {overlay: true, outline: true, whole: false, bin: null, port: null, cursor: null};
+  const {VIEW, NUMBERS} = address;
+  const state = {...VIEW},
+    shown = {overlay: true, outline: true, whole: false, bin: null, port: null, cursor: null};
   const view = makeView(colours, state, shown);
-  let category = null, sample = null, now = null, turn = 0, order = [];
-
-  // ---- data, one script per category
-
-  const waiting = {};
-  window.mafr = {take: (key, data) => waiting[key]?.(new Category(data))};
-  const loaded = new Map();
-  function load(key) {
-    if (!loaded.has(key)) {
-      loaded.set(key, new Promise((done, failed) => {
-        waiting[key] = done;
-        const script = make("script", {src: `data/${key}.js`});
-        script.onerror = () => failed(new Error(`data/${key}.js cannot be read`));
-        document.head.append(script);
-      }));
-      if (loaded.size > 2) loaded.delete(loaded.keys().next().value);  // the one in use and the one before
-    }
-    return loaded.get(key);
-  }
-
-  // ---- the address
-
-  const NUMBERS = ["sigma", "rate", "opacity"], TEXTS = ["dataset", "category", "id", "variant", "fusion", "blur", "sort", "kind", "find"];
-  function address() {
-    const told = new URLSearchParams();
-    for (const name of TEXTS) if (state[name] !== undefined && state[name] !== VIEW[name]) told.set(name, state[name] ?? "");
-    for (const name of NUMBERS) if (state[name] !== VIEW[name]) told.set(name, String(state[name]));
-    if (state.methods.length) told.set("methods", state.methods.join(","));
-    return `#${told}`;
-  }
-  function fromAddress() {
-    const told = new URLSearchParams(location.hash.slice(1)), read = {};
-    for (const name of TEXTS) if (told.has(name)) read[name] = told.get(name);
-    for (const name of NUMBERS) if (told.has(name) && isFinite(told.get(name))) read[name] = Number(told.get(name));
-    if (told.has("methods")) read.methods = told.get("methods").split(",").filter(Boolean);
-    return read;
-  }
+  let category = null,
+    sample = null,
+    now = null,
+    turn = 0,
+    order = [];
 
   // ---- menus
 
@@ -52,32 +23,65 @@
     select.value = options.some(([key]) => key === value) ? value : options[0][0];
     return select.value;
   };
-  const settings = () => ({variant: state.variant, fusion: state.fusion, blur: state.blur || null, sigma: state.sigma});
+  const settings = () => ({
+    variant: state.variant,
+    fusion: state.fusion,
+    blur: state.blur || null,
+    sigma: state.sigma,
+  });
 
   async function open(wanted = {}) {
     Object.assign(state, wanted);
     const sets = Object.entries(page.categories);
-    state.dataset = fill(byId("dataset"), sets.map(([key, {title}]) => [key, title]), state.dataset);
+    state.dataset = fill(
+      byId("dataset"),
+      sets.map(([key, {title}]) => [key, title]),
+      state.dataset,
+    );
     const {categories} = page.categories[state.dataset];
-    state.category = fill(byId("category"), categories.map((name) => [name, name.replace(/_/g, " ")]), state.category);
+    state.category = fill(
+      byId("category"),
+      categories.map((name) => [name, name.replace(/_/g, " ")]),
+      state.category,
+    );
     document.body.classList.add("busy");
-    const mine = ++turn, one = await load(`${state.dataset}/${state.category}`).catch((error) => error);
+    const mine = ++turn,
+      one = await store.load(`${state.dataset}/${state.category}`).catch((error) => error);
     if (mine !== turn) return;
-    if (one instanceof Error) { byId("reading").textContent = one.message; return; }
+    if (one instanceof Error) {
+      byId("reading").textContent = one.message;
+      return;
+    }
     category = one;
-    const {data} = category, variants = Object.keys(data.variants);
+    const {data} = category,
+      variants = Object.keys(data.variants);
     document.title = `${data.category} · heatmap explorer`;
     byId("stamp").textContent = data.stamp;
     byId("stamp").classList.toggle("warn", data.warn);
-    state.variant = fill(byId("variant"), variants.map((name) => [name, name]), state.variant);
+    state.variant = fill(
+      byId("variant"),
+      variants.map((name) => [name, name]),
+      state.variant,
+    );
     const usual = data.variants[state.variant];
     state.fusion = fill(byId("fusion"), Object.entries(FUSIONS), state.fusion ?? usual.fusion);
     state.blur = state.blur ?? usual.blur;
     state.sigma = state.sigma ?? usual.sigma;
-    const defects = [...new Set(category.samples.map((one) => one.defect))].filter((name) => name !== "good").sort();
-    const kinds = [["all", "all samples"], ["good", "good"], ["defective", "all defects"], ...defects.map((name) => [name, name])];
+    const defects = [...new Set(category.samples.map((one) => one.defect))]
+      .filter((name) => name !== "good")
+      .sort();
+    const kinds = [
+      ["all", "all samples"],
+      ["good", "good"],
+      ["defective", "all defects"],
+      ...defects.map((name) => [name, name]),
+    ];
     state.kind = fill(byId("kind"), kinds, state.kind);
-    state.sort = fill(byId("sort"), Object.entries(SORTS).map(([key, [text]]) => [key, text]), state.sort);
+    state.sort = fill(
+      byId("sort"),
+      Object.entries(SORTS).map(([key, [text]]) => [key, text]),
+      state.sort,
+    );
     fillMethods(data.methods);
     shown.bin = null;
     const k = category.samples.findIndex((one) => one.id === state.id);
@@ -115,14 +119,27 @@
 
   // First this sample, then what needs the whole category: scores, colours and threshold.
   async function update() {
-    const mine = ++turn, wanted = () => mine === turn, chosen = settings();
+    const mine = ++turn,
+      wanted = () => mine === turn,
+      chosen = settings();
     showSettings();
-    history.replaceState(null, "", address());
+    address.write(state);
     document.body.classList.add("busy");
-    const k = category.samples.indexOf(sample.meta), map = category.map(sample, chosen);
+    const k = category.samples.indexOf(sample.meta),
+      map = category.map(sample, chosen);
     const {rgb, xyz} = category.residuals(sample, chosen.variant);
     const stale = now && now.key === category ? now.analysis : null;
-    now = {key: category, sample, k, map, rgb, xyz, truth: sample.meta.label ? sample.truth : null, analysis: stale, others: []};
+    now = {
+      key: category,
+      sample,
+      k,
+      map,
+      rgb,
+      xyz,
+      truth: sample.meta.label ? sample.truth : null,
+      analysis: stale,
+      others: [],
+    };
     drawAll();
     const analysis = await category.analyse(chosen, wanted);
     if (!analysis || !wanted()) return;
@@ -142,7 +159,8 @@
   const thresholdOf = (analysis) => scoring.quantile(analysis.ofGood, 1 - share());
 
   function drawAll() {
-    const {analysis, map, truth} = now, {side} = category;
+    const {analysis, map, truth} = now,
+      {side} = category;
     const threshold = analysis ? thresholdOf(analysis) : Infinity;
     const range = analysis ? analysis.range : [0, map.reduce((a, b) => Math.max(a, b), 0)];
     const [ofRgb, ofXyz] = category.data.variants[state.variant].ranges;
@@ -152,13 +170,26 @@
       {name: "image", layers: [[sample.image, 1, true]]},
       {name: "Ψ2D", layers: [[layer(now.rgb, ofRgb), 1, false]], range: ofRgb, value: (k) => now.rgb[k]},
       {name: "Ψ3D", layers: [[layer(now.xyz, ofXyz), 1, false]], range: ofXyz, value: (k) => now.xyz[k]},
-      {name: `Ψ: ${FUSIONS[state.fusion]}`, map: layer(map, range, true), range, threshold, value: (k) => map[k],
-       note: analysis ? placeOf(analysis.scores) : ""},
+      {
+        name: `Ψ: ${FUSIONS[state.fusion]}`,
+        map: layer(map, range, true),
+        range,
+        threshold,
+        value: (k) => map[k],
+        note: analysis ? placeOf(analysis.scores) : "",
+      },
       {name: "mask against truth", found: panels.found(map, threshold, truth, sample.mask, side), key: true},
       ...now.others.map(({method, found, map: other}) => ({
-        name: method.title, map: layer(other, found.range, true), range: found.range, threshold: thresholdOf(found),
-        value: (k) => other[k], note: placeOf(found.scores),
-        border: panels.border(other.map((value) => value > thresholdOf(found) ? 1 : 0), side),
+        name: method.title,
+        map: layer(other, found.range, true),
+        range: found.range,
+        threshold: thresholdOf(found),
+        value: (k) => other[k],
+        note: placeOf(found.scores),
+        border: panels.border(
+          other.map((value) => (value > thresholdOf(found) ? 1 : 0)),
+          side,
+        ),
       })),
     ];
     view.draw(now);
@@ -171,19 +202,29 @@
   }
 
   function say() {
-    const {meta} = sample, {analysis} = now;
+    const {meta} = sample,
+      {analysis} = now;
     byId("name").textContent = `${category.data.category}, ${named(meta.id)}`;
     if (!analysis) return;
     const kind = meta.label ? `defective (${meta.defect})` : "good";
     const found = scoring.agreement(now.map, now.threshold, now.truth, sample.mask, category.side);
-    const fit = found.iou === null ? "" : ` IoU ${found.iou.toFixed(3)}, region overlap ${found.overlap.toFixed(3)}.`;
-    byId("said").textContent = `${kind}; ${placeOf(analysis.scores)}. Threshold ${number(now.threshold)}: ` +
+    const fit =
+      found.iou === null ? "" : ` IoU ${found.iou.toFixed(3)}, region overlap ${found.overlap.toFixed(3)}.`;
+    byId("said").textContent =
+      `${kind}; ${placeOf(analysis.scores)}. Threshold ${number(now.threshold)}: ` +
       `${(100 * found.falsePositives).toFixed(2)} % of its good pixels above.${fit}`;
   }
 
   function fillList() {
-    const {scores} = now.analysis, rows = category.samples.map(({id, defect, label}, k) =>
-      ({k, id, defect, label, score: scores[k], hardness: category.hardness(scores, k)}));
+    const {scores} = now.analysis,
+      rows = category.samples.map(({id, defect, label}, k) => ({
+        k,
+        id,
+        defect,
+        label,
+        score: scores[k],
+        hardness: category.hardness(scores, k),
+      }));
     order = list.fill(byId("samples"), rows, {...state, bin: shown.bin, current: now.k}, choose);
     byId("count").textContent = `${order.length} of ${rows.length} samples`;
     byId("bin").hidden = !shown.bin;
@@ -210,38 +251,53 @@
     byId("rate").nextElementSibling.textContent = `${(100 * share()).toPrecision(2)} %`;
     byId("opacity").nextElementSibling.textContent = state.opacity.toFixed(2);
   }
-  byId("dataset").addEventListener("change", (event) => open({dataset: event.target.value, category: undefined, id: undefined, kind: "all"}));
-  byId("category").addEventListener("change", (event) => open({category: event.target.value, id: undefined, kind: "all"}));
+  byId("dataset").addEventListener("change", (event) =>
+    open({dataset: event.target.value, category: undefined, id: undefined, kind: "all"}),
+  );
+  byId("category").addEventListener("change", (event) =>
+    open({category: event.target.value, id: undefined, kind: "all"}),
+  );
   byId("variant").addEventListener("change", (event) => {
     const {fusion, blur, sigma} = category.data.variants[event.target.value];
     Object.assign(state, {variant: event.target.value, fusion, blur, sigma});
     update();
   });
-  for (const name of ["fusion", "blur"]) byId(name).addEventListener("change", (event) => { state[name] = event.target.value; update(); });
-  byId("sigma").addEventListener("input", (event) => { state.sigma = Number(event.target.value); update(); });
+  for (const name of ["fusion", "blur"])
+    byId(name).addEventListener("change", (event) => {
+      state[name] = event.target.value;
+      update();
+    });
+  byId("sigma").addEventListener("input", (event) => {
+    state.sigma = Number(event.target.value);
+    update();
+  });
   byId("rate").addEventListener("input", (event) => {
     state.rate = Number(event.target.value);
     showSettings();
-    history.replaceState(null, "", address());
+    address.write(state);
     if (now?.analysis) drawAll();
   });
   byId("opacity").addEventListener("input", (event) => {
     state.opacity = Number(event.target.value);
     showSettings();
-    history.replaceState(null, "", address());
+    address.write(state);
     if (now) view.paint();
   });
   for (const name of ["sort", "kind", "find"]) {
     byId(name).addEventListener("input", (event) => {
       state[name] = event.target.value;
-      history.replaceState(null, "", address());
+      address.write(state);
       if (now?.analysis) fillList();
     });
   }
-  byId("bin").addEventListener("click", () => { shown.bin = null; fillList(); });
+  byId("bin").addEventListener("click", () => {
+    shown.bin = null;
+    fillList();
+  });
   byId("reset").addEventListener("click", () => {
     const {fusion, blur, sigma} = category.data.variants[state.variant];
-    Object.assign(state, VIEW, {methods: [], fusion, blur, sigma});
+    const {dataset, id, variant} = state;
+    Object.assign(state, VIEW, {dataset, category: state.category, id, variant, fusion, blur, sigma, methods: []});
     Object.assign(shown, {overlay: true, outline: true, whole: false, bin: null, port: null});
     fillMethods(category.data.methods);
     press();
@@ -257,13 +313,15 @@
   for (const name of ["overlay", "outline", "whole"]) byId(name).addEventListener("click", () => press(name));
 
   function step(by) {
-    const place = order.indexOf(now.k), next = order[place < 0 ? 0 : place + by];
+    const place = order.indexOf(now.k),
+      next = order[place < 0 ? 0 : place + by];
     if (next !== undefined) choose(next);
   }
   byId("previous").addEventListener("click", () => step(-1));
   byId("next").addEventListener("click", () => step(1));
   addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.altKey || event.metaKey || event.target.matches?.("input, select, textarea") || !now) return;
+    if (event.ctrlKey || event.altKey || event.metaKey || event.target.matches?.("input, select, textarea") || !now)
+      return;
     const by = {ArrowLeft: -1, p: -1, ArrowRight: 1, n: 1}[event.key];
     const name = {o: "overlay", l: "outline", w: "whole"}[event.key];
     if (by) step(by);
@@ -279,10 +337,13 @@
 
   byId("save").addEventListener("click", () => view.save());
 
-  const dark = (on) => { document.documentElement.classList.toggle("dark", on); if (now) view.paint(); };
+  const dark = (on) => {
+    document.documentElement.classList.toggle("dark", on);
+    if (now) view.paint();
+  };
   dark(matchMedia("(prefers-color-scheme: dark)").matches);
   byId("theme").addEventListener("click", () => dark(!document.documentElement.classList.contains("dark")));
   new ResizeObserver(() => now && view.paint()).observe(byId("panels"));
-  addEventListener("hashchange", () => open(fromAddress()));
-  open(fromAddress());
+  addEventListener("hashchange", () => open(address.read()));
+  open(address.read());
 })();

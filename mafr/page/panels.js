@@ -2,10 +2,12 @@
 // Panels that show the same square of a sample, with a cursor on all of them: images, maps and masks.
 // Each is redrawn whole; the square can be moved by dragging and made smaller by the wheel.
 const panels = (() => {
-  const CYAN = "#00e5ff", SEEN = {hit: [0, 158, 115], missed: [213, 94, 0], alarm: [0, 114, 178]};
+  const CYAN = "#00e5ff",
+    SEEN = {hit: [0, 158, 115], missed: [213, 94, 0], alarm: [0, 114, 178]};
 
   function layerOf(side, colour) {
-    const layer = new OffscreenCanvas(side, side), brush = layer.getContext("2d");
+    const layer = new OffscreenCanvas(side, side),
+      brush = layer.getContext("2d");
     const pixels = brush.createImageData(side, side);
     for (let k = 0; k < side * side; k++) colour(k, pixels.data, 4 * k);
     brush.putImageData(pixels, 0, 0);
@@ -22,14 +24,15 @@ const panels = (() => {
       data[at] = colours[tone];
       data[at + 1] = colours[tone + 1];
       data[at + 2] = colours[tone + 2];
-      data[at + 3] = fading ? Math.min(255, 2 * tone / 3) : 255;
+      data[at + 3] = fading ? Math.min(255, (2 * tone) / 3) : 255;
     });
   }
 
   // What a mask above a threshold found: hits, misses and false alarms.
   function found(map, threshold, truth, mask, side) {
     return layerOf(side, (k, data, at) => {
-      const above = map[k] > threshold, real = truth && truth[k];
+      const above = map[k] > threshold,
+        real = truth && truth[k];
       const kind = above && real ? SEEN.hit : real ? SEEN.missed : above && mask[k] ? SEEN.alarm : null;
       if (!kind) return;
       data.set(kind, at);
@@ -44,10 +47,22 @@ const panels = (() => {
     for (let v = 0; v < side; v++) {
       for (let u = 0; u < side; u++) {
         if (!set(v, u)) continue;
-        if (!set(v - 1, u)) { path.moveTo(u, v); path.lineTo(u + 1, v); }
-        if (!set(v + 1, u)) { path.moveTo(u, v + 1); path.lineTo(u + 1, v + 1); }
-        if (!set(v, u - 1)) { path.moveTo(u, v); path.lineTo(u, v + 1); }
-        if (!set(v, u + 1)) { path.moveTo(u + 1, v); path.lineTo(u + 1, v + 1); }
+        if (!set(v - 1, u)) {
+          path.moveTo(u, v);
+          path.lineTo(u + 1, v);
+        }
+        if (!set(v + 1, u)) {
+          path.moveTo(u, v + 1);
+          path.lineTo(u + 1, v + 1);
+        }
+        if (!set(v, u - 1)) {
+          path.moveTo(u, v);
+          path.lineTo(u, v + 1);
+        }
+        if (!set(v, u + 1)) {
+          path.moveTo(u + 1, v);
+          path.lineTo(u + 1, v + 1);
+        }
       }
     }
     return path;
@@ -55,7 +70,9 @@ const panels = (() => {
 
   // port: the square that is shown, {x, y, width} in pixels of the sample; layers: [what, opacity, smoothed?].
   function draw(canvas, port, layers, paths, cursor, background) {
-    const size = canvas.width, brush = canvas.getContext("2d"), scale = size / port.width;
+    const size = canvas.width,
+      brush = canvas.getContext("2d"),
+      scale = size / port.width;
     brush.setTransform(1, 0, 0, 1, 0, 0);
     brush.globalAlpha = 1;
     brush.fillStyle = background;
@@ -69,24 +86,35 @@ const panels = (() => {
     brush.globalAlpha = 1;
     for (const [path, colour, width] of paths) {
       brush.strokeStyle = colour;
-      brush.lineWidth = width * devicePixelRatio / scale;
+      brush.lineWidth = (width * devicePixelRatio) / scale;
       brush.stroke(path);
     }
     if (!cursor) return;
     brush.setTransform(1, 0, 0, 1, 0, 0);
-    const x = (cursor.u + 0.5 - port.x) * scale, y = (cursor.v + 0.5 - port.y) * scale;
+    const x = (cursor.u + 0.5 - port.x) * scale,
+      y = (cursor.v + 0.5 - port.y) * scale;
     const cross = new Path2D();
-    for (const [a, b] of [[6, 14], [-6, -14]]) {
-      cross.moveTo(x + a, y); cross.lineTo(x + b, y);
-      cross.moveTo(x, y + a); cross.lineTo(x, y + b);
+    for (const [a, b] of [
+      [6, 14],
+      [-6, -14],
+    ]) {
+      cross.moveTo(x + a, y);
+      cross.lineTo(x + b, y);
+      cross.moveTo(x, y + a);
+      cross.lineTo(x, y + b);
     }
-    brush.lineWidth = 3; brush.strokeStyle = "#000"; brush.stroke(cross);
-    brush.lineWidth = 1.4; brush.strokeStyle = "#fff"; brush.stroke(cross);
+    brush.lineWidth = 3;
+    brush.strokeStyle = "#000";
+    brush.stroke(cross);
+    brush.lineWidth = 1.4;
+    brush.strokeStyle = "#fff";
+    brush.stroke(cross);
   }
 
   // The least square around a box with a margin, inside the image.
   function squareOf(box, side, margin = 8) {
-    const height = box.bottom - box.top, width = box.right - box.left;
+    const height = box.bottom - box.top,
+      width = box.right - box.left;
     if (!height || !width) return {x: 0, y: 0, width: side};
     const full = Math.min(side, Math.max(height, width) + 2 * margin);
     const inside = (middle) => Math.min(side - full, Math.max(0, middle - full / 2));
@@ -94,9 +122,14 @@ const panels = (() => {
   }
 
   function zoomed(port, factor, at, side) {
-    const width = Math.min(side, Math.max(8, port.width * factor)), share = 1 - width / port.width;
+    const width = Math.min(side, Math.max(8, port.width * factor)),
+      share = 1 - width / port.width;
     const inside = (value) => Math.min(side - width, Math.max(0, value));
-    return {x: inside(port.x + (at.u + 0.5 - port.x) * share), y: inside(port.y + (at.v + 0.5 - port.y) * share), width};
+    return {
+      x: inside(port.x + (at.u + 0.5 - port.x) * share),
+      y: inside(port.y + (at.v + 0.5 - port.y) * share),
+      width,
+    };
   }
 
   function moved(port, dx, dy, side) {

@@ -3,11 +3,14 @@
 // Maps are rows of S x S pixels; all that lies outside the box of the pixels with a 3D point and the reach of the blur
 // is zero, and is not computed.
 const scoring = (() => {
-  const BOXES = [5, 5, 5, 5, 5, 7, 7, 7];  // of the released code; their variances add up to 22 pixels squared
+  const BOXES = [5, 5, 5, 5, 5, 7, 7, 7]; // of the released code; their variances add up to 22 pixels squared
 
   // The least box that holds all pixels of a mask, as rows and columns [from, to).
   function boxOf(mask, side) {
-    let top = side, bottom = 0, left = side, right = 0;
+    let top = side,
+      bottom = 0,
+      left = side,
+      right = 0;
     for (let v = 0, k = 0; v < side; v++) {
       for (let u = 0; u < side; u++, k++) {
         if (!mask[k]) continue;
@@ -22,16 +25,20 @@ const scoring = (() => {
 
   function widened(box, by, side) {
     return {
-      top: Math.max(0, box.top - by), bottom: Math.min(side, box.bottom + by),
-      left: Math.max(0, box.left - by), right: Math.min(side, box.right + by),
+      top: Math.max(0, box.top - by),
+      bottom: Math.min(side, box.bottom + by),
+      left: Math.max(0, box.left - by),
+      right: Math.min(side, box.right + by),
     };
   }
 
   // Places of pixels among cells, as torch's bilinear interpolation without aligned corners.
   function places(side, grid) {
-    const low = new Int32Array(side), high = new Int32Array(side), share = new Float64Array(side);
+    const low = new Int32Array(side),
+      high = new Int32Array(side),
+      share = new Float64Array(side);
     for (let k = 0; k < side; k++) {
-      const at = Math.max(0, (k + 0.5) * grid / side - 0.5);
+      const at = Math.max(0, ((k + 0.5) * grid) / side - 0.5);
       low[k] = Math.floor(at);
       high[k] = Math.min(low[k] + 1, grid - 1);
       share[k] = at - low[k];
@@ -48,12 +55,20 @@ const scoring = (() => {
     }
     const {low, high, share} = places(side, grid);
     for (let v = box.top; v < box.bottom; v++) {
-      const above = grid * low[v], below = grid * high[v], down = share[v];
+      const above = grid * low[v],
+        below = grid * high[v],
+        down = share[v];
       for (let u = box.left, k = v * side + u; u < box.right; u++, k++) {
         if (!mask[k]) continue;
         const right = share[u];
-        let total = 0, weight = 0;
-        const add = (cell, part) => { if (valid[cell]) { total += part * cells[cell]; weight += part; } };
+        let total = 0,
+          weight = 0;
+        const add = (cell, part) => {
+          if (valid[cell]) {
+            total += part * cells[cell];
+            weight += part;
+          }
+        };
         add(above + low[u], (1 - down) * (1 - right));
         add(above + high[u], (1 - down) * right);
         add(below + low[u], down * (1 - right));
@@ -65,17 +80,23 @@ const scoring = (() => {
   }
 
   const fusions = {
-    product: (a, b) => a * b, sum: (a, b) => a + b, max: Math.max, rgb: (a) => a, xyz: (_, b) => b,
+    product: (a, b) => a * b,
+    sum: (a, b) => a + b,
+    max: Math.max,
+    rgb: (a) => a,
+    xyz: (_, b) => b,
   };
 
   function fuse(rgb, xyz, how) {
-    const join = fusions[how], fused = new Float32Array(rgb.length);
+    const join = fusions[how],
+      fused = new Float32Array(rgb.length);
     for (let k = 0; k < fused.length; k++) fused[k] = join(rgb[k], xyz[k]);
     return fused;
   }
 
   function gaussian(sigma) {
-    const reach = Math.max(1, Math.ceil(4 * sigma)), kernel = new Float64Array(2 * reach + 1);
+    const reach = Math.max(1, Math.ceil(4 * sigma)),
+      kernel = new Float64Array(2 * reach + 1);
     let total = 0;
     for (let k = -reach; k <= reach; k++) total += kernel[k + reach] = Math.exp(-0.5 * (k / sigma) ** 2);
     return kernel.map((value) => value / total);
@@ -83,12 +104,15 @@ const scoring = (() => {
 
   // One pass along rows (step 1) or columns (step S) inside a box; zeros beyond the image.
   function pass(from, kernel, side, box, along) {
-    const to = new Float32Array(from.length), reach = (kernel.length - 1) / 2;
+    const to = new Float32Array(from.length),
+      reach = (kernel.length - 1) / 2;
     const step = along === "row" ? 1 : side;
     for (let v = box.top; v < box.bottom; v++) {
       for (let u = box.left; u < box.right; u++) {
-        const k = v * side + u, place = along === "row" ? u : v;
-        const first = Math.max(-reach, -place), last = Math.min(reach, side - 1 - place);
+        const k = v * side + u,
+          place = along === "row" ? u : v;
+        const first = Math.max(-reach, -place),
+          last = Math.min(reach, side - 1 - place);
         let sum = 0;
         for (let n = first; n <= last; n++) sum += kernel[n + reach] * from[k + n * step];
         to[k] = sum;
@@ -97,8 +121,7 @@ const scoring = (() => {
     return to;
   }
 
-  const reachOf = (how, sigma) =>
-    how === "gaussian" ? Math.max(1, Math.ceil(4 * sigma)) : how === "box" ? 19 : 0;
+  const reachOf = (how, sigma) => (how === "gaussian" ? Math.max(1, Math.ceil(4 * sigma)) : how === "box" ? 19 : 0);
 
   // how: "gaussian", "box", or null for none; box: of what is not zero.
   function smooth(map, how, sigma, side, box) {
@@ -118,10 +141,15 @@ const scoring = (() => {
 
   // how: "max", or "max-over-root-mean" of the released code.
   function imageScore(map, how) {
-    let peak = 0, sum = 0, count = 0;
+    let peak = 0,
+      sum = 0,
+      count = 0;
     for (const value of map) {
       if (value > peak) peak = value;
-      if (value !== 0) { sum += value; count++; }
+      if (value !== 0) {
+        sum += value;
+        count++;
+      }
     }
     return how === "max" || !(sum > 0) ? peak : peak / Math.sqrt(sum / count);
   }
@@ -129,14 +157,18 @@ const scoring = (() => {
   // The quantile of sorted values, between two of them by proportion, as numpy does.
   function quantile(sorted, share) {
     if (!sorted.length) return NaN;
-    const at = share * (sorted.length - 1), low = Math.floor(at), high = Math.min(low + 1, sorted.length - 1);
+    const at = share * (sorted.length - 1),
+      low = Math.floor(at),
+      high = Math.min(low + 1, sorted.length - 1);
     return sorted[low] + (at - low) * (sorted[high] - sorted[low]);
   }
 
   // The values of maps where their masks are set, sorted.
   function inside(maps, masks) {
     let count = 0;
-    masks.forEach((mask) => { for (const one of mask) count += one; });
+    masks.forEach((mask) => {
+      for (const one of mask) count += one;
+    });
     const values = new Float32Array(count);
     let n = 0;
     maps.forEach((map, which) => {
@@ -148,18 +180,24 @@ const scoring = (() => {
 
   // Labels of the 8-connected regions of a mask, from 1, and their number.
   function regions(mask, side) {
-    const labels = new Int32Array(mask.length), waiting = [];
+    const labels = new Int32Array(mask.length),
+      waiting = [];
     let count = 0;
     for (let start = 0; start < mask.length; start++) {
       if (!mask[start] || labels[start]) continue;
       labels[start] = ++count;
       waiting.push(start);
       while (waiting.length) {
-        const k = waiting.pop(), v = Math.floor(k / side), u = k % side;
+        const k = waiting.pop(),
+          v = Math.floor(k / side),
+          u = k % side;
         for (let y = Math.max(0, v - 1); y <= Math.min(side - 1, v + 1); y++) {
           for (let x = Math.max(0, u - 1); x <= Math.min(side - 1, u + 1); x++) {
             const other = y * side + x;
-            if (mask[other] && !labels[other]) { labels[other] = count; waiting.push(other); }
+            if (mask[other] && !labels[other]) {
+              labels[other] = count;
+              waiting.push(other);
+            }
           }
         }
       }
@@ -169,24 +207,48 @@ const scoring = (() => {
 
   // What a mask above a threshold says: share of false positives; with a defect also IoU and region overlap.
   function agreement(map, threshold, truth, mask, side) {
-    let normal = 0, alarms = 0, hit = 0, either = 0;
+    let normal = 0,
+      alarms = 0,
+      hit = 0,
+      either = 0;
     for (let k = 0; k < map.length; k++) {
-      const found = map[k] > threshold, real = truth ? truth[k] : 0;
-      if (mask[k] && !real) { normal++; if (found) alarms++; }
+      const found = map[k] > threshold,
+        real = truth ? truth[k] : 0;
+      if (mask[k] && !real) {
+        normal++;
+        if (found) alarms++;
+      }
       if (found && real) hit++;
       if (found || real) either++;
     }
     const said = {falsePositives: alarms / Math.max(normal, 1), iou: null, overlap: null};
     if (!truth || !truth.some(Boolean)) return said;
-    const {labels, count} = regions(truth, side), covered = new Float64Array(count), size = new Float64Array(count);
-    labels.forEach((label, k) => { if (label) { size[label - 1]++; if (map[k] > threshold) covered[label - 1]++; } });
+    const {labels, count} = regions(truth, side),
+      covered = new Float64Array(count),
+      size = new Float64Array(count);
+    labels.forEach((label, k) => {
+      if (label) {
+        size[label - 1]++;
+        if (map[k] > threshold) covered[label - 1]++;
+      }
+    });
     said.iou = hit / either;
     said.overlap = covered.reduce((sum, part, n) => sum + part / size[n], 0) / count;
     return said;
   }
 
   return {
-    boxOf, widened, upsample, fuse, smooth, finalMap, imageScore, quantile, inside, agreement, reachOf,
+    boxOf,
+    widened,
+    upsample,
+    fuse,
+    smooth,
+    finalMap,
+    imageScore,
+    quantile,
+    inside,
+    agreement,
+    reachOf,
     fusions: Object.keys(fusions),
   };
 })();

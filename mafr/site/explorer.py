@@ -19,7 +19,9 @@ from mafr.paths import Paths
 from mafr.site.data import as_json, category_data
 
 PAGE = Path(__file__).parents[1] / "page"
-SCRIPTS = ("decode", "scoring", "category", "cloud", "panels", "list", "view", "explorer")  # in the order of loading
+SCRIPTS = (  # in the order of loading
+    "decode", "scoring", "category", "cloud", "panels", "list", "address", "view", "explorer",
+)  # fmt: skip
 
 
 def write_explorer(

@@ -159,6 +159,19 @@ def test_buttons_and_keys(fresh):
     assert fresh.get_log("browser") == []
 
 
+def test_reset_returns_to_the_first_view_of_the_same_sample(fresh):
+    name, first = "return document.getElementById('name').textContent", picture(fresh, 3)
+    sample = fresh.execute_script(name)
+    for control, value in (("fusion", "xyz"), ("blur", "box"), ("opacity", 0.2), ("rate", -1)):
+        put(fresh, control, value)
+    fresh.find_element("css selector", "#methods button").click()
+    wait(fresh)
+    assert picture(fresh, 3) != first
+    fresh.find_element("id", "reset").click()
+    wait(fresh)
+    assert picture(fresh, 3) == first and fresh.execute_script(name) == sample
+
+
 def test_a_bar_of_the_histogram_lists_its_samples(fresh):
     fresh.execute_script("document.querySelector('.bin[tabindex=\"0\"]').dispatchEvent(new Event('click'))")
     wait(fresh)

@@ -1,0 +1,33 @@
+"use strict";
+// The state of the explorer in the page's address, so that a link opens exactly this view.
+const address = (() => {
+  // What a view begins with; what is undefined is taken from the category.
+  const VIEW = {
+    ...{dataset: undefined, category: undefined, id: undefined},
+    ...{variant: undefined, fusion: undefined, blur: undefined, sigma: undefined},
+    ...{opacity: 0.6, rate: -2, sort: "hardest", kind: "all", find: "", methods: []},
+  };
+  const NUMBERS = ["sigma", "rate", "opacity"],
+    TEXTS = Object.keys(VIEW).filter((name) => name !== "methods" && !NUMBERS.includes(name));
+
+  function write(state) {
+    const told = new URLSearchParams();
+    for (const name of [...TEXTS, ...NUMBERS]) {
+      if (state[name] !== undefined && state[name] !== VIEW[name]) told.set(name, String(state[name] ?? ""));
+    }
+    if (state.methods.length) told.set("methods", state.methods.join(","));
+    history.replaceState(null, "", `#${told}`);
+  }
+
+  function read() {
+    const told = new URLSearchParams(location.hash.slice(1)),
+      state = {...VIEW};
+    for (const name of TEXTS) if (told.has(name)) state[name] = told.get(name);
+    for (const name of NUMBERS)
+      if (told.has(name) && isFinite(told.get(name))) state[name] = Number(told.get(name));
+    if (told.has("methods")) state.methods = told.get("methods").split(",").filter(Boolean);
+    return state;
+  }
+
+  return {VIEW, NUMBERS, write, read};
+})();
