@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from mafr.cli.options import Commands, add_command, chosen_workers, read_settings
+from mafr.cli.options import Commands, add_command, chosen_variants, read_settings
 from mafr.errors import printable
 
 
@@ -12,8 +12,8 @@ def add_site(commands: Commands) -> None:
         "the executed notebooks as linked pages with search, and the heatmap explorer, in a folder that any file "
         "server can serve; nothing is trained"
     )
-    sub = add_command(commands, "site", write_site, text)
-    sub.add_argument("--out", type=Path, help="folder (default: site/ in the checkout)")
+    sub = add_command(commands, "site", write_site, text, computes=False, variant="both")
+    sub.add_argument("--out", type=Path, metavar="DIR", help="folder of the site (default: site/ in the checkout)")
 
 
 def write_site(arguments: argparse.Namespace) -> None:
@@ -25,11 +25,11 @@ def write_site(arguments: argparse.Namespace) -> None:
 
     config, paths = read_settings(arguments)
     config, datasets = what_is_there(config, paths)
-    folder = arguments.out or paths.root / "site"
+    folder, variants = arguments.out or paths.root / "site", chosen_variants(arguments)
     check_builder()
-    with chosen_workers(arguments, config, paths) as crew:
-        run_stages({
-            "explorer": lambda: write_explorer(config, paths, folder / "explorer", datasets, workers=crew),
-            "pages": lambda: write_pages(paths, folder),
-        })  # fmt: skip
-    print(printable(f"{folder / 'index.html'}\nserve it with: python -m http.server --directory {folder}"))
+    run_stages({
+        "explorer": lambda: write_explorer(config, paths, folder / "explorer", datasets, variants, arguments.workers),
+        "pages": lambda: write_pages(paths, folder),
+    })  # fmt: skip
+    print(printable(str(folder / "index.html")))
+    print(printable(f"serve it with: python -m http.server --directory {folder}"))

@@ -8,6 +8,7 @@ import pytest
 from support.browser import browser, served
 from support.places import CHECKOUT
 
+from mafr.cli import main
 from mafr.errors import MafrError
 from mafr.paths import Paths
 from mafr.site import pages
@@ -79,3 +80,22 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(pages, "find_spec", lambda name: None if name == "furo" else object())
     with pytest.raises(MafrError, match=r"the pages need furo: .*pip install -e '\.\[site\]'"):
         pages.check_builder()
+
+
+def test_the_command_writes_both(smoke, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("myst_nb", reason="the packages of `mafr site` are not installed")
+    _, paths = smoke
+    for name in ("data", "features", "runs"):
+        (tmp_path / name).symlink_to(paths.root / name)
+    own = Paths(tmp_path, "smoke")
+    own.executed.mkdir(parents=True)
+    shutil.copy2(EXECUTED / "09_heatmap_explorer.ipynb", own.executed)
+    monkeypatch.setenv("MAFR_HOME", str(tmp_path))
+    main(["site", "--profile", "smoke", "--workers", "1", "--out", str(tmp_path / "out")])
+    assert str(tmp_path / "out" / "index.html") in capsys.readouterr().out
+    written = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert {"index.html", "09_heatmap_explorer.html", "explorer/index.html"} <= written
+    assert "explorer/data/mvtec3d/bagel.js" in written
+    page = (tmp_path / "out" / "explorer" / "index.html").read_text(encoding="utf-8")
+    loaded = re.findall(r'(?:src|href)="([^":]+\.(?:js|css))"', page)
+    assert loaded and all((tmp_path / "out" / "explorer" / name).is_file() for name in loaded)
