@@ -97,6 +97,10 @@ class Paths:
         return self._output("notebooks/executed")
 
     @property
+    def site(self) -> Path:
+        return self._output("site")
+
+    @property
     def weights(self) -> Path:
         """Downloaded weights (full profile)."""
         return self.root / "weights"

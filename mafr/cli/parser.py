@@ -38,8 +38,7 @@ ADD = (  # in the order of `mafr --help`
     runs.add_reproduce, inputs.add_data, inputs.add_features, runs.add_run, runs.add_tables, runs.add_figures,
     runs.add_notebooks, site.add_site, seeds.add_seeds, differences.add_differences, detectors.add_fit,
     predict.add_predict, inputs.add_weights, detectors.add_import_released, validate.add_validate, survey.add_survey,
-    develop.add_develop,
-    measure.add_bench, measure.add_precision, inputs.add_pretrain_points, inputs.add_config,
+    develop.add_develop, measure.add_bench, measure.add_precision, inputs.add_pretrain_points, inputs.add_config,
     same_bytes.add_same_bytes_command,
 )  # fmt: skip
 

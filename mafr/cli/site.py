@@ -25,7 +25,7 @@ def write_site(arguments: argparse.Namespace) -> None:
 
     config, paths = read_settings(arguments)
     config, datasets = what_is_there(config, paths)
-    folder, variants = arguments.out or paths.root / "site", chosen_variants(arguments)
+    folder, variants = arguments.out or paths.site, chosen_variants(arguments)
     check_builder()
     run_stages({
         "explorer": lambda: write_explorer(config, paths, folder / "explorer", datasets, variants, arguments.workers),

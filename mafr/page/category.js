@@ -120,7 +120,7 @@ class Category {
       const values = scoring.inside([map], [sample.mask]);
       all.push(values);
       if (!this.samples[k].label) good.push(values);
-      if (k > 0) sample.kept = {}; // gives memory back; what is shown computes its own again
+      sample.kept = {}; // gives memory back; what is shown computes its own again
       if (performance.now() - since > 25) {
         await pause();
         if (!wanted()) return null;
@@ -170,14 +170,20 @@ const store = (() => {
     waiting[key] = done;
     const script = document.createElement("script");
     script.src = `data/${key}.js`;
-    script.onload = () => script.remove();
-    script.onerror = () => {
+    const fail = () => {
       loaded.delete(key);
-      failed(new Error(`data/${key}.js cannot be read`));
+      failed(new Error(`data/${key}.js cannot be read: write the site again with \`mafr site\``));
     };
+    script.onload = () => (key in waiting ? fail() : script.remove()); // a damaged script runs to no end
+    script.onerror = fail;
     document.head.append(script);
   }
 
-  return {load, take: (key, data) => waiting[key]?.(new Category(data))};
+  function take(key, data) {
+    waiting[key]?.(new Category(data));
+    delete waiting[key];
+  }
+
+  return {load, take};
 })();
 window.mafr = store; // each script calls mafr.take

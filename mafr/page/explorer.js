@@ -16,6 +16,14 @@
     turn = 0,
     order = [];
 
+  function refuse(error) {
+    document.body.classList.remove("busy");
+    byId("reading").textContent = error.message;
+  }
+  addEventListener("unhandledrejection", ({reason}) =>
+    refuse(new Error(`The data cannot be read: ${reason.message}`)),
+  );
+
   // ---- menus
 
   const fill = (select, options, value) => {
@@ -49,7 +57,7 @@
       one = await store.load(`${state.dataset}/${state.category}`).catch((error) => error);
     if (mine !== turn) return;
     if (one instanceof Error) {
-      byId("reading").textContent = one.message;
+      refuse(one);
       return;
     }
     category = one;

@@ -237,18 +237,5 @@ const scoring = (() => {
     return said;
   }
 
-  return {
-    boxOf,
-    widened,
-    upsample,
-    fuse,
-    smooth,
-    finalMap,
-    imageScore,
-    quantile,
-    inside,
-    agreement,
-    reachOf,
-    fusions: Object.keys(fusions),
-  };
+  return {boxOf, upsample, finalMap, imageScore, quantile, inside, agreement, fusions: Object.keys(fusions)};
 })();

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mafr.baselines.registry import title
+from mafr.baselines.registry import method_settings, title
 from mafr.config import Config
 from mafr.data.display import around_middle, thinned, thinning
 from mafr.experiments.plan import FIGURE_METHODS, Run
@@ -62,18 +62,12 @@ def _variant(result: Result) -> dict:
 
 
 def _method(name: str, maps: np.ndarray, result: Result, config: Config, paths: Paths, dataset: str) -> dict:
-    record = _record(name, result, config, paths, dataset)
+    run = Run(dataset, result.run.category, method_settings(name, config, dataset=dataset), method=name)
+    record = read_record(run, paths)
     return {
         "name": name, "title": title(name), "range": colour_range(maps, result.mask, result.labels),
         "scores": [float(f"{score:.6g}") for score in record["scores"]["map"]],
     }  # fmt: skip
-
-
-def _record(name: str, result: Result, config: Config, paths: Paths, dataset: str) -> dict:
-    from mafr.baselines.registry import method_settings
-
-    run = Run(dataset, result.run.category, method_settings(name, config, dataset=dataset), method=name)
-    return read_record(run, paths)
 
 
 def _sample(k: int, results: dict[str, Result], others: dict[str, np.ndarray]) -> dict:

@@ -15,7 +15,7 @@ from mafr.config import DATASETS, VARIANTS, Config
 from mafr.errors import ResultError
 from mafr.figures.style import HEAT
 from mafr.parallel.progress import Workers, map_parallel
-from mafr.paths import Paths
+from mafr.paths import Paths, write_atomically
 from mafr.site.data import as_json, category_data
 
 PAGE = Path(__file__).parents[1] / "page"
@@ -37,7 +37,8 @@ def write_explorer(
 
     home: the address of the site's first page. Raises ResultError if no category has a finished run.
     """
-    (folder / "data").mkdir(parents=True, exist_ok=True)
+    for dataset in datasets:
+        (folder / "data" / dataset).mkdir(parents=True, exist_ok=True)
     jobs = [(config, paths, folder, d, c, tuple(variants)) for d in datasets for c in config.categories(d)]
     made = map_parallel(_write_category, jobs, workers, what="categories of the explorer")
     there: dict[str, dict] = {}
@@ -50,6 +51,9 @@ def write_explorer(
             f"no finished run to explore in {paths.runs(datasets[0]).parent}; "
             f"`mafr reproduce --profile {config.profile}` makes them"
         )
+    for file in (folder / "data").glob("*/*.js"):  # of categories that are there no more
+        if file.stem not in there.get(file.parent.name, {"categories": ()})["categories"]:
+            file.unlink()
     for name in SCRIPTS:
         shutil.copyfile(PAGE / f"{name}.js", folder / f"{name}.js")
     shutil.copyfile(PAGE / "explorer.css", folder / "explorer.css")
@@ -60,7 +64,7 @@ def write_explorer(
         "title": "Heatmap explorer", "home": home, "settings": json.dumps(settings), "scripts": scripts,
     }.items():  # fmt: skip
         page = page.replace(f"{{{{{mark}}}}}", text)
-    (folder / "index.html").write_text(page, encoding="utf-8")
+    write_atomically(folder / "index.html", page)
     return folder / "index.html"
 
 
@@ -76,6 +80,5 @@ def _write_category(job: tuple[Config, Paths, Path, str, str, tuple[str, ...]]) 
     if data is None:
         return False
     file = folder / "data" / dataset / f"{category}.js"
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(f'mafr.take("{dataset}/{category}", {as_json(data)});\n', encoding="utf-8")
+    write_atomically(file, f'mafr.take("{dataset}/{category}", {as_json(data)});\n')
     return True

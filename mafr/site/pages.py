@@ -50,8 +50,7 @@ def write_pages(paths: Paths, folder: Path) -> list[str]:
         (source / "_static").mkdir(parents=True)
         (source / "conf.py").write_text(_SETTINGS, encoding="utf-8")
         for book in books:
-            text = json.dumps(shown(json.loads(book.read_text(encoding="utf-8"))))
-            (source / book.name).write_text(text, encoding="utf-8")
+            (source / book.name).write_text(json.dumps(_read(book)), encoding="utf-8")
         picture = paths.figures / "overview.png"
         if picture.is_file():
             shutil.copyfile(picture, source / "overview.png")
@@ -62,7 +61,8 @@ def write_pages(paths: Paths, folder: Path) -> list[str]:
             str(source), str(source), str(folder), str(Path(place) / "trees"), "html", status=None, warningiserror=False
         )
         app.build()
-    shutil.rmtree(folder / "_sources", ignore_errors=True)
+        if app.statuscode:
+            raise MafrError(f"the pages could not be built into {folder}: see the lines above")
     return [book.stem for book in books]
 
 
@@ -87,6 +87,14 @@ def shown(book: dict) -> dict:
                 output["data"] = {"text/html": _plotly_html(data[PLOTLY])}
     book["metadata"].pop("widgets", None)
     return book
+
+
+def _read(book: Path) -> dict:
+    try:
+        return shown(json.loads(book.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        again = f"make it again: `mafr notebooks --force {book.stem}`"
+        raise MafrError(f"{book} is no executed notebook ({error}); {again}") from error
 
 
 def _plotly_html(figure: dict) -> str:

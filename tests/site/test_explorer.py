@@ -25,7 +25,7 @@ def page(smoke, tmp_path_factory):
     with browser() as driver:
         write_explorer(config, paths, folder)
         with served(folder) as address:
-            driver.address = f"{address}/index.html"
+            driver.address, driver.folder = f"{address}/index.html", folder
             yield driver
 
 
@@ -244,6 +244,38 @@ def test_memory_does_not_grow_over_many_samples(fresh):
         wait(fresh)
     fresh.execute_cdp_cmd("HeapProfiler.collectGarbage", {})
     assert fresh.execute_script(heap) < before + 10e6
+
+
+def test_a_missing_or_damaged_category_is_named_and_others_still_open(fresh):
+    whole = fresh.folder / "data" / "mvtec3d" / "tire.js"
+    text = whole.read_text(encoding="utf-8")
+    packed = text.replace('"bytes":"', '"bytes":"AAAA')
+    try:
+        for broken, said in ((text[: len(text) // 2], "tire.js cannot be read"), (None, "tire.js cannot be read"),
+                             (packed, "The data cannot be read")):  # fmt: skip
+            whole.unlink(missing_ok=True)
+            if broken:
+                whole.write_text(broken, encoding="utf-8")
+            fresh.get("about:blank")
+            fresh.get(f"{fresh.address}#category=tire")
+            fresh.execute_async_script(
+                "const done = arguments[0], look = () => document.getElementById('reading').textContent ? done() "
+                ": setTimeout(look, 10); look();"
+            )
+            assert said in fresh.find_element("id", "reading").text
+            put(fresh, "category", "bagel")
+            assert "bagel" in fresh.find_element("id", "name").text
+    finally:
+        whole.write_text(text, encoding="utf-8")
+
+
+def test_categories_without_a_run_leave_the_folder(smoke, tmp_path):
+    config, paths = smoke
+    old = tmp_path / "data" / "mvtec3d" / "peach.js"
+    old.parent.mkdir(parents=True)
+    old.write_text("")
+    write_explorer(config, paths, tmp_path)
+    assert not old.exists() and (old.parent / "bagel.js").is_file()
 
 
 def test_without_runs_the_command_is_named(smoke, tmp_path):

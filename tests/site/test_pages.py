@@ -77,6 +77,12 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(pages, "find_spec", lambda name: object())
     with pytest.raises(MafrError, match=r"no executed notebook in .*`mafr notebooks"):
         pages.write_pages(Paths(tmp_path, "demo"), tmp_path / "site")
+    own = Paths(tmp_path, "demo")
+    own.executed.mkdir(parents=True)
+    for text in ("{", "[]", '{"cells": []}'):
+        (own.executed / "01_cut.ipynb").write_text(text)
+        with pytest.raises(MafrError, match=r"01_cut.ipynb is no executed notebook .*`mafr notebooks --force 01_cut`"):
+            pages.write_pages(own, tmp_path / "site")
     monkeypatch.setattr(pages, "find_spec", lambda name: None if name == "furo" else object())
     with pytest.raises(MafrError, match=r"the pages need furo: .*pip install -e '\.\[site\]'"):
         pages.check_builder()
