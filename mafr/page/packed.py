@@ -20,6 +20,8 @@ import zlib
 import numpy as np
 from PIL import Image
 
+from mafr.figures.style import HEAT
+
 QUALITY = 90  # of images
 
 
@@ -60,7 +62,7 @@ class Packed:
 
     def text(self) -> str:
         """All sections."""
-        return base64.b64encode(zlib.compress(b"".join(self._parts), 9)).decode()
+        return base64.b64encode(zlib.compress(b"".join(self._parts), 6)).decode()
 
 
 def image_url(rgb: np.ndarray, quality: int = QUALITY) -> str:
@@ -68,6 +70,14 @@ def image_url(rgb: np.ndarray, quality: int = QUALITY) -> str:
     buffer = io.BytesIO()
     Image.fromarray(rgb).save(buffer, "WEBP", quality=quality, method=2)  # slower methods save nothing
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def colours() -> str:
+    """The 256 colours of heatmaps in this package, red, green and blue, as base64."""
+    from matplotlib import colormaps
+
+    table = (colormaps[HEAT](np.linspace(0, 1, 256))[:, :3] * 255).round().astype(np.uint8)
+    return base64.b64encode(table.tobytes()).decode()
 
 
 def _steps(values: np.ndarray, count: int) -> tuple[float, float, np.ndarray]:

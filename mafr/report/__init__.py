@@ -1,7 +1,7 @@
 """One HTML file about many scored parts, which opens without a server and without network.
 
 `Report` takes parts one by one (`part`), each encoded at once (`encode`), and writes the page (`page.html`, `page.css`,
-`page.js`) with its histogram (`histogram`). Read `report` first.
+`page.js`, and what `mafr.page` shares) with its histogram (`histogram`). Read `report` first.
 """
 
 from mafr.report.part import Part

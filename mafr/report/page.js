@@ -7,50 +7,22 @@ const number = (value) => String(Number(value.toPrecision(4)));
 
 // ---- a part's data: see encode.py
 
-const bytesOf = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-const colours = bytesOf(page.colours);
+const colours = decode.bytesOf(page.colours);
 
-async function inflate(bytes) {
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
-}
-
-async function decode(id) {
+async function unpack(id) {
   const value = JSON.parse(byId("part-" + id).textContent), side = value.side, size = side * side;
-  const image = new Image();
-  image.src = value.image;
-  const [bytes] = await Promise.all([inflate(bytesOf(value.bytes)), image.decode()]);
-  const valid = new Uint8Array(size), shown = new Uint8Array(size), levels = new Uint8Array(size);
-  let start = 0;
-  for (const mask of [valid, shown]) {
-    for (let k = 0; k < size; k++) mask[k] = (bytes[start + (k >> 3)] >> (7 - (k & 7))) & 1;
-    start += Math.ceil(size / 8);
-  }
-  for (let v = 0, k = 0; v < side; v++) {
-    for (let u = 0; u < side; u++, k++) {
-      const left = u ? levels[k - 1] : 0, above = v ? levels[k - side] : 0;
-      levels[k] = bytes[start + k] + left + above - (u && v ? levels[k - side - 1] : 0);
-    }
-  }
-  start += size;
-  const {count, lattice: [step, slant], corner, step: unit} = value.cloud;
-  const points = new Float32Array(3 * count), pixels = new Uint32Array(count);
-  for (let axis = 0; axis < 3; axis++) {
-    for (let k = 0, sum = 0; k < count; k++) {
-      sum = (sum + 256 * bytes[start + axis * count + k] + bytes[start + (axis + 3) * count + k]) & 65535;
-      points[3 * k + axis] = corner[axis] + unit * sum;
-    }
-  }
+  const [packed, image] = await Promise.all([decode.Packed.of(value.bytes), decode.picture(value.image)]);
+  const valid = packed.bits(size), shown = packed.bits(size), heat = packed.levels(side, value.heat);
+  const {count, lattice: [step, slant]} = value.cloud, points = packed.points(value.cloud), pixels = new Uint32Array(count);
   for (let v = 0, k = 0, n = 0; v < side; v++) {
     for (let u = 0; u < side; u++, k++) if (valid[k] && (v + slant * u) % step === 0) pixels[n++] = k;
   }
-  const heat = Float32Array.from(levels, (level) => value.heat.low + value.heat.step * level);
   return {side, image, valid, shown, heat, points, pixels};
 }
 
 const kept = new Map();  // the last few parts
 function load(id) {
-  if (!kept.has(id)) kept.set(id, decode(id));
+  if (!kept.has(id)) kept.set(id, unpack(id));
   if (kept.size > 6) kept.delete(kept.keys().next().value);
   return kept.get(id);
 }
@@ -81,7 +53,7 @@ function drawHeat(canvas, part, opacity, fading) {
 
 const near = new Set();
 async function drawThumbnail(item) {
-  const part = await decode(item.dataset.number).catch(() => null);
+  const part = await unpack(item.dataset.number).catch(() => null);
   if (part && near.has(item)) drawHeat(item.querySelector("canvas"), part, byId("warm").checked ? 0.85 : 0, true);
 }
 const watcher = new IntersectionObserver((entries) => {
@@ -168,7 +140,7 @@ function draw() {
   image.width = image.height = part.side;
   image.getContext("2d").drawImage(part.image, 0, 0);
   drawHeat(byId("heat"), part, byId("opacity").value / 100, false);
-  cloud.take(part);
+  drawCloud();
 }
 
 function highest() {
@@ -217,103 +189,26 @@ function legend() {
 }
 if (!page.level) byId("range").closest("label").hidden = true;  // then both are the same
 
-// ---- the cloud: parallel rays, the nearest point of each pixel
+// ---- the cloud, see cloud.js
 
-const cloud = (() => {
-  const canvas = byId("cloud"), side = canvas.width, brush = canvas.getContext("2d");
-  const start = () => times(turnX(-0.45), turnY(0.35));
-  let turn = null, zoom = 1, points = null, tones = {}, waiting = false;
+const solid = makeCloud(byId("cloud"));
 
-  function turnX(a) { const c = Math.cos(a), s = Math.sin(a); return [1, 0, 0, 0, c, -s, 0, s, c]; }
-  function turnY(a) { const c = Math.cos(a), s = Math.sin(a); return [c, 0, s, 0, 1, 0, -s, 0, c]; }
-  function times(a, b) {
-    return a.map((_, k) => [0, 1, 2].reduce((sum, m) => sum + a[3 * Math.floor(k / 3) + m] * b[3 * m + k % 3], 0));
-  }
-
-  function take(part) {
-    turn = turn || start();
-    points = part.points;
+function drawCloud() {
+  if (!part) return;
+  const tones = new Uint8Array(part.points.length);
+  if (byId("cloud-colour").value === "image") {
     const layer = new OffscreenCanvas(part.side, part.side), reader = layer.getContext("2d");
     reader.drawImage(part.image, 0, 0);
-    const image = reader.getImageData(0, 0, part.side, part.side).data, count = part.pixels.length;
-    tones = {image: new Uint8Array(3 * count), heat: new Uint8Array(3 * count)};
+    const image = reader.getImageData(0, 0, part.side, part.side).data;
+    part.pixels.forEach((k, n) => tones.set(image.subarray(4 * k, 4 * k + 3), 3 * n));
+  } else {
     part.pixels.forEach((k, n) => {
       const tone = Math.round(shade(part.heat[k]));
-      tones.image.set(image.subarray(4 * k, 4 * k + 3), 3 * n);
-      tones.heat.set(colours.subarray(3 * tone, 3 * tone + 3), 3 * n);
+      tones.set(colours.subarray(3 * tone, 3 * tone + 3), 3 * n);
     });
-    paint();
   }
-
-  function paint() {
-    if (waiting) return;
-    waiting = true;
-    requestAnimationFrame(() => { waiting = false; paintNow(); });
-  }
-
-  function paintNow() {
-    brush.clearRect(0, 0, side, side);
-    const count = points ? points.length / 3 : 0;
-    if (!count) return;
-    let radius = 0;
-    for (let k = 0; k < count; k++) radius = Math.max(radius, Math.hypot(...points.subarray(3 * k, 3 * k + 3)));
-    const scale = 0.48 * side / (radius || 1) * zoom;
-    const size = Math.min(9, Math.max(2, Math.ceil(scale * radius * 1.7 / Math.sqrt(count))));
-    const frame = brush.createImageData(side, side), near = new Float32Array(side * side).fill(-Infinity);
-    const tone = tones[byId("cloud-colour").value];
-    for (let k = 0; k < count; k++) {
-      const x = points[3 * k], y = points[3 * k + 1], z = points[3 * k + 2];
-      const left = Math.round(side / 2 + scale * (turn[0] * x + turn[1] * y + turn[2] * z) - size / 2);
-      const top = Math.round(side / 2 - scale * (turn[3] * x + turn[4] * y + turn[5] * z) - size / 2);
-      const depth = turn[6] * x + turn[7] * y + turn[8] * z;
-      for (let v = Math.max(0, top); v < Math.min(side, top + size); v++) {
-        for (let u = Math.max(0, left); u < Math.min(side, left + size); u++) {
-          const pixel = v * side + u;
-          if (near[pixel] >= depth) continue;
-          near[pixel] = depth;
-          frame.data[4 * pixel] = tone[3 * k];
-          frame.data[4 * pixel + 1] = tone[3 * k + 1];
-          frame.data[4 * pixel + 2] = tone[3 * k + 2];
-          frame.data[4 * pixel + 3] = 255;
-        }
-      }
-    }
-    brush.putImageData(frame, 0, 0);
-  }
-
-  const rotate = (dx, dy) => { turn = times(times(turnX(dy), turnY(dx)), turn || start()); paint(); };
-  const magnify = (factor) => { zoom = Math.min(20, Math.max(0.3, zoom * factor)); paint(); };
-  const fingers = new Map();
-  const spread = () => { const [a, b] = fingers.values(); return Math.hypot(a.x - b.x, a.y - b.y); };
-  canvas.addEventListener("pointerdown", (event) => {
-    canvas.setPointerCapture(event.pointerId);
-    fingers.set(event.pointerId, {x: event.clientX, y: event.clientY});
-  });
-  canvas.addEventListener("pointermove", (event) => {
-    const before = fingers.get(event.pointerId);
-    if (!before) return;
-    const wide = fingers.size === 2 ? spread() : 0;
-    fingers.set(event.pointerId, {x: event.clientX, y: event.clientY});
-    if (fingers.size === 1) rotate((event.clientX - before.x) / 120, (event.clientY - before.y) / 120);
-    else if (wide) magnify(spread() / wide);
-  });
-  for (const name of ["pointerup", "pointercancel"]) {
-    canvas.addEventListener(name, (event) => fingers.delete(event.pointerId));
-  }
-  canvas.addEventListener("wheel", (event) => {
-    event.preventDefault();
-    magnify(Math.exp(-event.deltaY / 500));
-  }, {passive: false});
-  canvas.addEventListener("keydown", (event) => {
-    const turns = {ArrowLeft: [-0.15, 0], ArrowRight: [0.15, 0], ArrowUp: [0, -0.15], ArrowDown: [0, 0.15]}[event.key];
-    const factor = {"+": 1.2, "=": 1.2, "-": 1 / 1.2}[event.key];
-    if (turns) rotate(...turns);
-    if (factor) magnify(factor);
-    if (turns || factor) { event.preventDefault(); event.stopPropagation(); }
-  });
-  const reset = () => { turn = start(); zoom = 1; paint(); };
-  return {take, paint, reset};
-})();
+  solid.take(part.points, tones);
+}
 
 // ---- what is clicked and typed
 
@@ -332,8 +227,8 @@ viewer.addEventListener("keydown", (event) => {
   if (by && plain && !typing) { event.preventDefault(); step(by); }
 });
 byId("opacity").addEventListener("input", () => part && drawHeat(byId("heat"), part, byId("opacity").value / 100, false));
-byId("cloud-colour").addEventListener("change", cloud.paint);
-byId("reset").addEventListener("click", cloud.reset);
+byId("cloud-colour").addEventListener("change", drawCloud);
+byId("reset").addEventListener("click", solid.reset);
 byId("range").addEventListener("change", () => { legend(); if (part) draw(); near.forEach(drawThumbnail); });
 
 legend();

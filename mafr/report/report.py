@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 import re
@@ -16,12 +15,15 @@ from pathlib import Path
 import numpy as np
 
 from mafr.disk import writing
+from mafr.page.packed import colours
 from mafr.paths import temporary_beside
 from mafr.report.encode import check_part, encode
 from mafr.report.histogram import histogram
 from mafr.report.part import Part
 
 _PAGE = Path(__file__).parent
+_SHARED = _PAGE.parent / "page"
+_SCRIPTS = (_SHARED / "decode.js", _SHARED / "cloud.js", _PAGE / "page.js")
 _ITEM = re.compile(
     rb'<li class="part (ok|bad)" data-number="(\d+)" data-name="([^"]*)" data-score="([^"]+)" data-peak="([^"]+)">'
 )
@@ -132,7 +134,7 @@ class Report:
         scored = sorted((one for one in self._lines if not one.error), key=lambda one: -one.score)
         failed = [one for one in self._lines if one.error]
         level = self._level(scored)
-        settings = {"threshold": self.threshold, "level": level, "heat": _range(scored, level), "colours": _colours()}
+        settings = {"threshold": self.threshold, "level": level, "heat": _range(scored, level), "colours": colours()}
         items = [_item(one, self.threshold) for one in scored] + [_failed(one) for one in failed]
         values = {
             "title": escape(self.title),
@@ -145,7 +147,7 @@ class Report:
             "items": "\n".join(items),
             "settings": json.dumps(_without_nan(settings), separators=(",", ":")),
             "style": (_PAGE / "page.css").read_text(encoding="utf-8"),
-            "script": (_PAGE / "page.js").read_text(encoding="utf-8"),
+            "script": "\n".join(script.read_text(encoding="utf-8") for script in _SCRIPTS),
         }
         # One pass, so that a mark inside a value, such as a part's name, stays as it is.
         first, *others = (_PAGE / "page.html").read_text(encoding="utf-8").split("{{")
@@ -170,14 +172,6 @@ def _range(scored: Sequence[_Line], level: float | None) -> dict[str, list[float
     highest = max(peaks, default=1.0)
     whole = [0.0, highest if highest > 0 else 1.0]
     return {"threshold": [0.5 * level, 1.5 * level] if level else whole, "all": whole}
-
-
-def _colours() -> str:
-    """The 256 colours of heatmaps in this package, 3 bytes each, base64."""
-    from matplotlib import colormaps
-
-    table = (colormaps["inferno"](np.linspace(0, 1, 256))[:, :3] * 255).round().astype(np.uint8)
-    return base64.b64encode(table.tobytes()).decode()
 
 
 def _summary(scored: Sequence[_Line], failed: Sequence[_Line], threshold: float) -> str:

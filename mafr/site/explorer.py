@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-import numpy as np
-
 from mafr.config import DATASETS, VARIANTS, Config
 from mafr.errors import ResultError
-from mafr.figures.style import HEAT
+from mafr.page.packed import colours
 from mafr.parallel.progress import Workers, map_parallel
 from mafr.paths import Paths, write_atomically
 from mafr.site.data import as_json, category_data
@@ -66,12 +62,6 @@ def write_explorer(
         page = page.replace(f"{{{{{mark}}}}}", text)
     write_atomically(folder / "index.html", page)
     return folder / "index.html"
-
-
-def colours() -> str:
-    """The 256 colours of the heatmaps, red, green and blue, as base64."""
-    table = matplotlib.colormaps[HEAT](np.arange(256), bytes=True)[:, :3]
-    return base64.b64encode(np.ascontiguousarray(table).tobytes()).decode()
 
 
 def _write_category(job: tuple[Config, Paths, Path, str, str, tuple[str, ...]]) -> bool:

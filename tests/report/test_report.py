@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support.browser import browser
 from support.places import CHECKOUT
 from support.samples import make_sample
 
@@ -276,3 +277,30 @@ def test_the_page_is_part_of_an_installed_package() -> None:
     listed = re.search(r"package-data\]\nmafr = (\[.*\])", (CHECKOUT / "pyproject.toml").read_text())[1]
     files = {path.name for pattern in json.loads(listed) for path in (CHECKOUT / "mafr").glob(pattern)}
     assert {"page.html", "page.css", "page.js"} <= files
+
+
+def test_the_page_draws_its_parts_in_a_browser(tmp_path: Path) -> None:
+    made(tmp_path / "report.html", [part(seed, 1.0 + seed) for seed in range(4)])
+    with browser() as driver:
+        driver.get((tmp_path / "report.html").as_uri())
+        driver.find_element("css selector", ".part button").click()
+        driver.execute_async_script(
+            "const done = arguments[0], look = () => document.getElementById('reading').textContent ? "
+            "requestAnimationFrame(() => requestAnimationFrame(done)) : setTimeout(look, 10); look();"
+        )
+        colours = (
+            "const c = document.getElementById(arguments[0]); const p = c.getContext('2d').getImageData(0, 0, c.width, "
+            "c.height).data; const found = new Set(); for (let k = 0; k < p.length; k += 4) if (p[k + 3]) found.add("
+            "[p[k], p[k + 1], p[k + 2]].join()); return found.size"
+        )
+        assert all(driver.execute_script(colours, name) > 10 for name in ("image", "heat", "cloud"))
+        whole = driver.execute_script("return document.getElementById('cloud').toDataURL()")
+        driver.execute_script(
+            "const e = document.getElementById('cloud-colour'); e.value = 'heat'; e.dispatchEvent(new Event('change'))"
+        )
+        driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+        assert driver.execute_script("return document.getElementById('cloud').toDataURL()") != whole
+        name = driver.find_element("id", "viewer-name").text
+        driver.find_element("id", "next").click()
+        assert driver.find_element("id", "viewer-name").text != name
+        assert driver.get_log("browser") == []
