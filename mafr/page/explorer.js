@@ -240,7 +240,8 @@
     const place = order.indexOf(now.k);
     byId("previous").disabled = place <= 0;
     byId("next").disabled = place === order.length - 1;
-    byId("samples").querySelector("[aria-current]")?.scrollIntoView({block: "nearest"});
+    const row = byId("samples").querySelector("[aria-current]");
+    if (row) list.bringIntoView(byId("samples"), row.parentElement); // not by the browser: it moves the page too
     list.histogram(view.scores(), rows, now.k, (bin) => {
       shown.bin = bin;
       fillList();

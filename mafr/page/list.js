@@ -58,6 +58,13 @@ const list = (() => {
     return kept.map((row) => row.k);
   }
 
+  function bringIntoView(box, row) {
+    const above = row.offsetTop - box.scrollTop,
+      below = above + row.offsetHeight - box.clientHeight;
+    if (above < 0) box.scrollTop += above;
+    else if (below > 0) box.scrollTop += below;
+  }
+
   const SVG = "http://www.w3.org/2000/svg";
   function shape(tag, attributes, title) {
     const element = document.createElementNS(SVG, tag);
@@ -124,5 +131,5 @@ const list = (() => {
     element.replaceChildren(...parts, ...ends, label);
   }
 
-  return {SORTS, number, named, make, fill, histogram};
+  return {SORTS, number, named, make, fill, bringIntoView, histogram};
 })();
