@@ -52,6 +52,21 @@ def test_formulas_are_drawn_by_the_browser_itself(site):
     assert text.count("<math") > 10 and "\\mathcal" not in text and "$$" not in text
 
 
+def test_every_formula_of_the_notebooks_becomes_mathml():
+    pytest.importorskip("latex2mathml", reason="the packages of `mafr site` are not installed")
+    from mafr.site.mathml import mathml
+
+    formulas = []
+    for book in sorted((CHECKOUT / "notebooks").glob("*.ipynb")):
+        for cell in json.loads(book.read_text(encoding="utf-8"))["cells"]:
+            if cell["cell_type"] == "markdown":
+                formulas += re.findall(r"\$\$(.+?)\$\$", "".join(cell["source"]), flags=re.DOTALL)
+    assert len(formulas) >= 15
+    for formula in formulas:
+        assert "\\" not in mathml(formula, "block"), formula  # a command that is not known stays as it is
+    assert "(7)" in re.sub(r"<[^>]+>", "", mathml(r"x = y \tag{7}", "block"))
+
+
 def test_widgets_lead_to_the_explorer_and_clouds_turn_without_a_kernel(site):
     text = (site / "09_heatmap_explorer.html").read_text(encoding="utf-8")
     assert f'<a href="{pages.EXPLORER}">Open the explorer</a>' in text
