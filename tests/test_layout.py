@@ -68,3 +68,8 @@ def test_a_file_can_be_read_in_one_go(path):
     text = (PACKAGE / path).read_text(encoding="utf-8")
     assert ast.get_docstring(ast.parse(text)), f"{path} says nothing of itself"
     assert len(text.splitlines()) <= 340, path
+
+
+def test_no_two_files_of_tests_have_one_name():
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names)), "pytest takes two modules of one name for the same"
