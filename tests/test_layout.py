@@ -25,7 +25,7 @@ LEVELS = (
     {"experiments"},
     {"tables", "figures", "bench"},
     {"page"},
-    {"report", "site"},
+    {"explorer", "report", "site"},
     {"predict"},
     {"cli"},
 )

@@ -20,7 +20,7 @@ def write_site(arguments: argparse.Namespace) -> None:
     """The explorer's data from the stored runs, then the pages."""
     from mafr.cli.stages import run_stages
     from mafr.experiments.prepare import what_is_there
-    from mafr.site.explorer import write_explorer
+    from mafr.explorer.page import write_explorer
     from mafr.site.pages import check_builder, write_pages
 
     config, paths = read_settings(arguments)

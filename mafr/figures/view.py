@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-import plotly.graph_objects as go
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex, to_rgb
+from matplotlib.colors import to_rgb
 from matplotlib.ticker import MaxNLocator
 from scipy import ndimage
 
@@ -18,8 +17,6 @@ from mafr.figures.curves import draw_scores
 from mafr.figures.samples import overlay, rgb_image, show_inputs, show_outlined
 
 MAX_POINTS = 4000  # of a cloud drawn in 3D
-# Seen from above and the front, moved up so that the axis labels below are not cut.
-_CAMERA = {"eye": {"x": 0, "y": -1.2, "z": 2.1}, "center": {"x": 0, "y": -0.25, "z": -0.1}}
 AGREEMENT = {"hit": style.GREEN, "missed": style.ORANGE, "false alarm": style.BLUE}
 
 
@@ -98,27 +95,14 @@ def summary(view: SampleView) -> str:
     return f"{first[0].upper()}{first[1:]}. {second[0].upper()}{second[1:]}."
 
 
-@dataclass(frozen=True)
-class Compared:
-    """Another method's final map (S, S) of the same sample, and its colours' (low, high) over the test set."""
-
-    title: str
-    psi: np.ndarray
-    limits: tuple[float, float]
-
-
 def plot_view(
     view: SampleView,
     opacity: float = 0.6,
     stamp: str = "",
     warn: bool = False,
     clouds: bool = False,
-    compared: Compared | None = None,
 ) -> style.Picture:
-    """The picture of a view; `clouds` adds the 3D cloud, coloured by RGB and by the final map.
-
-    compared: replaces the panel in which mask and ground truth are compared.
-    """
+    """The picture of a view; `clouds` adds the 3D cloud, coloured by RGB and by the final map."""
     sample, columns = view.sample, 5 if clouds else 4
     caption = (
         f"{summary(view)} Grey: no 3D point. Cyan outline: ground truth. The colours of a map have one scale for the "
@@ -135,10 +119,7 @@ def plot_view(
     overlay(lower[2], sample, view.psi, *view.ranges[2], opacity)
     style.outline(lower[2], sample.gt[0], width=0.8)
     style.bare(lower[2], "Ψ over the image")
-    if compared is None:
-        _agreement_panel(lower[3], view)
-    else:
-        show_outlined(lower[3], sample, compared.psi, *compared.limits, f"{compared.title}, for comparison")
+    _agreement_panel(lower[3], view)
     if clouds:
         points, *colours = cloud_points(view)
         for row, (name, colour) in enumerate(zip(("RGB in 3D", "Ψ in 3D"), colours, strict=True)):
@@ -194,25 +175,3 @@ def _cloud_panel(axes: Axes, points: np.ndarray, colours: np.ndarray, name: str)
     axes.view_init(elev=50, azim=-75)
     axes.set_axis_off()
     axes.set_title(name, fontsize=8)
-
-
-def cloud_figure(view: SampleView) -> go.Figure:
-    """The interactive cloud, with buttons for its colours; they work without a kernel."""
-    points, rgb, heat = cloud_points(view)
-    x, y, z = points.astype(np.float32).T
-    traces = [
-        go.Scatter3d(x=x, y=y, z=z, mode="markers", name=name, visible=name == "Ψ", hoverinfo="x+y+z",
-                     marker={"size": 2, "color": [to_hex(c) for c in (255 * colours).round() / 255]})
-        for name, colours in (("Ψ", heat), ("RGB", rgb))
-    ]  # fmt: skip
-    buttons = [
-        {"label": name, "method": "restyle", "args": ["visible", [name == "Ψ", name == "RGB"]]} for name in ("Ψ", "RGB")
-    ]
-    axis = {f"{name}axis": {"title": {"text": f"{name} / mm"}} for name in "xyz"}
-    layout = {
-        "scene": axis | {"aspectmode": "data", "camera": _CAMERA},
-        "title": {"text": f"{view.sample.category}, {view.sample.id}: {len(points)} points", "font": {"size": 13}},
-        "updatemenus": [{"buttons": buttons, "type": "buttons", "direction": "right", "x": 0, "y": 1.02}],
-        "margin": {"l": 0, "r": 0, "b": 0, "t": 40},
-    }
-    return go.Figure(traces, layout | {"width": 640, "height": 480, "showlegend": False})

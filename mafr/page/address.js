@@ -1,26 +1,26 @@
 "use strict";
-// The state of the explorer in the page's address, so that a link opens exactly this view.
+// The state of the explorer as text, so that a link opens exactly this view.
 const address = (() => {
   // What a view begins with; what is undefined is taken from the category.
   const VIEW = {
     ...{dataset: undefined, category: undefined, id: undefined},
     ...{variant: undefined, fusion: undefined, blur: undefined, sigma: undefined},
-    ...{opacity: 0.6, rate: -2, sort: "hardest", kind: "all", find: "", methods: []},
+    ...{opacity: 0.6, rate: -2, scale: undefined, sort: undefined, kind: "all", find: "", methods: []},
   };
   const NUMBERS = ["sigma", "rate", "opacity"],
     TEXTS = Object.keys(VIEW).filter((name) => name !== "methods" && !NUMBERS.includes(name));
 
-  function write(state) {
+  function text(state) {
     const told = new URLSearchParams();
     for (const name of [...TEXTS, ...NUMBERS]) {
-      if (state[name] !== undefined && state[name] !== VIEW[name]) told.set(name, String(state[name] ?? ""));
+      if (state[name] !== undefined && state[name] !== VIEW[name]) told.set(name, String(state[name]));
     }
     if (state.methods.length) told.set("methods", state.methods.join(","));
-    history.replaceState(null, "", `#${told}`);
+    return told.toString();
   }
 
-  function read() {
-    const told = new URLSearchParams(location.hash.slice(1)),
+  function read(written) {
+    const told = new URLSearchParams(written),
       state = {...VIEW};
     for (const name of TEXTS) if (told.has(name)) state[name] = told.get(name);
     for (const name of NUMBERS)
@@ -29,5 +29,5 @@ const address = (() => {
     return state;
   }
 
-  return {VIEW, NUMBERS, write, read};
+  return {VIEW, NUMBERS, text, read};
 })();

@@ -154,36 +154,3 @@ class Category {
     return others.length ? wrong.length / others.length : 0;
   }
 }
-
-// Categories by their keys, each from a script of its own, which works without a server too.
-const store = (() => {
-  const waiting = {},
-    loaded = new Map();
-
-  function load(key) {
-    if (!loaded.has(key)) loaded.set(key, new Promise((done, failed) => begin(key, done, failed)));
-    if (loaded.size > 2) loaded.delete(loaded.keys().next().value); // the one in use and the one before
-    return loaded.get(key);
-  }
-
-  function begin(key, done, failed) {
-    waiting[key] = done;
-    const script = document.createElement("script");
-    script.src = `data/${key}.js`;
-    const fail = () => {
-      loaded.delete(key);
-      failed(new Error(`data/${key}.js cannot be read: write the site again with \`mafr site\``));
-    };
-    script.onload = () => (key in waiting ? fail() : script.remove()); // a damaged script runs to no end
-    script.onerror = fail;
-    document.head.append(script);
-  }
-
-  function take(key, data) {
-    waiting[key]?.(new Category(data));
-    delete waiting[key];
-  }
-
-  return {load, take};
-})();
-window.mafr = store; // each script calls mafr.take

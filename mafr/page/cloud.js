@@ -1,7 +1,8 @@
 "use strict";
 // A point cloud on a canvas: parallel rays, the nearest point of each pixel. Dragging or arrow keys turn it, the wheel
-// or + and - zoom. It redraws itself when it is given other points or colours.
-const makeCloud = (canvas) => {
+// or + and - zoom. It redraws itself when it is given other points or colours. point(n) is called with the number of
+// the point below the cursor, or null.
+const makeCloud = (canvas, point = () => null) => {
   const brush = canvas.getContext("2d", {willReadFrequently: true});
   const turnX = (a) => {
     const c = Math.cos(a),
@@ -20,12 +21,15 @@ const makeCloud = (canvas) => {
     zoom = 1,
     points = new Float32Array(0),
     tones = new Uint8Array(0),
+    owner = new Int32Array(0), // of each pixel: the point that is seen there, or -1
+    marked = null,
     waiting = false;
 
   // points: x, y, z one after the other; tones: red, green, blue of each.
   function take(newPoints, newTones) {
     points = newPoints;
     tones = newTones;
+    marked = null;
     paint();
   }
 
@@ -51,18 +55,18 @@ const makeCloud = (canvas) => {
     const size = Math.min(12, Math.max(2, Math.ceil((scale * radius * 1.9) / Math.sqrt(count))));
     const frame = brush.createImageData(side, side),
       near = new Float32Array(side * side).fill(-Infinity);
+    owner = new Int32Array(side * side).fill(-1);
+    const along = (k, row) => turn[row] * points[k] + turn[row + 1] * points[k + 1] + turn[row + 2] * points[k + 2];
     for (let k = 0; k < points.length; k += 3) {
-      const x = points[k],
-        y = points[k + 1],
-        z = points[k + 2];
-      const left = Math.round(side / 2 + scale * (turn[0] * x + turn[1] * y + turn[2] * z) - size / 2);
-      const top = Math.round(side / 2 - scale * (turn[3] * x + turn[4] * y + turn[5] * z) - size / 2);
-      const depth = turn[6] * x + turn[7] * y + turn[8] * z;
+      const left = Math.round(side / 2 + scale * along(k, 0) - size / 2),
+        top = Math.round(side / 2 - scale * along(k, 3) - size / 2),
+        depth = along(k, 6);
       for (let v = Math.max(0, top); v < Math.min(side, top + size); v++) {
         for (let u = Math.max(0, left); u < Math.min(side, left + size); u++) {
           const pixel = v * side + u;
           if (near[pixel] >= depth) continue;
           near[pixel] = depth;
+          owner[pixel] = k / 3;
           frame.data[4 * pixel] = tones[k];
           frame.data[4 * pixel + 1] = tones[k + 1];
           frame.data[4 * pixel + 2] = tones[k + 2];
@@ -71,6 +75,33 @@ const makeCloud = (canvas) => {
       }
     }
     brush.putImageData(frame, 0, 0);
+    if (marked === null) return;
+    const x = side / 2 + scale * along(3 * marked, 0),
+      y = side / 2 - scale * along(3 * marked, 3);
+    for (const [colour, width] of [
+      ["#000", 4],
+      ["#fff", 2],
+    ]) {
+      brush.strokeStyle = colour;
+      brush.lineWidth = width;
+      brush.beginPath();
+      brush.arc(x, y, 9, 0, 2 * Math.PI);
+      brush.stroke();
+    }
+  }
+
+  // A ring around a point, or none.
+  function mark(n) {
+    if (n === marked) return;
+    marked = n;
+    paint();
+  }
+
+  function pointAt({clientX, clientY}) {
+    const box = canvas.getBoundingClientRect(),
+      at = (value, length) => Math.floor((canvas.width * value) / length);
+    const n = owner[at(clientY - box.top, box.height) * canvas.width + at(clientX - box.left, box.width)] ?? -1;
+    return n < 0 ? null : n;
   }
 
   const rotate = (dx, dy) => {
@@ -97,12 +128,16 @@ const makeCloud = (canvas) => {
   });
   canvas.addEventListener("pointermove", (event) => {
     const before = fingers.get(event.pointerId);
-    if (!before) return;
+    if (!before) {
+      point(pointAt(event));
+      return;
+    }
     const wide = fingers.size === 2 ? spread() : 0;
     fingers.set(event.pointerId, {x: event.clientX, y: event.clientY});
     if (fingers.size === 1) rotate((event.clientX - before.x) / 120, (event.clientY - before.y) / 120);
     else if (wide) magnify(spread() / wide);
   });
+  canvas.addEventListener("pointerleave", () => point(null));
   for (const name of ["pointerup", "pointercancel"]) {
     canvas.addEventListener(name, (event) => fingers.delete(event.pointerId));
   }
@@ -127,5 +162,5 @@ const makeCloud = (canvas) => {
       event.stopPropagation();
     }
   });
-  return {take, paint, reset};
+  return {take, mark};
 };

@@ -1,151 +1,110 @@
 "use strict";
-// The heatmap explorer: its state, which the address holds, its controls, and what is to be drawn.
-(() => {
-  const byId = (id) => document.getElementById(id),
-    {make, number, named, SORTS} = list;
-  const page = JSON.parse(byId("settings").textContent),
-    colours = decode.bytesOf(page.colours);
-  const FUSIONS = {product: "Ψ2D · Ψ3D", sum: "Ψ2D + Ψ3D", max: "max(Ψ2D, Ψ3D)", rgb: "Ψ2D", xyz: "Ψ3D"};
-  const {VIEW, NUMBERS} = address;
-  const state = {...VIEW},
+// The heatmap explorer: what is chosen, in which order things are computed, and the list.
+//
+// root: the document or shadow root that holds the markup of frame.html; page: {categories, colours}; load(key): a
+// promise of a category, see samples.js; home: where the view is kept: read() and write(state), opened(title), link:
+// [text, title, () => what to copy], dark and sheet: how it begins.
+const mountExplorer = (root, page, load, home) => {
+  const byId = (id) => root.getElementById(id),
+    frame = byId("controls").closest(".frame"),
+    {number, named} = list,
+    colours = decode.bytesOf(page.colours),
+    ended = new AbortController();
+  const state = {...address.VIEW},
     shown = {overlay: true, outline: true, whole: false, bin: null, port: null, cursor: null};
-  const view = makeView(colours, state, shown);
   let category = null,
     sample = null,
     now = null,
     turn = 0,
     order = [];
 
-  function refuse(error) {
-    document.body.classList.remove("busy");
-    byId("reading").textContent = error.message;
-  }
-  addEventListener("unhandledrejection", ({reason}) =>
-    refuse(new Error(`The data cannot be read: ${reason.message}`)),
-  );
-
-  // ---- menus
-
-  const fill = (select, options, value) => {
-    select.replaceChildren(...options.map(([key, text]) => make("option", {value: key, text})));
-    select.value = options.some(([key]) => key === value) ? value : options[0][0];
-    return select.value;
+  const refuse = (error) => {
+    frame.classList.remove("busy");
+    byId("reading").textContent = error.told ?? `The data cannot be read: ${error.message}`;
   };
-  const settings = () => ({
-    variant: state.variant,
-    fusion: state.fusion,
-    blur: state.blur || null,
-    sigma: state.sigma,
+  const guarded =
+    (work) =>
+    (...given) =>
+      work(...given).catch(refuse);
+
+  const view = makeView(byId, frame, colours, state, shown, ended.signal);
+  const sheet = makeSheet(byId("samples"), drawThumbnail);
+  const written = () => home.write(state);
+  const controls = makeControls(byId, state, {
+    open: (wanted, fresh) => {
+      if (fresh) Object.assign(shown, {overlay: true, outline: true, whole: false, bin: null, port: null});
+      press();
+      open(wanted);
+    },
+    variant: (name) => {
+      const {fusion, blur, sigma} = category.data.variants[name];
+      Object.assign(state, {variant: name, fusion, blur: blur ?? "none", sigma});
+      update();
+    },
+    update: () => update(),
+    redraw: () => {
+      controls.show();
+      written();
+      if (now?.analysis) drawAll();
+    },
+    repaint: () => {
+      controls.show();
+      written();
+      if (now) view.paint();
+    },
+    relist: () => {
+      written();
+      if (now?.analysis) fillList();
+    },
   });
 
-  async function open(wanted = {}) {
+  // ---- a category, a sample, and all that is drawn of it
+
+  const open = guarded(async (wanted = {}) => {
     Object.assign(state, wanted);
-    const sets = Object.entries(page.categories);
-    state.dataset = fill(
-      byId("dataset"),
-      sets.map(([key, {title}]) => [key, title]),
-      state.dataset,
-    );
-    const {categories} = page.categories[state.dataset];
-    state.category = fill(
-      byId("category"),
-      categories.map((name) => [name, name.replace(/_/g, " ")]),
-      state.category,
-    );
-    document.body.classList.add("busy");
+    controls.fillData(page.categories);
+    frame.classList.add("busy");
     const mine = ++turn,
-      one = await store.load(`${state.dataset}/${state.category}`).catch((error) => error);
-    if (mine !== turn) return;
-    if (one instanceof Error) {
-      refuse(one);
-      return;
-    }
-    category = one;
-    const {data} = category,
-      variants = Object.keys(data.variants);
-    document.title = `${data.category} · heatmap explorer`;
-    byId("stamp").textContent = data.stamp;
-    byId("stamp").classList.toggle("warn", data.warn);
-    state.variant = fill(
-      byId("variant"),
-      variants.map((name) => [name, name]),
-      state.variant,
-    );
-    const usual = data.variants[state.variant];
-    state.fusion = fill(byId("fusion"), Object.entries(FUSIONS), state.fusion ?? usual.fusion);
-    state.blur = state.blur ?? usual.blur;
-    state.sigma = state.sigma ?? usual.sigma;
-    const defects = [...new Set(category.samples.map((one) => one.defect))]
-      .filter((name) => name !== "good")
-      .sort();
-    const kinds = [
-      ["all", "all samples"],
-      ["good", "good"],
-      ["defective", "all defects"],
-      ...defects.map((name) => [name, name]),
-    ];
-    state.kind = fill(byId("kind"), kinds, state.kind);
-    state.sort = fill(
-      byId("sort"),
-      Object.entries(SORTS).map(([key, [text]]) => [key, text]),
-      state.sort,
-    );
-    fillMethods(data.methods);
-    shown.bin = null;
-    const k = category.samples.findIndex((one) => one.id === state.id);
-    await choose(k < 0 ? category.samples.findIndex((one) => one.id === data.start) : k);
-  }
-
-  function fillMethods(methods) {
-    state.methods = state.methods.filter((name) => methods.some((one) => one.name === name));
-    const buttons = methods.map(({name, title}) => {
-      const button = make("button", {type: "button", text: title, "aria-pressed": state.methods.includes(name)});
-      button.addEventListener("click", () => {
-        const on = !state.methods.includes(name);
-        state.methods = on ? [...state.methods, name] : state.methods.filter((one) => one !== name);
-        button.setAttribute("aria-pressed", on);
-        update();
+      one = await load(`${state.dataset}/${state.category}`).catch((error) => {
+        throw Object.assign(error, {told: error.message});
       });
-      return button;
-    });
-    byId("methods").replaceChildren(byId("methods").firstElementChild, ...buttons);
-    byId("methods").hidden = !methods.length;
-  }
+    if (mine !== turn) return;
+    category = one;
+    home.opened?.(category.title);
+    byId("stamp").textContent = category.data.stamp;
+    byId("stamp").classList.toggle("warn", category.data.warn);
+    controls.fillAll(category);
+    shown.bin = null;
+    const placeOf = (id) => category.samples.findIndex((one) => one.id === id);
+    await choose(placeOf(state.id) < 0 ? placeOf(category.data.start) : placeOf(state.id));
+  });
 
-  // ---- a sample, and all that is drawn of it
-
-  async function choose(k) {
-    const mine = ++turn;
-    const one = await category.sample(k);
+  const choose = guarded(async (k) => {
+    const mine = ++turn,
+      one = await category.sample(k);
     await category.image(one);
     if (mine !== turn) return;
     sample = one;
     state.id = one.meta.id;
     shown.port = null;
     await update();
-  }
+  });
 
   // First this sample, then what needs the whole category: scores, colours and threshold.
-  async function update() {
+  const update = guarded(async () => {
     const mine = ++turn,
       wanted = () => mine === turn,
-      chosen = settings();
-    showSettings();
-    address.write(state);
-    document.body.classList.add("busy");
-    const k = category.samples.indexOf(sample.meta),
-      map = category.map(sample, chosen);
-    const {rgb, xyz} = category.residuals(sample, chosen.variant);
-    const stale = now && now.key === category ? now.analysis : null;
+      chosen = category.settings(state);
+    controls.show();
+    written();
+    frame.classList.add("busy");
     now = {
       key: category,
       sample,
-      k,
-      map,
-      rgb,
-      xyz,
-      truth: sample.meta.label ? sample.truth : null,
-      analysis: stale,
+      k: category.samples.indexOf(sample.meta),
+      map: category.map(sample, chosen),
+      truth: sample.meta.label && sample.truth ? sample.truth : null,
+      analysis: now && now.key === category ? now.analysis : null, // until there is the new one
       others: [],
     };
     drawAll();
@@ -160,157 +119,92 @@
     }
     drawAll();
     fillList();
-    document.body.classList.remove("busy");
-  }
-
-  const share = () => 10 ** state.rate;
-  const thresholdOf = (analysis) => scoring.quantile(analysis.ofGood, 1 - share());
+    frame.classList.remove("busy");
+  });
 
   function drawAll() {
-    const {analysis, map, truth} = now,
-      {side} = category;
-    const threshold = analysis ? thresholdOf(analysis) : Infinity;
-    const range = analysis ? analysis.range : [0, map.reduce((a, b) => Math.max(a, b), 0)];
-    const [ofRgb, ofXyz] = category.data.variants[state.variant].ranges;
-    Object.assign(now, {threshold, range, edge: truth ? panels.border(truth, side) : null});
-    const layer = (values, limits, fading) => panels.heat(values, sample.mask, side, limits, colours, fading);
-    now.panels = [
-      {name: "image", layers: [[sample.image, 1, true]]},
-      {name: "Ψ2D", layers: [[layer(now.rgb, ofRgb), 1, false]], range: ofRgb, value: (k) => now.rgb[k]},
-      {name: "Ψ3D", layers: [[layer(now.xyz, ofXyz), 1, false]], range: ofXyz, value: (k) => now.xyz[k]},
-      {
-        name: `Ψ: ${FUSIONS[state.fusion]}`,
-        map: layer(map, range, true),
-        range,
-        threshold,
-        value: (k) => map[k],
-        note: analysis ? placeOf(analysis.scores) : "",
-      },
-      {name: "mask against truth", found: panels.found(map, threshold, truth, sample.mask, side), key: true},
-      ...now.others.map(({method, found, map: other}) => ({
-        name: method.title,
-        map: layer(other, found.range, true),
-        range: found.range,
-        threshold: thresholdOf(found),
-        value: (k) => other[k],
-        note: placeOf(found.scores),
-        border: panels.border(
-          other.map((value) => (value > thresholdOf(found) ? 1 : 0)),
-          side,
-        ),
-      })),
-    ];
+    const {analysis, map, truth} = now;
+    now.threshold = analysis ? category.threshold(analysis, state) : Infinity;
+    now.range = analysis ? category.range(analysis, state) : [0, map.reduce((a, b) => Math.max(a, b), 0)];
+    now.edge = truth ? panels.border(truth, category.side) : null;
+    for (const other of now.others) other.threshold = category.threshold(other.found, state);
+    now.panels = category.panels(now, state, colours, controls.FUSIONS);
     view.draw(now);
-    say();
-  }
-
-  function placeOf(scores) {
-    const above = category.aboveGood(scores, now.k);
-    return `score ${number(scores[now.k])}, above ${Math.round(100 * above)} % of the good`;
-  }
-
-  function say() {
-    const {meta} = sample,
-      {analysis} = now;
-    byId("name").textContent = `${category.data.category}, ${named(meta.id)}`;
-    if (!analysis) return;
-    const kind = meta.label ? `defective (${meta.defect})` : "good";
-    const found = scoring.agreement(now.map, now.threshold, now.truth, sample.mask, category.side);
-    const fit =
-      found.iou === null ? "" : ` IoU ${found.iou.toFixed(3)}, region overlap ${found.overlap.toFixed(3)}.`;
-    byId("said").textContent =
-      `${kind}; ${placeOf(analysis.scores)}. Threshold ${number(now.threshold)}: ` +
-      `${(100 * found.falsePositives).toFixed(2)} % of its good pixels above.${fit}`;
+    byId("name").textContent = `${category.title}, ${named(sample.meta.id)}`;
+    if (analysis) byId("said").textContent = category.say(now);
   }
 
   function fillList() {
     const {scores} = now.analysis,
-      rows = category.samples.map(({id, defect, label}, k) => ({
+      rows = category.samples.map((meta, k) => ({
+        ...meta,
         k,
-        id,
-        defect,
-        label,
         score: scores[k],
-        hardness: category.hardness(scores, k),
+        hardness: state.sort === "hardest" ? category.hardness(scores, k) : 0,
+        tip: category.tip(scores, k),
       }));
-    order = list.fill(byId("samples"), rows, {...state, bin: shown.bin, current: now.k}, choose);
+    const focused = frame.contains(root.activeElement),
+      inList = byId("samples").contains(root.activeElement);
+    const chosen = rows.filter((row) => category.isOf(row, state.kind));
+    order = list.fill(
+      byId("samples"),
+      chosen,
+      {...state, bin: shown.bin, current: now.k, ...category.marks},
+      (k) => {
+        show(false);
+        choose(k);
+      },
+    );
+    list.addUnread(byId("samples"), category.unread?.(state.kind) ?? []);
     byId("count").textContent = `${order.length} of ${rows.length} samples`;
     byId("bin").hidden = !shown.bin;
     if (shown.bin) byId("bin").textContent = `scores ${number(shown.bin[0])} to ${number(shown.bin[1])} ×`;
     const place = order.indexOf(now.k);
-    byId("previous").disabled = place <= 0;
-    byId("next").disabled = place === order.length - 1;
+    byId("previous").setAttribute("aria-disabled", place <= 0); // not disabled: it would lose the keys
+    byId("next").setAttribute("aria-disabled", place === order.length - 1);
     const row = byId("samples").querySelector("[aria-current]");
     if (row) list.bringIntoView(byId("samples"), row.parentElement); // not by the browser: it moves the page too
-    list.histogram(view.scores(), rows, now.k, (bin) => {
+    sheet.watch();
+    list.histogram(view.scores(), rows, now.k, category.marks, (bin) => {
       shown.bin = bin;
       fillList();
       if (order.length && !order.includes(now.k)) choose(order[0]);
     });
+    // What was clicked may be gone; the keys stay here.
+    if (inList) row?.focus({preventScroll: true});
+    else if (focused && !frame.contains(root.activeElement)) frame.focus({preventScroll: true});
   }
 
-  // ---- controls
+  // A sample in the list, with its map and the outline of its defect.
+  async function drawThumbnail(k, canvas) {
+    const {analysis, key} = now ?? {};
+    if (!analysis) return;
+    const one = await key.sample(k);
+    await key.image(one);
+    if (key !== category) return;
+    const map = key.map(one, key.settings(state)),
+      heat = panels.heat(map, one.mask, key.side, key.range(analysis, state), colours, true);
+    if (one !== sample) one.kept = {};
+    canvas.width = canvas.height = Math.round(canvas.clientWidth * devicePixelRatio) || 96;
+    const layers = [[one.image, 1, true], ...(shown.overlay ? [[heat, state.opacity, false]] : [])],
+      edge =
+        one.meta.label && one.truth && shown.outline ? [[panels.border(one.truth, key.side), panels.CYAN, 1]] : [];
+    const none = getComputedStyle(frame).getPropertyValue("--none");
+    panels.draw(canvas, panels.squareOf(one.box, key.side), layers, edge, null, none);
+  }
 
-  function showSettings() {
-    for (const name of ["fusion", "variant", "sort", "kind", "find"]) byId(name).value = state[name];
-    byId("blur").value = state.blur ?? "";
-    for (const name of NUMBERS) byId(name).value = state[name];
-    byId("sigma").disabled = state.blur !== "gaussian";
-    byId("sigma").nextElementSibling.textContent = `${state.sigma.toFixed(2)} px`;
-    byId("rate").nextElementSibling.textContent = `${(100 * share()).toPrecision(2)} %`;
-    byId("opacity").nextElementSibling.textContent = state.opacity.toFixed(2);
+  function show(pictures) {
+    frame.classList.toggle("sheet", pictures);
+    byId("sheet").setAttribute("aria-pressed", pictures);
+    sheet.watch();
+    if (now && !pictures) view.paint();
   }
-  byId("dataset").addEventListener("change", (event) =>
-    open({dataset: event.target.value, category: undefined, id: undefined, kind: "all"}),
-  );
-  byId("category").addEventListener("change", (event) =>
-    open({category: event.target.value, id: undefined, kind: "all"}),
-  );
-  byId("variant").addEventListener("change", (event) => {
-    const {fusion, blur, sigma} = category.data.variants[event.target.value];
-    Object.assign(state, {variant: event.target.value, fusion, blur, sigma});
-    update();
-  });
-  for (const name of ["fusion", "blur"])
-    byId(name).addEventListener("change", (event) => {
-      state[name] = event.target.value;
-      update();
-    });
-  byId("sigma").addEventListener("input", (event) => {
-    state.sigma = Number(event.target.value);
-    update();
-  });
-  byId("rate").addEventListener("input", (event) => {
-    state.rate = Number(event.target.value);
-    showSettings();
-    address.write(state);
-    if (now?.analysis) drawAll();
-  });
-  byId("opacity").addEventListener("input", (event) => {
-    state.opacity = Number(event.target.value);
-    showSettings();
-    address.write(state);
-    if (now) view.paint();
-  });
-  for (const name of ["sort", "kind", "find"]) {
-    byId(name).addEventListener("input", (event) => {
-      state[name] = event.target.value;
-      address.write(state);
-      if (now?.analysis) fillList();
-    });
-  }
+
+  // ---- buttons and keys
+
   byId("bin").addEventListener("click", () => {
     shown.bin = null;
     fillList();
-  });
-  byId("reset").addEventListener("click", () => {
-    const {fusion, blur, sigma} = category.data.variants[state.variant];
-    const {dataset, id, variant} = state;
-    Object.assign(state, VIEW, {dataset, category: state.category, id, variant, fusion, blur, sigma, methods: []});
-    Object.assign(shown, {overlay: true, outline: true, whole: false, bin: null, port: null});
-    fillMethods(category.data.methods);
-    press();
-    update();
   });
 
   function press(name) {
@@ -320,6 +214,7 @@
     if (now) view.paint();
   }
   for (const name of ["overlay", "outline", "whole"]) byId(name).addEventListener("click", () => press(name));
+  byId("sheet").addEventListener("click", () => show(!frame.classList.contains("sheet")));
 
   function step(by) {
     const place = order.indexOf(now.k),
@@ -328,31 +223,48 @@
   }
   byId("previous").addEventListener("click", () => step(-1));
   byId("next").addEventListener("click", () => step(1));
-  addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.altKey || event.metaKey || event.target.matches?.("input, select, textarea") || !now)
-      return;
-    const by = {ArrowLeft: -1, p: -1, ArrowRight: 1, n: 1}[event.key];
-    const name = {o: "overlay", l: "outline", w: "whole"}[event.key];
-    if (by) step(by);
-    if (name) press(name);
-    if (event.key === "s") view.save();
-    if (by || name || event.key === "s") event.preventDefault();
-  });
+  const typing = (target) => target.matches?.("select, textarea, input:not([type=range])");
+  root.addEventListener(
+    "keydown",
+    (event) => {
+      if (event.ctrlKey || event.altKey || event.metaKey || typing(event.target) || !now) return;
+      if (event.target.matches?.("input") && event.key.startsWith("Arrow")) return;
+      const by = {ArrowLeft: -1, p: -1, ArrowRight: 1, n: 1}[event.key],
+        name = {o: "overlay", l: "outline", w: "whole"}[event.key];
+      if (by) step(by);
+      else if (name) press(name);
+      else if (event.key === "s") view.save();
+      else if (event.key === "g") byId("sheet").click();
+      else return;
+      event.preventDefault();
+    },
+    {signal: ended.signal},
+  );
 
+  const [text, title, copied] = home.link;
+  Object.assign(byId("link"), {textContent: text, title});
   byId("link").addEventListener("click", async () => {
-    await navigator.clipboard?.writeText(location.href).catch(() => null);
-    byId("reading").textContent = location.href;
+    await navigator.clipboard?.writeText(copied(state)).catch(() => null);
+    byId("reading").textContent = copied(state);
   });
-
   byId("save").addEventListener("click", () => view.save());
 
   const dark = (on) => {
-    document.documentElement.classList.toggle("dark", on);
+    frame.classList.toggle("dark", on);
     if (now) view.paint();
   };
-  dark(matchMedia("(prefers-color-scheme: dark)").matches);
-  byId("theme").addEventListener("click", () => dark(!document.documentElement.classList.contains("dark")));
-  new ResizeObserver(() => now && view.paint()).observe(byId("panels"));
-  addEventListener("hashchange", () => open(address.read()));
-  open(address.read());
-})();
+  dark(home.dark);
+  byId("theme").addEventListener("click", () => dark(!frame.classList.contains("dark")));
+  const resized = new ResizeObserver(() => now && view.paint());
+  resized.observe(byId("panels"));
+  if (home.sheet) show(true);
+  open(home.read());
+
+  const end = () => {
+    turn++;
+    ended.abort();
+    resized.disconnect();
+    sheet.end();
+  };
+  return {open, dark, end};
+};

@@ -1,11 +1,13 @@
 "use strict";
 // The list of samples, with sorting, filter and search, and the histogram of their scores.
 const list = (() => {
-  const SORTS = {
-    hardest: ["hardest first", (a, b) => b.hardness - a.hardness || b.score - a.score],
-    high: ["score, highest first", (a, b) => b.score - a.score],
-    low: ["score, lowest first", (a, b) => a.score - b.score],
-    name: ["name", (a, b) => a.id.localeCompare(b.id, undefined, {numeric: true})],
+  const ORDERS = {
+    hardest: (a, b) => b.hardness - a.hardness || b.score - a.score,
+    high: (a, b) => b.score - a.score,
+    low: (a, b) => a.score - b.score,
+    near: (a, b) => a.distance - b.distance,
+    name: (a, b) => a.id.localeCompare(b.id, undefined, {numeric: true}),
+    time: (a, b) => a.k - b.k,
   };
   const number = (value) => String(Number(Number(value).toPrecision(4)));
   const named = (id) => id.replace(/^test\//, "");
@@ -20,42 +22,49 @@ const list = (() => {
     return element;
   }
 
-  // rows: {k, id, defect, label, score, hardness}; choose(k) is called with a click.
-  function fill(element, rows, {sort, kind, find, bin, current}, choose) {
+  // rows: {k, id, defect, label, score, hardness, tip}; choose(k) is called with a click. line: the two words that stand
+  // above and below the threshold. Returns the rows that are shown, by their k.
+  function fill(element, rows, {sort, find, bin, current, threshold = NaN, line}, choose) {
     const text = find.trim().toLowerCase();
     const kept = rows.filter(
       (row) =>
-        (kind === "all" ||
-          (kind === "good" ? !row.label : kind === "defective" ? row.label : row.defect === kind)) &&
         (!bin || (row.score >= bin[0] && row.score <= bin[1])) &&
         (!text || row.id.toLowerCase().includes(text) || row.defect.toLowerCase().includes(text)),
     );
-    kept.sort(SORTS[sort][1]);
+    for (const row of kept) row.distance = Math.abs(row.score - threshold);
+    kept.sort(ORDERS[sort]);
     const top = Math.max(...rows.map((row) => row.score));
-    element.replaceChildren(
-      ...kept.map((row) => {
-        const bar = make("i", {class: row.label ? "bar defective" : "bar good"});
-        bar.style.width = `${100 * Math.max(0, row.score / top || 0)}%`;
-        const button = make(
-          "button",
-          {
-            type: "button",
-            "data-k": row.k,
-            title: row.label
-              ? `${(100 * row.hardness).toFixed(0)} % of the good samples score higher`
-              : `${(100 * row.hardness).toFixed(0)} % of the defective samples score lower`,
-          },
-          make("b", {text: named(row.id)}),
-          make("span", {text: row.defect}),
-          make("em", {text: number(row.score)}),
-          bar,
-        );
-        if (row.k === current) button.setAttribute("aria-current", "true");
-        button.addEventListener("click", () => choose(row.k));
-        return make("li", {}, button);
-      }),
-    );
+    const items = kept.map((row) => {
+      const bar = make("i", {class: row.label ? "bar defective" : "bar good"});
+      bar.style.width = `${100 * Math.max(0, row.score / top || 0)}%`;
+      const button = make(
+        "button",
+        {type: "button", "data-k": row.k, title: row.tip, class: row.label ? "bad" : "fine"},
+        make("canvas", {role: "img", "aria-label": `${row.id} with its map`}),
+        make("b", {text: named(row.id)}),
+        make("span", {text: row.defect}),
+        make("em", {text: number(row.score)}),
+        bar,
+      );
+      if (row.k === current) button.setAttribute("aria-current", "true");
+      button.addEventListener("click", () => choose(row.k));
+      return make("li", {}, button);
+    });
+    const place = kept.findIndex(({score}) => score > threshold !== kept[0].score > threshold);
+    if (line && place > 0 && ["high", "low"].includes(sort)) {
+      const [above, below] = sort === "high" ? line : [...line].reverse();
+      const said = `↑ ${above} · threshold ${number(threshold)} · ${below} ↓`;
+      items.splice(place, 0, make("li", {class: "line", text: said}));
+    }
+    element.replaceChildren(...items);
     return kept.map((row) => row.k);
+  }
+
+  // Scans without a score, with the reason, after all others.
+  function addUnread(element, unread) {
+    for (const {id, reason} of unread) {
+      element.append(make("li", {class: "unread"}, make("b", {text: id}), make("span", {text: `! ${reason}`})));
+    }
   }
 
   function bringIntoView(box, row) {
@@ -73,23 +82,29 @@ const list = (() => {
     return element;
   }
 
-  // Bars of good and defective scores; a click on one gives open([low, high]).
-  function histogram(element, rows, current, open, bins = 24) {
+  // Bars of good and defective scores; a click on one gives open([low, high]). threshold: a line; validation: scores of
+  // other parts, as ticks. The axis is logarithmic where the scores are far apart.
+  function histogram(element, rows, current, {threshold = NaN, validation = []}, open, bins = 24) {
     const scores = rows.map((row) => row.score),
-      low = Math.min(...scores),
-      high = Math.max(...scores);
+      marked = [...scores, ...validation, threshold].filter(isFinite),
+      far = Math.min(...marked) > 0 && Math.max(...marked) > 30 * Math.min(...marked);
+    const turn = far ? Math.log : (value) => value,
+      low = turn(Math.min(...marked)),
+      high = turn(Math.max(...marked));
     const width = (high - low) / bins || 1,
+      back = far ? Math.exp : (value) => value,
       counts = Array.from({length: bins}, () => [0, 0]);
-    const binOf = (score) => Math.min(bins - 1, Math.floor((score - low) / width));
+    const binOf = (score) => Math.min(bins - 1, Math.floor((turn(score) - low) / width));
     for (const row of rows) counts[binOf(row.score)][row.label ? 1 : 0]++;
     const top = Math.max(1, ...counts.map(([a, b]) => a + b)),
       W = 300,
       H = 120,
       base = H - 16;
-    const parts = [];
+    const parts = [],
+      placeOf = (score) => (W * (turn(score) - low)) / (high - low || 1);
     counts.forEach(([good, bad], n) => {
-      const from = low + n * width,
-        to = from + width,
+      const from = back(low + n * width),
+        to = back(low + (n + 1) * width),
         x = (W * n) / bins,
         wide = W / bins - 1;
       const name = `${good} good and ${bad} defective, scores ${number(from)} to ${number(to)}`;
@@ -104,7 +119,7 @@ const list = (() => {
         shape("rect", {class: "defective", x, width: wide, y: base - tall(good) - tall(bad), height: tall(bad)}),
         shape("rect", {class: "reach", x, width: wide + 1, y: 0, height: base}),
       );
-      const slack = 1e-9 * (Math.abs(low) + Math.abs(high));
+      const slack = 1e-9 * (Math.abs(from) + Math.abs(to));
       const click = () => good + bad && open([from - slack, to + slack]);
       group.addEventListener("click", click);
       group.addEventListener("keydown", (event) => {
@@ -112,24 +127,27 @@ const list = (() => {
       });
       parts.push(group);
     });
+    const upright = (kind, score, from) => {
+      const x = placeOf(score);
+      parts.push(shape("line", {class: kind, x1: x, x2: x, y1: from, y2: base}));
+    };
+    for (const score of validation) upright("validation", score, base - 7);
+    if (isFinite(threshold)) upright("threshold", threshold, 0);
     const mine = rows.find((row) => row.k === current);
-    if (mine) {
-      const x = W * Math.min(1, Math.max(0, (mine.score - low) / (high - low || 1)));
-      parts.push(shape("line", {class: "mine", x1: x, x2: x, y1: 0, y2: base}));
-    }
+    if (mine) upright("mine", mine.score, 0);
     const ends = [
       ["start", 0, low],
       ["end", W, high],
     ].map(([anchor, x, value]) => {
       const text = shape("text", {x, y: H - 3, "text-anchor": anchor});
-      text.textContent = number(value);
+      text.textContent = number(back(value));
       return text;
     });
     const label = shape("text", {x: W / 2, y: H - 3, "text-anchor": "middle"});
-    label.textContent = "image score";
+    label.textContent = far ? "image score (logarithmic)" : "image score";
     element.setAttribute("viewBox", `0 0 ${W} ${H}`);
     element.replaceChildren(...parts, ...ends, label);
   }
 
-  return {SORTS, number, named, make, fill, bringIntoView, histogram};
+  return {number, named, make, fill, addUnread, bringIntoView, histogram};
 })();

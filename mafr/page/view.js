@@ -1,93 +1,78 @@
 "use strict";
-// The panels of the explorer: one figure for each of `now.panels`, the cloud, and the place of the histogram. Pointing,
-// zooming and moving act on all of them.
-const makeView = (colours, state, shown) => {
-  const byId = (id) => document.getElementById(id),
-    {make, number, named} = list;
-  let now = null;
+// The panels of the explorer: one figure for each of `now.panels`, among them the cloud and the histogram's place.
+// Pointing, zooming and moving act on all of them.
+const makeView = (byId, frame, colours, state, shown, signal) => {
+  const {make, number, named} = list;
+  let now = null,
+    built = "",
+    cloud = null;
 
   const portNow = () => {
     if (shown.whole) return shown.port ?? {x: 0, y: 0, width: now.key.side};
     return shown.port ?? panels.squareOf(now.sample.box, now.key.side);
   };
 
-  let built = "",
-    cloud = null;
+  function figureOf({kind}, n) {
+    const caption = make("figcaption", {}, make("b"), make("span")),
+      below = make("div", {class: "key"});
+    if (kind === "scores") {
+      const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+      svg.setAttribute("class", "histogram");
+      return make("figure", {}, caption, svg, below);
+    }
+    if (kind !== "cloud")
+      return make("figure", {"data-n": n}, caption, make("canvas", {role: "img", class: "panel"}), below);
+    const solid = make("canvas", {role: "img", tabindex: 0, width: 448, height: 448, id: "cloud"});
+    const menu = make(
+      "select",
+      {id: "tone", "aria-label": "colour of the cloud"},
+      make("option", {value: "map", text: "Ψ"}),
+      make("option", {value: "image", text: "image"}),
+    );
+    cloud = makeCloud(solid, (n) => pointTo(n === null ? null : now.sample.pixels[n]));
+    menu.addEventListener("change", drawCloud);
+    caption.append(menu);
+    return make("figure", {}, caption, solid, below);
+  }
+
   function draw(given) {
     now = given;
-    const names = now.panels.map((panel) => panel.name);
-    const wanted = names.length + names.slice(5).join();
+    const wanted = now.panels.map(({name, kind}, n) => kind ?? (n > 4 ? name : n)).join();
     if (built !== wanted) {
       built = wanted;
-      const figures = now.panels.map((_, n) =>
-        make(
-          "figure",
-          {"data-n": n},
-          make("figcaption", {}, make("b"), make("span")),
-          make("canvas", {role: "img"}),
-          make("div"),
-        ),
-      );
-      const solid = make("canvas", {role: "img", tabindex: 0, width: 448, height: 448, id: "cloud"});
-      const menu = make(
-        "select",
-        {id: "tone", "aria-label": "colour of the cloud"},
-        make("option", {value: "map", text: "Ψ"}),
-        make("option", {value: "image", text: "image"}),
-      );
-      figures.splice(
-        5,
-        0,
-        make(
-          "figure",
-          {},
-          make("figcaption", {}, make("b", {text: "cloud"}), menu),
-          solid,
-          make("div", {class: "key", text: "drag to turn, wheel to zoom"}),
-        ),
-        make(
-          "figure",
-          {},
-          make("figcaption", {}, make("b", {text: "scores"}), make("span", {text: "blue good, orange defective"})),
-          document.createElementNS("http://www.w3.org/2000/svg", "svg"),
-          make("div", {class: "key", text: "a click on a bar lists its samples"}),
-        ),
-      );
-      byId("panels").replaceChildren(...figures);
-      byId("panels").querySelector("svg").setAttribute("class", "histogram");
-      cloud = makeCloud(solid);
-      menu.addEventListener("change", drawCloud);
+      byId("panels").replaceChildren(...now.panels.map(figureOf));
     }
-    byId("panels")
-      .querySelectorAll("figure[data-n]")
-      .forEach((figure, n) => {
-        const panel = now.panels[n],
-          [caption, canvas, below] = figure.children;
+    [...byId("panels").children].forEach((figure, n) => {
+      const panel = now.panels[n],
+        [caption, canvas, below] = figure.children,
+        [name, note] = caption.children;
+      name.textContent = panel.name;
+      if (panel.kind === "scores") [note.textContent, below.textContent] = now.key.legend;
+      else if (panel.kind === "cloud") below.textContent = "drag to turn, wheel to zoom";
+      else {
         panel.canvas = canvas;
-        caption.children[0].textContent = panel.name;
-        caption.children[1].textContent = caption.children[1].title = panel.note ?? "";
+        note.textContent = note.title = panel.note ?? "";
         canvas.setAttribute("aria-label", `${panel.name} of ${now.sample.meta.id}. ${panel.note ?? ""}`);
-        if (panel.key) {
-          below.className = "key";
-          below.replaceChildren(
-            ...[
-              ["hit", "hit"],
-              ["missed", "missed"],
-              ["alarm", "false alarm"],
-            ].flatMap(([kind, text]) => {
-              const square = make("i");
-              square.style.background = `rgb(${panels.SEEN[kind]})`;
-              return [square, text];
-            }),
-          );
-        } else if (panel.range) scaleBar(below, panel);
-        else {
-          below.className = "key";
-          below.textContent = now.truth ? "cyan: the true defect" : "good: no defect";
-        }
-      });
+        if (panel.range) scaleBar(below, panel);
+        else if (panel.found) below.replaceChildren(...maskKey());
+        else below.textContent = panel.key ?? "";
+      }
+    });
     drawCloud();
     paint();
+  }
+
+  function maskKey() {
+    const known = now.key.truths ?? [
+      ["hit", "hit"],
+      ["missed", "missed"],
+      ["alarm", "false alarm"],
+    ];
+    return known.flatMap(([kind, text]) => {
+      const square = make("i");
+      square.style.background = `rgb(${panels.SEEN[kind]})`;
+      return [square, text];
+    });
   }
 
   function scaleBar(element, {range: [low, high], threshold}) {
@@ -148,13 +133,16 @@ const makeView = (colours, state, shown) => {
 
   function paintNow() {
     const port = portNow(),
-      none = getComputedStyle(document.documentElement).getPropertyValue("--none");
+      none = getComputedStyle(frame).getPropertyValue("--none");
     for (const panel of now.panels) {
+      if (panel.kind) continue;
       const size = Math.round(panel.canvas.clientWidth * devicePixelRatio) || 224;
       if (panel.canvas.width !== size) panel.canvas.width = panel.canvas.height = size;
       const layers = panel.layers ?? [
         [now.sample.image, 1, true],
-        ...(shown.overlay ? [[panel.found ?? panel.map, panel.found ? 0.75 : state.opacity, false]] : []),
+        ...(shown.overlay && (panel.found ?? panel.map)
+          ? [[panel.found ?? panel.map, panel.found ? 0.75 : state.opacity, false]]
+          : []),
       ];
       const paths = shown.outline && now.edge ? [[now.edge, panels.CYAN, 1.2]] : [];
       if (panel.border && shown.overlay) paths.push([panel.border, "#fff", 1]);
@@ -172,14 +160,12 @@ const makeView = (colours, state, shown) => {
       Math.min(last, Math.max(0, Math.floor(start + (port.width * value) / length)));
     return {u: at(event.clientX - box.left, port.x, box.width), v: at(event.clientY - box.top, port.y, box.height)};
   }
-  const onPanel = (event) => event.target.matches?.("figure[data-n] canvas[role=img]");
+  const onPanel = (event) => event.target.matches?.("canvas.panel");
   let held = null;
   byId("panels").addEventListener("pointerdown", (event) => {
     if (onPanel(event)) held = event;
   });
-  addEventListener("pointerup", () => {
-    held = null;
-  });
+  addEventListener("pointerup", () => (held = null), {signal});
   byId("panels").addEventListener("pointermove", (event) => {
     if (!now || !onPanel(event)) return;
     if (held) {
@@ -193,14 +179,14 @@ const makeView = (colours, state, shown) => {
       );
       held = event;
     }
-    shown.cursor = pixelAt(event);
-    read();
-    paint();
+    const {u, v} = pixelAt(event);
+    pointTo(v * now.key.side + u);
+    cloud.mark(nearest(u, v));
   });
   byId("panels").addEventListener("pointerleave", () => {
-    shown.cursor = null;
-    byId("reading").textContent = "";
-    if (now) paint();
+    if (!now) return;
+    pointTo(null);
+    cloud.mark(null);
   });
   byId("panels").addEventListener(
     "wheel",
@@ -219,15 +205,32 @@ const makeView = (colours, state, shown) => {
     }
   });
 
-  function read() {
+  // The point of the cloud at a pixel or near it, or null.
+  function nearest(u, v) {
+    let best = null,
+      least = 16; // pixels, squared
+    now.sample.pixels.forEach((k, n) => {
+      const far = ((k % now.key.side) - u) ** 2 + (Math.floor(k / now.key.side) - v) ** 2;
+      if (far < least) [best, least] = [n, far];
+    });
+    return best;
+  }
+
+  // The cursor on all panels, and the values there.
+  function pointTo(k) {
+    const {side} = now.key;
+    shown.cursor = k === null ? null : {u: k % side, v: Math.floor(k / side)};
+    byId("reading").textContent = k === null ? "" : reading(k);
+    paint();
+  }
+
+  function reading(k) {
     const {u, v} = shown.cursor,
-      k = v * now.key.side + u;
-    const values = now.panels
-      .filter((panel) => panel.value)
-      .map((panel) => `${panel.name.split(":")[0]} ${number(panel.value(k))}`);
-    const truth = now.truth ? (now.truth[k] ? ", in the defect" : "") : "";
-    byId("reading").textContent =
-      `row ${v}, column ${u}: ${values.join(" · ")}${truth}${now.sample.mask[k] ? "" : ", no 3D point"}`;
+      values = now.panels
+        .filter((panel) => panel.value)
+        .map((panel) => `${panel.name.split(":")[0]} ${number(panel.value(k))}${panel.unit?.(k) ?? ""}`);
+    const truth = now.truth?.[k] ? ", in the defect" : "";
+    return `row ${v}, column ${u}: ${values.join(" · ")}${truth}${now.sample.mask[k] ? "" : ", no 3D point"}`;
   }
 
   // All panels with their captions as one picture, with the stamp.
@@ -249,12 +252,12 @@ const makeView = (colours, state, shown) => {
         y = 60 + Math.floor(n / columns) * (side + 26);
       brush.drawImage(canvas, x, y + 18, side, side);
       const [name, note] = canvas.parentElement.querySelector("figcaption").children;
-      brush.fillText(`${name.textContent} ${note.matches("span") ? note.textContent : ""}`, x, y + 13, side);
+      brush.fillText(`${name.textContent} ${note.textContent}`, x, y + 13, side);
     });
     sheet.toBlob((blob) => {
       const link = make("a", {
         href: URL.createObjectURL(blob),
-        download: `${state.category}_${named(state.id).replace(/\//g, "_")}.png`,
+        download: `${now.key.title}_${named(now.sample.meta.id)}.png`.replace(/[^\w.-]+/g, "_"),
       });
       link.click();
       setTimeout(() => URL.revokeObjectURL(link.href), 10000);

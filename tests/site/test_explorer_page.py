@@ -10,11 +10,11 @@ from mafr.config import FUSIONS
 from mafr.errors import ResultError
 from mafr.experiments.plan import Run
 from mafr.experiments.results import load_result
+from mafr.explorer.page import write_explorer
 from mafr.figures.view import explore
 from mafr.paths import Paths
-from mafr.site.explorer import write_explorer
 
-PANELS = "document.querySelectorAll('figure[data-n] canvas[role=img]')"
+PANELS = "document.querySelectorAll('canvas.panel')"
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def fresh(page):
 
 def wait(driver) -> None:
     """Until all is computed."""
-    done = "!document.body.classList.contains('busy') && document.getElementById('said').textContent"
+    done = "!document.querySelector('.busy') && document.getElementById('said').textContent"
     driver.execute_async_script(
         f"const done = arguments[0]; const look = () => ({done}) ? done() : setTimeout(look, 10); look();"
     )
@@ -109,7 +109,7 @@ def test_maps_scores_and_agreement_equal_those_of_the_package(page, smoke):
 
 @pytest.mark.parametrize(
     ("name", "value", "panel"),
-    [("fusion", "sum", 3), ("blur", "box", 3), ("blur", "", 3), ("sigma", 9, 3), ("rate", -0.6, 4), ("opacity", 0.1, 3),
+    [("fusion", "sum", 3), ("blur", "box", 3), ("blur", "none", 3), ("sigma", 9, 3), ("rate", -0.6, 4), ("opacity", 0.1, 3),
      ("variant", "released", 1), ("category", "tire", 0), ("dataset", "eyecandies", 0)],
 )  # fmt: skip
 def test_every_control_changes_the_picture(fresh, name, value, panel):
@@ -226,7 +226,7 @@ def test_nothing_is_cut_at_any_width_and_no_other_host_is_asked(fresh, width):
 
 
 def test_the_dark_theme_is_dark(fresh):
-    colour = "return getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)"
+    colour = "return getComputedStyle(document.querySelector('.frame')).backgroundColor.match(/\\d+/g).map(Number)"
     light = fresh.execute_script(colour)
     fresh.find_element("id", "theme").click()
     assert np.mean(fresh.execute_script(colour)) < 80 < 200 < np.mean(light)

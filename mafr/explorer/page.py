@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from mafr.config import DATASETS, VARIANTS, Config
 from mafr.errors import ResultError
+from mafr.explorer.data import as_json, category_data
+from mafr.page.files import markup, read, script
 from mafr.page.packed import colours
 from mafr.parallel.progress import Workers, map_parallel
 from mafr.paths import Paths, write_atomically
-from mafr.site.data import as_json, category_data
-
-PAGE = Path(__file__).parents[1] / "page"
-SCRIPTS = (  # in the order of loading
-    "decode", "scoring", "category", "cloud", "panels", "list", "address", "view", "explorer",
-)  # fmt: skip
 
 
 def write_explorer(
@@ -50,16 +45,11 @@ def write_explorer(
     for file in (folder / "data").glob("*/*.js"):  # of categories that are there no more
         if file.stem not in there.get(file.parent.name, {"categories": ()})["categories"]:
             file.unlink()
-    for name in SCRIPTS:
-        shutil.copyfile(PAGE / f"{name}.js", folder / f"{name}.js")
-    shutil.copyfile(PAGE / "explorer.css", folder / "explorer.css")
-    settings = {"categories": there, "colours": colours()}
-    scripts = "\n".join(f'<script src="{name}.js"></script>' for name in SCRIPTS)
-    page = (PAGE / "explorer.html").read_text(encoding="utf-8")
-    for mark, text in {
-        "title": "Heatmap explorer", "home": home, "settings": json.dumps(settings), "scripts": scripts,
-    }.items():  # fmt: skip
-        page = page.replace(f"{{{{{mark}}}}}", text)
+    write_atomically(folder / "explorer.js", script(read("site.js")))
+    write_atomically(folder / "explorer.css", read("explorer.css"))
+    head = f'<h1><a href="{home}">mafr</a> · Heatmap explorer</h1>\n'
+    page = read("site.html").replace("{{frame}}", markup(head))
+    page = page.replace("{{settings}}", json.dumps({"categories": there, "colours": colours()}))
     write_atomically(folder / "index.html", page)
     return folder / "index.html"
 

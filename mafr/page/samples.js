@@ -1,0 +1,108 @@
+"use strict";
+// A category as the explorer shows it: its menus, its panels, and what is said of a sample.
+class Samples extends Category {
+  kinds() {
+    const defects = [...new Set(this.samples.map((one) => one.defect))].filter((name) => name !== "good").sort();
+    return [
+      ["all", "all samples"],
+      ["good", "good"],
+      ["defective", "all defects"],
+      ...defects.map((name) => [name, name]),
+    ];
+  }
+
+  isOf({label, defect}, kind) {
+    return kind === "all" || (kind === "good" ? !label : kind === "defective" ? label : defect === kind);
+  }
+
+  sorts() {
+    return [
+      ["hardest", "hardest first"],
+      ["high", "score, highest first"],
+      ["low", "score, lowest first"],
+      ["name", "name"],
+    ];
+  }
+
+  get title() {
+    return this.data.category;
+  }
+
+  get legend() {
+    return ["blue good, orange defective", "a click on a bar lists its samples"];
+  }
+
+  // What lists and histograms show of thresholds; the one of scores is not known for test samples.
+  get marks() {
+    return {};
+  }
+
+  settings({variant, fusion, blur, sigma}) {
+    return {variant, fusion, sigma, blur: blur === "none" ? null : blur};
+  }
+
+  tip(scores, k) {
+    const other = this.samples[k].label ? "good samples score higher" : "defective samples score lower";
+    return `${(100 * this.hardness(scores, k)).toFixed(0)} % of the ${other}`;
+  }
+
+  place(scores, k) {
+    const above = this.aboveGood(scores, k);
+    return `score ${list.number(scores[k])}, above ${Math.round(100 * above)} % of the good`;
+  }
+
+  range(analysis) {
+    return analysis.range;
+  }
+
+  threshold(analysis, {rate}) {
+    return scoring.quantile(analysis.ofGood, 1 - 10 ** rate);
+  }
+
+  say({analysis, map, threshold, truth, sample, k}) {
+    const {label, defect} = sample.meta,
+      found = scoring.agreement(map, threshold, truth, sample.mask, this.side);
+    const fit =
+      found.iou === null ? "" : ` IoU ${found.iou.toFixed(3)}, region overlap ${found.overlap.toFixed(3)}.`;
+    return (
+      `${label ? `defective (${defect})` : "good"}; ${this.place(analysis.scores, k)}. ` +
+      `Threshold ${list.number(threshold)}: ${(100 * found.falsePositives).toFixed(2)} % of its good pixels above.${fit}`
+    );
+  }
+
+  // The panels of `now`: {name, layers | map | found | kind, range, threshold, value(pixel), note, border}.
+  panels(now, state, colours, fusions) {
+    const {analysis, map, range, threshold, truth, sample} = now,
+      {rgb, xyz} = this.residuals(sample, state.variant),
+      [ofRgb, ofXyz] = this.data.variants[state.variant].ranges;
+    const layer = (values, limits, fading) => panels.heat(values, sample.mask, this.side, limits, colours, fading);
+    return [
+      {name: "image", layers: [[sample.image, 1, true]], key: truth ? "cyan: the true defect" : "good: no defect"},
+      {name: "Ψ2D", layers: [[layer(rgb, ofRgb), 1, false]], range: ofRgb, value: (k) => rgb[k]},
+      {name: "Ψ3D", layers: [[layer(xyz, ofXyz), 1, false]], range: ofXyz, value: (k) => xyz[k]},
+      {
+        name: `Ψ: ${fusions[state.fusion]}`,
+        map: layer(map, range, true),
+        range,
+        threshold,
+        value: (k) => map[k],
+        note: analysis ? this.place(analysis.scores, now.k) : "",
+      },
+      {name: "mask against truth", found: panels.found(map, threshold, truth, sample.mask, this.side)},
+      {name: "cloud", kind: "cloud"},
+      {name: "scores", kind: "scores"},
+      ...now.others.map(({method, found, map: other, threshold: limit}) => ({
+        name: method.title,
+        map: layer(other, found.range, true),
+        range: found.range,
+        threshold: limit,
+        value: (k) => other[k],
+        note: this.place(found.scores, now.k),
+        border: panels.border(
+          other.map((value) => (value > limit ? 1 : 0)),
+          this.side,
+        ),
+      })),
+    ];
+  }
+}

@@ -1,0 +1,92 @@
+// The explorer as a widget of Jupyter. The view is held by the model's traits; the kernel sends categories when asked,
+// and the first one with the model, so that it is seen while the kernel is still busy with other cells.
+const HELD = {id: "sample"}; // traits of another name than in the view
+
+function render({model, el}) {
+  const loaded = new Map(),
+    asked = new Map();
+  const collected = (bytes) => new Samples(JSON.parse(new TextDecoder().decode(bytes)));
+
+  function load(key) {
+    if (!loaded.has(key)) {
+      loaded.set(
+        key,
+        key === model.get("_first_key")
+          ? Promise.resolve(collected(model.get("_first")))
+          : new Promise((done, failed) => {
+              asked.set(key, {done, failed});
+              model.send({load: key});
+            }),
+      );
+    }
+    if (loaded.size > 2) loaded.delete(loaded.keys().next().value);
+    return loaded.get(key);
+  }
+
+  function answered({key, error}, buffers) {
+    const {done, failed} = asked.get(key) ?? {};
+    asked.delete(key);
+    if (error) {
+      loaded.delete(key);
+      failed?.(new Error(error));
+    } else done?.(collected(buffers[0]));
+  }
+
+  function read() {
+    const view = {...address.VIEW};
+    for (const name of Object.keys(view)) {
+      const value = model.get(HELD[name] ?? name);
+      if (value !== null) view[name] = name === "rate" ? Math.log10(value) : value;
+    }
+    return view;
+  }
+
+  // As Python code, for the notebook.
+  const code = (view) => {
+    const said = Object.entries(view)
+      .filter(([name, value]) => value !== undefined && String(value) !== String(address.VIEW[name]))
+      .map(([name, value]) => `${HELD[name] ?? name}=${JSON.stringify(name === "rate" ? 10 ** value : value)}`);
+    return `Explorer(config, paths, ${said.join(", ")})`;
+  };
+
+  // What this view has written is no news to it.
+  let writing = false;
+  function write(view) {
+    writing = true;
+    for (const [name, value] of Object.entries(view)) {
+      if (name !== "rate" || Math.abs(Math.log10(model.get("rate")) - value) > 1e-9)
+        model.set(HELD[name] ?? name, name === "rate" ? 10 ** value : (value ?? null));
+    }
+    model.save_changes();
+    writing = false;
+  }
+
+  // Dark where the text around it is light.
+  const bright = () => {
+    const parts = getComputedStyle(el).color.match(/[\d.]+/g);
+    return parts ? 0.3 * parts[0] + 0.6 * parts[1] + 0.1 * parts[2] > 128 : false;
+  };
+
+  el.classList.add("mafr-explorer");
+  el.dataset.lmSuppressShortcuts = "true"; // letters belong to the explorer, not to JupyterLab's commands
+  const root = el.attachShadow({mode: "open"});
+  root.innerHTML =
+    `<style>:host { display: block; width: 100%; container-type: inline-size; --tall: min(46em, 82vh); }\n${STYLE}</style>` +
+    MARKUP;
+  const link = ["Copy code", "copy the Python code of this view", code];
+  const explorer = mountExplorer(root, model.get("_page"), load, {read, write, link, dark: bright()});
+  const news = () => writing || explorer.open(read());
+  const traits = Object.keys(address.VIEW).map((name) => `change:${HELD[name] ?? name}`);
+  for (const one of traits) model.on(one, news);
+  model.on("msg:custom", answered);
+  const theme = new MutationObserver(() => explorer.dark(bright()));
+  theme.observe(document.body, {attributes: true, attributeFilter: ["class", "data-jp-theme-light", "data-theme"]});
+  return () => {
+    for (const one of traits) model.off(one, news);
+    model.off("msg:custom", answered);
+    theme.disconnect();
+    explorer.end();
+  };
+}
+
+export default {render};
