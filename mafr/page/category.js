@@ -34,17 +34,8 @@ class Category {
     const maps = {};
     for (const [name, step] of Object.entries(meta.maps)) maps[name] = packed.levels(side / this.data.half, step);
     const points = packed.points(meta.cloud),
-      pixels = this.latticeOf(mask, meta.cloud.lattice);
+      pixels = decode.lattice(mask, this.side, meta.cloud.lattice);
     return {meta, mask, truth, valid, residuals, maps, points, pixels, box: scoring.boxOf(mask, side), kept: {}};
-  }
-
-  // The pixel of each point of the cloud.
-  latticeOf(mask, [step, slant]) {
-    const pixels = [];
-    for (let v = 0, k = 0; v < this.side; v++) {
-      for (let u = 0; u < this.side; u++, k++) if (mask[k] && (v + slant * u) % step === 0) pixels.push(k);
-    }
-    return pixels;
   }
 
   async image(sample) {

@@ -65,6 +65,15 @@ const decode = (() => {
     }
   }
 
+  // The pixel of each point of a cloud: of those that are set, where (row + slant x column) % step is 0.
+  function lattice(mask, side, [step, slant]) {
+    const pixels = [];
+    for (let v = 0, k = 0; v < side; v++) {
+      for (let u = 0; u < side; u++, k++) if (mask[k] && (v + slant * u) % step === 0) pixels.push(k);
+    }
+    return pixels;
+  }
+
   async function picture(address) {
     const image = new Image();
     image.src = address;
@@ -72,5 +81,5 @@ const decode = (() => {
     return image;
   }
 
-  return {Packed, picture, bytesOf};
+  return {Packed, lattice, picture, bytesOf};
 })();

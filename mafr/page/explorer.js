@@ -75,6 +75,12 @@ const mountExplorer = (root, page, load, home) => {
     byId("stamp").classList.toggle("warn", category.data.warn);
     controls.fillAll(category);
     shown.bin = null;
+    frame.classList.toggle("plain", !Object.keys(category.data.variants).length); // maps that are not made of two
+    if (!category.samples.length) {
+      list.addUnread(byId("samples"), category.unread("all"));
+      frame.classList.remove("busy");
+      return;
+    }
     const placeOf = (id) => category.samples.findIndex((one) => one.id === id);
     await choose(placeOf(state.id) < 0 ? placeOf(category.data.start) : placeOf(state.id));
   });
@@ -156,7 +162,7 @@ const mountExplorer = (root, page, load, home) => {
       },
     );
     list.addUnread(byId("samples"), category.unread?.(state.kind) ?? []);
-    byId("count").textContent = `${order.length} of ${rows.length} samples`;
+    byId("count").textContent = `${order.length} of ${rows.length} ${category.noun}`;
     byId("bin").hidden = !shown.bin;
     if (shown.bin) byId("bin").textContent = `scores ${number(shown.bin[0])} to ${number(shown.bin[1])} ×`;
     const place = order.indexOf(now.k);

@@ -98,8 +98,8 @@ const list = (() => {
     for (const row of rows) counts[binOf(row.score)][row.label ? 1 : 0]++;
     const top = Math.max(1, ...counts.map(([a, b]) => a + b)),
       W = 300,
-      H = 120,
-      base = H - 16;
+      H = 280,
+      base = H - 22;
     const parts = [],
       placeOf = (score) => (W * (turn(score) - low)) / (high - low || 1);
     counts.forEach(([good, bad], n) => {
@@ -131,7 +131,7 @@ const list = (() => {
       const x = placeOf(score);
       parts.push(shape("line", {class: kind, x1: x, x2: x, y1: from, y2: base}));
     };
-    for (const score of validation) upright("validation", score, base - 7);
+    for (const score of validation) upright("validation", score, base - 12);
     if (isFinite(threshold)) upright("threshold", threshold, 0);
     const mine = rows.find((row) => row.k === current);
     if (mine) upright("mine", mine.score, 0);
@@ -139,11 +139,11 @@ const list = (() => {
       ["start", 0, low],
       ["end", W, high],
     ].map(([anchor, x, value]) => {
-      const text = shape("text", {x, y: H - 3, "text-anchor": anchor});
+      const text = shape("text", {x, y: H - 5, "text-anchor": anchor});
       text.textContent = number(back(value));
       return text;
     });
-    const label = shape("text", {x: W / 2, y: H - 3, "text-anchor": "middle"});
+    const label = shape("text", {x: W / 2, y: H - 5, "text-anchor": "middle"});
     label.textContent = far ? "image score (logarithmic)" : "image score";
     element.setAttribute("viewBox", `0 0 ${W} ${H}`);
     element.replaceChildren(...parts, ...ends, label);

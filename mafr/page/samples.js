@@ -28,6 +28,10 @@ class Samples extends Category {
     return this.data.category;
   }
 
+  get noun() {
+    return "samples";
+  }
+
   get legend() {
     return ["blue good, orange defective", "a click on a bar lists its samples"];
   }

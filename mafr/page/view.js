@@ -26,7 +26,7 @@ const makeView = (byId, frame, colours, state, shown, signal) => {
     const menu = make(
       "select",
       {id: "tone", "aria-label": "colour of the cloud"},
-      make("option", {value: "map", text: "Ψ"}),
+      make("option", {value: "map", text: "map"}),
       make("option", {value: "image", text: "image"}),
     );
     cloud = makeCloud(solid, (n) => pointTo(n === null ? null : now.sample.pixels[n]));
@@ -230,7 +230,7 @@ const makeView = (byId, frame, colours, state, shown, signal) => {
         .filter((panel) => panel.value)
         .map((panel) => `${panel.name.split(":")[0]} ${number(panel.value(k))}${panel.unit?.(k) ?? ""}`);
     const truth = now.truth?.[k] ? ", in the defect" : "";
-    return `row ${v}, column ${u}: ${values.join(" · ")}${truth}${now.sample.mask[k] ? "" : ", no 3D point"}`;
+    return `row ${v}, column ${u}: ${values.join(" · ")}${truth}${(now.sample.solid ?? now.sample.mask)[k] ? "" : ", no 3D point"}`;
   }
 
   // All panels with their captions as one picture, with the stamp.

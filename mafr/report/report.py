@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from mafr.disk import writing
+from mafr.page.files import markup, read, script
 from mafr.page.packed import colours
 from mafr.paths import temporary_beside
 from mafr.report.encode import check_part, encode
@@ -22,8 +23,6 @@ from mafr.report.histogram import histogram
 from mafr.report.part import Part
 
 _PAGE = Path(__file__).parent
-_SHARED = _PAGE.parent / "page"
-_SCRIPTS = (_SHARED / "decode.js", _SHARED / "cloud.js", _PAGE / "page.js")
 _ITEM = re.compile(
     rb'<li class="part (ok|bad)" data-number="(\d+)" data-name="([^"]*)" data-score="([^"]+)" data-peak="([^"]+)">'
 )
@@ -134,7 +133,10 @@ class Report:
         scored = sorted((one for one in self._lines if not one.error), key=lambda one: -one.score)
         failed = [one for one in self._lines if one.error]
         level = self._level(scored)
-        settings = {"threshold": self.threshold, "level": level, "heat": _range(scored, level), "colours": colours()}
+        settings = {
+            "threshold": self.threshold, "level": level, "heat": _range(scored, level),
+            "validation": [score for score in self.validation_scores if math.isfinite(score)], "colours": colours(),
+        }  # fmt: skip
         items = [_item(one, self.threshold) for one in scored] + [_failed(one) for one in failed]
         values = {
             "title": escape(self.title),
@@ -146,11 +148,13 @@ class Report:
             "histogram": histogram([one.score for one in scored], self.validation_scores, self.threshold),
             "items": "\n".join(items),
             "settings": json.dumps(_without_nan(settings), separators=(",", ":")),
-            "style": (_PAGE / "page.css").read_text(encoding="utf-8"),
-            "script": "\n".join(script.read_text(encoding="utf-8") for script in _SCRIPTS),
+            "style": read("explorer.css") + _own("page.css"),
+            "frame": markup(_own("head.html")),
+            "script": script(_own("page.js")),
         }
         # One pass, so that a mark inside a value, such as a part's name, stays as it is.
-        first, *others = (_PAGE / "page.html").read_text(encoding="utf-8").split("{{")
+        text = _own("page.html").replace("{{frame}}", values.pop("frame"))
+        first, *others = text.split("{{")
         sides = [[first], []]  # before and after the parts' data
         for name, _, rest in (piece.partition("}}") for piece in others):
             if name == "data":
@@ -164,6 +168,10 @@ class Report:
         if not len(ratios) or not self.threshold > 0 or np.ptp(ratios) > _SAME * abs(ratios.mean()):
             return None
         return float(self.threshold * np.median(ratios))
+
+
+def _own(name: str) -> str:
+    return (_PAGE / name).read_text(encoding="utf-8")
 
 
 def _range(scored: Sequence[_Line], level: float | None) -> dict[str, list[float]]:
@@ -183,24 +191,23 @@ def _summary(scored: Sequence[_Line], failed: Sequence[_Line], threshold: float)
 
 
 def _item(one: _Line, threshold: float) -> str:
-    """A part's entry of the list; a button that opens it."""
+    """A part's entry of the list, which the page's script and `take_from` read."""
     good, name = one.verdict == "OK", escape(one.name)
     share = f", {one.score / threshold:.2f} × threshold" if threshold > 0 else ""
     kind, mark = ("ok", "✓") if good else ("bad", "✕")
     return (
         f'<li class="part {kind}" data-number="{one.number}" data-name="{name}" data-score="{one.score!r}" '
         f'data-peak="{one.peak!r}">'
-        f'<button type="button"><canvas role="img" aria-label="image of {name} with its heatmap"></canvas>'
-        f'<span class="name">{name}</span><span class="verdict"><i aria-hidden="true">{mark}</i> '
-        f'{escape(one.verdict)}</span><span class="score">score {one.score:.4g}{share}</span></button></li>'
+        f'<span class="name">{name}</span> <span class="verdict"><i aria-hidden="true">{mark}</i> '
+        f'{escape(one.verdict)}</span> <span class="score">score {one.score:.4g}{share}</span></li>'
     )
 
 
 def _failed(one: _Line) -> str:
     name = escape(one.name)
     return (
-        f'<li class="part error" data-name="{name}" data-number="{one.number}"><span class="name">{name}</span>'
-        f'<span class="verdict"><i aria-hidden="true">!</i> not scored</span>'
+        f'<li class="part error" data-name="{name}" data-number="{one.number}" data-reason="{escape(one.error)}">'
+        f'<span class="name">{name}</span> <span class="verdict"><i aria-hidden="true">!</i> not scored</span> '
         f'<span class="message">{escape(one.error)}</span></li>'
     )
 
