@@ -15,7 +15,7 @@ from mafr.errors import ConfigError, MafrError, ResultError
 from mafr.experiments.notebooks import is_preset, own_notebooks
 from mafr.experiments.prepare import what_is_there
 from mafr.experiments.results import stamp
-from mafr.figures.explorer import Explorer
+from mafr.explorer import Explorer
 from mafr.paths import Paths
 
 OWN = Config.preset("smoke", overrides={"generated": False})

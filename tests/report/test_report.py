@@ -280,7 +280,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> object:
     """A browser with a report of five parts and an unread one, from the file system."""
     path = tmp_path_factory.mktemp("report") / "report.html"
     parts = [part(seed, scale=0.9 + 0.2 * seed) for seed in range(5)]
-    made(path, [*parts, Part.unread("bad.tiff", "bad.tiff: not a tiff")], validation_scores=[1.0, 1.2], notes=["a note"])
+    made(path, [*parts, Part.unread("bad.tiff", "bad.tiff: not a tiff")], validation_scores=[1.0, 1.2], notes=["n"])
     with browser() as driver:
         driver.get(path.as_uri())
         settle(driver)
@@ -290,17 +290,18 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> object:
 def settle(driver: object) -> None:
     done = "!document.querySelector('.busy') && document.getElementById('said').textContent"
     driver.execute_async_script(
-        f"const done = arguments[0], look = () => ({done}) ? requestAnimationFrame(() => requestAnimationFrame(done)) : "
-        "setTimeout(look, 10); look();"
+        "const done = arguments[0], look = () => "
+        f"({done}) ? requestAnimationFrame(() => requestAnimationFrame(done)) : setTimeout(look, 10); look();"
     )
 
 
 def drawn(driver: object, selector: str) -> list[int]:
     """The number of colours on each canvas."""
     return driver.execute_script(
-        "return [...document.querySelectorAll(arguments[0])].map((c) => { if (!c.width) return 0; const p = c.getContext("
-        "'2d').getImageData(0, 0, c.width, c.height).data; const found = new Set(); for (let k = 0; k < p.length; k += 4)"
-        " if (p[k + 3]) found.add([p[k], p[k + 1], p[k + 2]].join()); return found.size; })", selector,
+        "return [...document.querySelectorAll(arguments[0])].map((c) => { if (!c.width) return 0;"
+        "const p = c.getContext('2d').getImageData(0, 0, c.width, c.height).data, found = new Set();"
+        "for (let k = 0; k < p.length; k += 4) "
+        "if (p[k + 3]) found.add([p[k], p[k + 1], p[k + 2]].join()); return found.size; })", selector,
     )  # fmt: skip
 
 
@@ -363,9 +364,9 @@ def test_nothing_of_the_report_is_cut(opened: object, width: int) -> None:
     try:
         for pictures in (True, False):
             opened.execute_script(
-                "const b = document.getElementById('sheet'); if (b.getAttribute('aria-pressed') !== arguments[0]) b.click()",
-                str(pictures).lower(),
-            )
+                "const b = document.getElementById('sheet');"
+                "if (b.getAttribute('aria-pressed') !== arguments[0]) b.click()", str(pictures).lower(),
+            )  # fmt: skip
             settle(opened)
             assert opened.execute_script("return document.documentElement.scrollWidth") <= width
     finally:

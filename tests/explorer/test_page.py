@@ -109,8 +109,8 @@ def test_maps_scores_and_agreement_equal_those_of_the_package(page, smoke):
 
 @pytest.mark.parametrize(
     ("name", "value", "panel"),
-    [("fusion", "sum", 3), ("blur", "box", 3), ("blur", "none", 3), ("sigma", 9, 3), ("rate", -0.6, 4), ("opacity", 0.1, 3),
-     ("variant", "released", 1), ("category", "tire", 0), ("dataset", "eyecandies", 0)],
+    [("fusion", "sum", 3), ("blur", "box", 3), ("blur", "none", 3), ("sigma", 9, 3), ("rate", -0.6, 4),
+     ("opacity", 0.1, 3), ("variant", "released", 1), ("category", "tire", 0), ("dataset", "eyecandies", 0)],
 )  # fmt: skip
 def test_every_control_changes_the_picture(fresh, name, value, panel):
     before = picture(fresh, panel)
