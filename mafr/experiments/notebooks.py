@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -24,8 +23,6 @@ OWN_NOTEBOOKS = ("01", "08", "09")  # work on any data; the others show the pape
 _KERNEL = {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PYTHONWARNINGS": "default"}
 _KERNEL_NAME = "python3"
 _VIEW = "application/vnd.jupyter.widget-view+json"
-_STATE = "application/vnd.jupyter.widget-state+json"
-_REFERENCE = re.compile(r"IPY_MODEL_([0-9a-f]{32})")
 
 
 def run_notebooks(
@@ -187,7 +184,7 @@ def _kernel_named(source: Path) -> Iterator[None]:
 def tidied(text: str, root: Path) -> str:
     """A notebook (json) as papermill wrote it, without `root` in paths, times, random ids and chance cuts of texts."""
     notebook = json.loads(text.replace(str(root), "."))
-    notebook = _with_counted_widgets(notebook)
+    notebook = _without_widgets(notebook)
     notebook["metadata"].pop("papermill", None)
     for cell in notebook["cells"]:
         for key in ("papermill", "execution"):
@@ -212,25 +209,15 @@ def _joined(outputs: list[dict]) -> list[dict]:
     return joined
 
 
-def _with_counted_widgets(notebook: dict) -> dict:
-    """The widgets' random ids replaced by numbers, in the order in which the shown widgets refer to them."""
-    state = notebook["metadata"].get("widgets", {}).get(_STATE, {}).get("state", {})
+def _without_widgets(notebook: dict) -> dict:
+    """Without the widgets' stored state, which only the kernel that is gone could use; their random ids as numbers.
+
+    A widget leaves its text, and the picture in the cell after it.
+    """
+    notebook["metadata"].pop("widgets", None)
     numbers: dict[str, str] = {}
-
-    def visit(name: str) -> None:
-        if name in state and name not in numbers:
-            numbers[name] = f"{len(numbers):032x}"
-            for other in _REFERENCE.findall(json.dumps(state[name], sort_keys=True)):
-                visit(other)
-
     for cell in notebook["cells"]:
         for output in cell.get("outputs", []):
-            visit(output.get("data", {}).get(_VIEW, {}).get("model_id", ""))
-    for name in state:  # those that nothing shown refers to
-        visit(name)
-    if not numbers:
-        return notebook
-    state_in_order = {name: state[name] for name in numbers}
-    notebook["metadata"]["widgets"][_STATE]["state"] = state_in_order
-    ids = re.compile("|".join(numbers))
-    return json.loads(ids.sub(lambda found: numbers[found[0]], json.dumps(notebook)))
+            if view := output.get("data", {}).get(_VIEW):
+                view["model_id"] = numbers.setdefault(view["model_id"], f"{len(numbers):032x}")
+    return notebook

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from functools import lru_cache
 
@@ -16,7 +15,7 @@ from mafr.experiments import results
 from mafr.experiments.plan import Run, TableMethod
 from mafr.experiments.prepare import what_is_there
 from mafr.explorer.data import as_json, category_data
-from mafr.figures.style import Picture, png_bytes
+from mafr.figures.style import Picture
 from mafr.figures.view import SampleView, explore, plot_view
 from mafr.page.files import markup, read, script
 from mafr.page.packed import colours
@@ -41,8 +40,7 @@ class Explorer(anywidget.AnyWidget):
     """Test samples of the finished runs, with their maps, masks, scores and clouds, computed in the browser.
 
     What is shown is held by traits, which code may set (`explorer.category = "tire"`) and read; None means what the
-    run has, or its usual sample. `view()` is the same sample computed by the package, `static()` its picture, which a
-    notebook shows where no kernel runs.
+    run has, or its usual sample. `view()` is the same sample computed by the package, `static()` its picture.
 
     dataset, category, sample: names, the sample's as in the records, e.g. "test/cut/003".
     variant, fusion: of `mafr.config.VARIANTS` and `FUSIONS`; blur: "gaussian", "box" or "none".
@@ -140,9 +138,9 @@ class Explorer(anywidget.AnyWidget):
         else:
             self.send({"key": key}, data)
 
-    def _repr_mimebundle_(self, **kwargs: object) -> tuple[dict, dict]:
-        """The widget, and its picture for readers without a kernel."""
-        shown = super()._repr_mimebundle_(**kwargs)
-        data, metadata = shown if isinstance(shown, tuple) else (shown, {})
-        picture = base64.b64encode(png_bytes(self.static(), dpi=96)).decode()
-        return {**data, "image/png": picture}, metadata
+    def __repr__(self) -> str:
+        """What stands in the widget's place where no kernel runs."""
+        return (
+            f"Heatmap explorer of {self.dataset}/{self._category()}. It needs a running kernel: run all cells. The picture "
+            "after it shows the first view."
+        )
