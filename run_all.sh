@@ -39,7 +39,7 @@ if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] || ! installed 2>/dev/null; then
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
     # What pip would do on one processor only, without the two fifths that are seldom imported: those are compiled then.
     # Some packages hold files for other Pythons, which do not compile.
-    seldom='/(tests|pip|debugpy/_vendored|plotly/graph_objs|pygments/lexers|torch/_inductor|torch/testing)/'
+    seldom='/(tests|pip|debugpy/_vendored|pygments/lexers|torch/_inductor|torch/testing)/'
     .venv/bin/python -m compileall -qq -j 0 -x "$seldom" .venv/lib || true
     echo "$stamp" >.venv/.installed
   fi

@@ -141,6 +141,6 @@ class Explorer(anywidget.AnyWidget):
     def __repr__(self) -> str:
         """What stands in the widget's place where no kernel runs."""
         return (
-            f"Heatmap explorer of {self.dataset}/{self._category()}. It needs a running kernel: run all cells. The picture "
-            "after it shows the first view."
+            f"Heatmap explorer of {self.dataset}/{self._category()}. It needs a running kernel: run all cells. "
+            "The picture after it shows the first view."
         )

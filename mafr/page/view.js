@@ -92,7 +92,7 @@ const makeView = (byId, frame, colours, state, shown, signal) => {
     const tick = make("i", {title: "threshold"}),
       text = make("em", {text: number(threshold)});
     tick.style.left = text.style.left = `${100 * place}%`;
-    element.append(tick, ...(place > 0.25 && place < 0.75 ? [text] : []));
+    element.append(tick, ...(place > 0.38 && place < 0.6 ? [text] : []));
   }
 
   function drawCloud() {

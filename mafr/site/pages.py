@@ -13,7 +13,7 @@ from mafr.errors import MafrError
 from mafr.paths import Paths
 
 NEEDED = ("sphinx", "myst_nb", "furo", "latex2mathml")
-PLOTLY, WIDGET = "application/vnd.plotly.v1+json", "application/vnd.jupyter.widget-view+json"
+WIDGET = "application/vnd.jupyter.widget-view+json"
 EXPLORER = "explorer/index.html"
 _MARK = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><circle cx="8" cy="8" r="7" fill="#0072b2"/>'
@@ -55,7 +55,6 @@ def write_pages(paths: Paths, folder: Path) -> list[str]:
         if picture.is_file():
             shutil.copyfile(picture, source / "overview.png")
         (source / "index.md").write_text(_first_page(books, picture.is_file()), encoding="utf-8")
-        _copy_plotly(source / "_static")
         (source / "_static" / "mark.svg").write_text(_MARK, encoding="utf-8")
         app = Sphinx(
             str(source), str(source), str(folder), str(Path(place) / "trees"), "html", status=None, warningiserror=False
@@ -83,8 +82,6 @@ def shown(book: dict) -> dict:
             if WIDGET in data:
                 link = f'<p><a href="{EXPLORER}">Open the explorer</a>, which needs no kernel.</p>'
                 output["data"] = {"text/html": link}
-            elif PLOTLY in data:
-                output["data"] = {"text/html": _plotly_html(data[PLOTLY])}
     book["metadata"].pop("widgets", None)
     return book
 
@@ -95,20 +92,6 @@ def _read(book: Path) -> dict:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         again = f"make it again: `mafr notebooks --force {book.stem}`"
         raise MafrError(f"{book} is no executed notebook ({error}); {again}") from error
-
-
-def _plotly_html(figure: dict) -> str:
-    from plotly.io import to_html
-
-    kept = {name: figure[name] for name in ("data", "layout")}
-    options = {"full_html": False, "default_height": "28em", "validate": False}
-    return to_html(kept, include_plotlyjs="_static/plotly.min.js", **options)
-
-
-def _copy_plotly(folder: Path) -> None:
-    import plotly
-
-    shutil.copyfile(Path(plotly.__file__).parent / "package_data" / "plotly.min.js", folder / "plotly.min.js")
 
 
 def _first_page(books: Sequence[Path], picture: bool) -> str:

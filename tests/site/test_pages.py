@@ -69,11 +69,10 @@ def test_every_formula_of_the_notebooks_becomes_mathml():
     assert "\\" in unescape(mathml(r"\nosuchcommand"))  # so the check above can fail
 
 
-def test_widgets_lead_to_the_explorer_and_clouds_turn_without_a_kernel(site):
+def test_widgets_lead_to_the_explorer(site):
     text = (site / "09_heatmap_explorer.html").read_text(encoding="utf-8")
     assert f'<a href="{pages.EXPLORER}">Open the explorer</a>' in text
-    assert "_static/plotly.min.js" in text and (site / "_static" / "plotly.min.js").stat().st_size > 1e6
-    assert "vnd.jupyter.widget" not in text and "VBox(" not in text
+    assert "vnd.jupyter.widget" not in text and "Heatmap explorer of" not in text
 
 
 def test_the_pages_work_in_a_browser(site):

@@ -163,7 +163,7 @@ def open_notebook(driver: object, address: str, path: str, timeout: float = 60, 
     """
     _leave(driver)
     driver.get(f"{address}/lab?reset")
-    _until(driver, "return !!window.jupyterapp", timeout, "JupyterLab did not start")
+    until(driver, "return !!window.jupyterapp", timeout, "JupyterLab did not start")
     preference = None if kernel else {"shouldStart": False, "shouldReuse": False}
     driver.execute_async_script("""
         const [path, preference, done] = arguments, app = window.jupyterapp;
@@ -172,7 +172,7 @@ def open_notebook(driver: object, address: str, path: str, timeout: float = 60, 
           .then((panel) => Promise.all([panel.revealed, panel.context.ready])).then(() => done());""",
         path, preference)  # fmt: skip
     ready = "kernel && kernel.connectionStatus === 'connected' && kernel.status === 'idle'" if kernel else "!kernel"
-    _until(driver, f"""
+    until(driver, f"""
         {_PANEL} const session = panel.sessionContext.session, kernel = session && session.kernel;
         return panel.context.path === arguments[0] && panel.sessionContext.isReady && {ready};""",
         timeout, "the notebook was not ready", path)  # fmt: skip
@@ -183,7 +183,7 @@ def run_all(driver: object, timeout: float = 60) -> None:
     driver.execute_script("""
         window.ran = false;
         window.jupyterapp.commands.execute("notebook:run-all-cells").finally(() => { window.ran = true; });""")
-    _until(driver, "return window.ran", timeout, "the cells were not done")
+    until(driver, "return window.ran", timeout, "the cells were not done")
     errors = driver.execute_script(f"""
         {_PANEL} return cells.flatMap((cell, number) => outputs(cell).filter((one) => one.output_type === "error")
           .map((one) => `cell ${{number}}: ${{one.ename}}: ${{one.evalue}}\\n${{one.traceback.join("\\n")}}`));""")
@@ -217,7 +217,7 @@ def widget_cell(driver: object) -> int:
 
 def controls(driver: object, cell: int, timeout: float = 20) -> list:
     """The elements in a cell's outputs that take keys, in shadow roots too; waits for the first."""
-    return _until(driver, f"{_PANEL} {_FIND} return found;", timeout, f"cell {cell} shows no control", cell)
+    return until(driver, f"{_PANEL} {_FIND} return found;", timeout, f"cell {cell} shows no control", cell)
 
 
 def press(driver: object, cell: int, number: int, key: str) -> bool:
@@ -284,7 +284,7 @@ def open_voila(driver: object, address: str, timeout: float = 90) -> None:
           .map((one) => one.textContent).filter((text) => text.includes("Traceback (most recent call last)"));""")
     if failed:
         raise CellError(failed[0])
-    _until(driver, f"{_CONTROLS} document.querySelectorAll('.jp-OutputArea-output').forEach(visit);"
+    until(driver, f"{_CONTROLS} document.querySelectorAll('.jp-OutputArea-output').forEach(visit);"
         "return found.length;", timeout, "Voilà shows no control")  # fmt: skip
 
 
@@ -318,7 +318,7 @@ def _leave(driver: object) -> None:
         driver.get_log(log)
 
 
-def _until(driver: object, script: str, timeout: float, otherwise: str, *given: object) -> object:
+def until(driver: object, script: str, timeout: float, otherwise: str, *given: object) -> object:
     """What a script returns, once that is true or not empty. Raises TimeoutError."""
     until = time.monotonic() + timeout
     while not (found := driver.execute_script(script, *given)):
