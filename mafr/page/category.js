@@ -71,8 +71,8 @@ class Category {
     );
   }
 
-  // Scores and values of all samples by some settings; kept. Takes a few tenths of a second, in short pieces, and ends
-  // early, with null, where `wanted` says no.
+  // Scores and values of all samples by some settings; kept. Works in short pieces, and ends early, with null, where
+  // `wanted` says no.
   async analyse(settings, wanted) {
     const key = JSON.stringify([settings.variant, settings.fusion, settings.blur, settings.sigma]);
     if (!this.analyses.has(key)) {
@@ -108,7 +108,7 @@ class Category {
       const sample = await this.sample(k),
         {map, score} = of(sample);
       scores.push(score);
-      const values = scoring.inside([map], [sample.mask]);
+      const values = scoring.within(map, sample.mask);
       all.push(values);
       if (!this.samples[k].label) good.push(values);
       sample.kept = {}; // gives memory back; what is shown computes its own again
@@ -118,16 +118,8 @@ class Category {
         since = performance.now();
       }
     }
-    const sorted = (parts) => {
-      const values = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
-      parts.reduce((at, part) => {
-        values.set(part, at);
-        return at + part.length;
-      }, 0);
-      return values.sort();
-    };
-    const ofGood = sorted(good),
-      ofAll = sorted(all);
+    const ofGood = scoring.sorted(good),
+      ofAll = scoring.sorted(all);
     return {scores, ofGood, range: [scoring.quantile(ofGood, 0.5), scoring.quantile(ofAll, 0.999)]};
   }
 

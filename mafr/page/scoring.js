@@ -53,44 +53,51 @@ const scoring = (() => {
       for (let k = 0; k < pixels.length; k++) if (mask[k] && valid[k]) pixels[k] = cells[k];
       return pixels;
     }
-    const {low, high, share} = places(side, grid);
+    const {low, high, share} = places(side, grid),
+      totals = new Float64Array(grid),
+      weights = new Float64Array(grid);
     for (let v = box.top; v < box.bottom; v++) {
       const above = grid * low[v],
         below = grid * high[v],
         down = share[v];
+      // Between two rows of cells first, then between two of these: each is cheaper than four cells at every pixel.
+      for (let cell = 0; cell < grid; cell++) {
+        const first = valid[above + cell] ? 1 - down : 0,
+          second = valid[below + cell] ? down : 0;
+        weights[cell] = first + second;
+        totals[cell] = first * cells[above + cell] + second * cells[below + cell];
+      }
       for (let u = box.left, k = v * side + u; u < box.right; u++, k++) {
         if (!mask[k]) continue;
-        const right = share[u];
-        let total = 0,
-          weight = 0;
-        const add = (cell, part) => {
-          if (valid[cell]) {
-            total += part * cells[cell];
-            weight += part;
-          }
-        };
-        add(above + low[u], (1 - down) * (1 - right));
-        add(above + high[u], (1 - down) * right);
-        add(below + low[u], down * (1 - right));
-        add(below + high[u], down * right);
-        if (weight > 0) pixels[k] = total / Math.max(weight, 1e-6);
+        const left = low[u],
+          right = high[u],
+          part = share[u];
+        const weight = (1 - part) * weights[left] + part * weights[right];
+        if (weight > 0) pixels[k] = ((1 - part) * totals[left] + part * totals[right]) / Math.max(weight, 1e-6);
       }
     }
     return pixels;
   }
 
-  const fusions = {
+  const joins = {
     product: (a, b) => a * b,
     sum: (a, b) => a + b,
     max: Math.max,
     rgb: (a) => a,
     xyz: (_, b) => b,
   };
+  const fusions = Object.keys(joins);
 
-  function fuse(rgb, xyz, how) {
-    const join = fusions[how],
-      fused = new Float32Array(rgb.length);
-    for (let k = 0; k < fused.length; k++) fused[k] = join(rgb[k], xyz[k]);
+  const padded = (count) => Math.ceil(count / 4) * 4; // `blurredDown` takes values by fours
+
+  // The fused values of a box alone, in rows with padding.
+  function fuse(rgb, xyz, how, side, box) {
+    const join = joins[how],
+      width = box.right - box.left,
+      fused = new Float64Array((box.bottom - box.top) * padded(width));
+    for (let v = box.top, n = 0; v < box.bottom; v++, n += padded(width)) {
+      for (let u = 0, k = v * side + box.left; u < width; u++, k++) fused[n + u] = join(rgb[k], xyz[k]);
+    }
     return fused;
   }
 
@@ -102,41 +109,93 @@ const scoring = (() => {
     return kernel.map((value) => value / total);
   }
 
-  // One pass along rows (step 1) or columns (step S) inside a box; zeros beyond the image.
-  function pass(from, kernel, side, box, along) {
-    const to = new Float32Array(from.length),
-      reach = (kernel.length - 1) / 2;
-    const step = along === "row" ? 1 : side;
-    for (let v = box.top; v < box.bottom; v++) {
-      for (let u = box.left; u < box.right; u++) {
-        const k = v * side + u,
-          place = along === "row" ? u : v;
-        const first = Math.max(-reach, -place),
-          last = Math.min(reach, side - 1 - place);
-        let sum = 0;
-        for (let n = first; n <= last; n++) sum += kernel[n + reach] * from[k + n * step];
-        to[k] = sum;
+  // A blur along one axis with zeros beyond the image, as in mafr.scoring: the weights of all pixels (columns) for each
+  // (rows; three of zeros follow, which blurredDown reads), and how far it reaches. The last one is kept.
+  let lastBlur = {};
+  function blurOf(how, sigma, side) {
+    const key = [how, how === "gaussian" && sigma, side].join();
+    if (lastBlur.key === key) return lastBlur;
+    const kernels = how === "gaussian" ? [gaussian(sigma)] : BOXES.map((n) => new Float64Array(n).fill(1 / n));
+    let matrix = new Float64Array(side * (side + 3)),
+      reach = 0;
+    for (let v = 0; v < side; v++) matrix[v * side + v] = 1;
+    for (const kernel of kernels) {
+      const before = matrix,
+        half = (kernel.length - 1) / 2;
+      matrix = new Float64Array(before.length);
+      for (let v = 0; v < side; v++) {
+        for (let w = Math.max(0, v - half); w <= Math.min(side - 1, v + half); w++) {
+          const last = Math.min(side - 1, w + reach);
+          for (let k = Math.max(0, w - reach); k <= last; k++) {
+            matrix[v * side + k] += kernel[w - v + half] * before[w * side + k];
+          }
+        }
+      }
+      reach += half;
+    }
+    return (lastBlur = {key, matrix, reach});
+  }
+
+  // Blurs down the columns and transposes. values: rows [top, bottom) of the image, each of `width` with its padding;
+  // the result: `width` rows of the places [first, last) along a column, with padding. Eight sums at a time share what
+  // they read and stay in registers, which is much faster than one after the other.
+  function blurredDown(values, width, [top, bottom], {matrix, reach}, side, [first, last]) {
+    const length = padded(last - first),
+      to = new Float64Array(width * length);
+    for (let v = first; v < last; v += 4) {
+      const low = Math.max(top, v - reach),
+        high = Math.min(bottom, v + 4 + reach);
+      for (let u = 0; u < width; u += 2) {
+        let a0, a1, a2, a3, b0, b1, b2, b3;
+        a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = 0;
+        for (let w = low, k = (low - top) * width + u, m = v * side + low; w < high; w++, k += width, m++) {
+          const a = values[k],
+            b = values[k + 1],
+            m0 = matrix[m],
+            m1 = matrix[m + side],
+            m2 = matrix[m + 2 * side],
+            m3 = matrix[m + 3 * side];
+          a0 += m0 * a;
+          a1 += m1 * a;
+          a2 += m2 * a;
+          a3 += m3 * a;
+          b0 += m0 * b;
+          b1 += m1 * b;
+          b2 += m2 * b;
+          b3 += m3 * b;
+        }
+        const n = u * length + v - first;
+        to[n] = a0;
+        to[n + 1] = a1;
+        to[n + 2] = a2;
+        to[n + 3] = a3;
+        to[n + length] = b0;
+        to[n + length + 1] = b1;
+        to[n + length + 2] = b2;
+        to[n + length + 3] = b3;
       }
     }
     return to;
   }
 
-  const reachOf = (how, sigma) => (how === "gaussian" ? Math.max(1, Math.ceil(4 * sigma)) : how === "box" ? 19 : 0);
-
-  // how: "gaussian", "box", or null for none; box: of what is not zero.
-  function smooth(map, how, sigma, side, box) {
-    if (!how) return map;
-    const kernels = how === "gaussian" ? [gaussian(sigma)] : BOXES.map((n) => new Float64Array(n).fill(1 / n));
-    const wide = widened(box, reachOf(how, sigma), side);
-    let blurred = map;
-    for (const kernel of kernels) blurred = pass(blurred, kernel, side, wide, "row");
-    for (const kernel of kernels) blurred = pass(blurred, kernel, side, wide, "column");
-    return blurred;
-  }
-
-  // The fused and blurred map of a sample with residual maps at pixels.
+  // The fused and blurred map of a sample with residual maps at pixels; settings.blur: "gaussian", "box" or null.
   function finalMap(rgb, xyz, settings, side, box) {
-    return smooth(fuse(rgb, xyz, settings.fusion), settings.blur, settings.sigma, side, box);
+    let values = fuse(rgb, xyz, settings.fusion, side, box),
+      wide = box;
+    if (settings.blur) {
+      const blur = blurOf(settings.blur, settings.sigma, side);
+      wide = widened(box, blur.reach, side);
+      const rows = [wide.top, wide.bottom],
+        columns = [wide.left, wide.right];
+      values = blurredDown(values, padded(box.right - box.left), [box.top, box.bottom], blur, side, rows);
+      values = blurredDown(values, padded(wide.bottom - wide.top), [box.left, box.right], blur, side, columns);
+    }
+    const map = new Float32Array(side * side),
+      width = wide.right - wide.left;
+    for (let v = wide.top, n = 0; v < wide.bottom; v++, n += padded(width)) {
+      map.set(values.subarray(n, n + width), v * side + wide.left);
+    }
+    return map;
   }
 
   // how: "max", or "max-over-root-mean" of the released code.
@@ -144,7 +203,8 @@ const scoring = (() => {
     let peak = 0,
       sum = 0,
       count = 0;
-    for (const value of map) {
+    for (let k = 0; k < map.length; k++) {
+      const value = map[k];
       if (value > peak) peak = value;
       if (value !== 0) {
         sum += value;
@@ -163,20 +223,49 @@ const scoring = (() => {
     return sorted[low] + (at - low) * (sorted[high] - sorted[low]);
   }
 
-  // The values of maps where their masks are set, sorted.
-  function inside(maps, masks) {
+  // The values of a map where a mask is set.
+  function within(map, mask) {
     let count = 0;
-    masks.forEach((mask) => {
-      for (const one of mask) count += one;
-    });
+    for (let k = 0; k < mask.length; k++) count += mask[k];
     const values = new Float32Array(count);
-    let n = 0;
-    maps.forEach((map, which) => {
-      const mask = masks[which];
-      for (let k = 0; k < map.length; k++) if (mask[k]) values[n++] = map[k];
-    });
-    return values.sort();
+    for (let k = 0, n = 0; n < count; k++) if (mask[k]) values[n++] = map[k];
+    return values;
   }
+
+  // All values of some arrays, sorted by their bits, 11 at a time: several times as fast as the browser's own sort.
+  function sorted(parts) {
+    const values = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
+    let n = 0;
+    for (const part of parts) {
+      values.set(part, n);
+      n += part.length;
+    }
+    let from = new Int32Array(values.buffer),
+      to = new Int32Array(n);
+    const starts = [0, 11, 22].map(() => new Int32Array(2048));
+    for (let k = 0; k < n; k++) {
+      const bits = from[k],
+        key = bits ^ ((bits >> 31) | 0x80000000); // unsigned, in the order of the numbers, negative ones too
+      from[k] = key;
+      starts[0][key & 2047]++;
+      starts[1][(key >>> 11) & 2047]++;
+      starts[2][key >>> 22]++;
+    }
+    starts.forEach((counts, digit) => {
+      for (let k = 0, sum = 0; k < 2048; k++) {
+        const count = counts[k];
+        counts[k] = sum;
+        sum += count;
+      }
+      for (let k = 0; k < n; k++) to[counts[(from[k] >>> (11 * digit)) & 2047]++] = from[k];
+      [from, to] = [to, from];
+    });
+    for (let k = 0; k < n; k++) from[k] ^= from[k] < 0 ? 0x80000000 : -1;
+    return new Float32Array(from.buffer);
+  }
+
+  // The values of maps where their masks are set, sorted.
+  const inside = (maps, masks) => sorted(maps.map((map, which) => within(map, masks[which])));
 
   // Labels of the 8-connected regions of a mask, from 1, and their number.
   function regions(mask, side) {
@@ -237,5 +326,5 @@ const scoring = (() => {
     return said;
   }
 
-  return {boxOf, upsample, finalMap, imageScore, quantile, inside, agreement, fusions: Object.keys(fusions)};
+  return {boxOf, upsample, finalMap, imageScore, quantile, within, sorted, inside, agreement, fusions};
 })();
