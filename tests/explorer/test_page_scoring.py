@@ -9,7 +9,7 @@ from scipy import ndimage
 from support.browser import browser
 
 from mafr.config import FUSIONS
-from mafr.site.explorer import PAGE
+from mafr.page.files import read
 
 JOINS = {"product": np.multiply, "sum": np.add, "max": np.maximum, "rgb": lambda a, b: a, "xyz": lambda a, b: b}
 BLURS = [("gaussian", 0.5), ("gaussian", 1.3), ("gaussian", 4.69), ("gaussian", 12.0), ("box", 1.0), (None, 1.0)]
@@ -20,7 +20,7 @@ SIDES = [(5, 2), (13, 13), (30, 7), (31, 8), (64, 8)]  # of pixels and cells
 def script() -> Iterator[object]:
     """A function that runs a script with the page's `scoring` and some arguments."""
     with browser() as driver:
-        driver.execute_script((PAGE / "scoring.js").read_text(encoding="utf-8") + "window.scoring = scoring;")
+        driver.execute_script(read("scoring.js") + "window.scoring = scoring;")
         yield driver.execute_script
 
 
