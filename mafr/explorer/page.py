@@ -47,7 +47,7 @@ def write_explorer(
             file.unlink()
     write_atomically(folder / "explorer.js", script(read("site.js")))
     write_atomically(folder / "explorer.css", read("explorer.css"))
-    head = f'<h1><a href="{home}">mafr</a> · Heatmap explorer</h1>\n'
+    head = f'<h1><a href="{home}" target="_top">mafr</a> · Heatmap explorer</h1>\n'
     page = read("site.html").replace("{{frame}}", markup(head))
     page = page.replace("{{settings}}", json.dumps({"categories": there, "colours": colours()}))
     write_atomically(folder / "index.html", page)

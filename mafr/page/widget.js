@@ -1,5 +1,6 @@
 // The explorer as a widget of Jupyter. The view is held by the model's traits; the kernel sends categories when asked,
 // and the first one with the model, so that it is seen while the kernel is still busy with other cells.
+const PATIENCE = 15000; // milliseconds that a kernel has to answer
 const HELD = {id: "sample"}; // traits of another name than in the view
 
 function render({model, el}) {
@@ -8,28 +9,41 @@ function render({model, el}) {
   const collected = (bytes) => new Samples(JSON.parse(new TextDecoder().decode(bytes)));
 
   function load(key) {
-    if (!loaded.has(key)) {
-      loaded.set(
-        key,
-        key === model.get("_first_key")
-          ? Promise.resolve(collected(model.get("_first")))
-          : new Promise((done, failed) => {
-              asked.set(key, {done, failed});
-              model.send({load: key});
-            }),
-      );
-    }
+    if (!loaded.has(key)) loaded.set(key, key === model.get("_first_key") ? first() : ask(key));
     if (loaded.size > 2) loaded.delete(loaded.keys().next().value);
     return loaded.get(key);
   }
 
+  const first = async () => collected(model.get("_first"));
+
+  function ask(key) {
+    return new Promise((done, failed) => {
+      const mine = {done, failed};
+      asked.set(key, mine);
+      model.send({load: key});
+      const late = "No answer from the kernel: it is busy, or gone. Run the cells again.";
+      setTimeout(() => asked.get(key) === mine && refused(key, late), PATIENCE);
+    });
+  }
+
+  function refused(key, reason) {
+    loaded.delete(key);
+    asked.get(key).failed(new Error(reason));
+    asked.set(key, {done: () => explorer.open(read()), failed: () => null}); // it may still answer
+  }
+
   function answered({key, error}, buffers) {
-    const {done, failed} = asked.get(key) ?? {};
-    asked.delete(key);
+    if (!asked.has(key)) return;
     if (error) {
-      loaded.delete(key);
-      failed?.(new Error(error));
-    } else done?.(collected(buffers[0]));
+      refused(key, error);
+      asked.delete(key);
+      return;
+    }
+    const {done} = asked.get(key),
+      one = collected(buffers[0]);
+    asked.delete(key);
+    loaded.set(key, Promise.resolve(one));
+    done(one);
   }
 
   function read() {
@@ -71,7 +85,7 @@ function render({model, el}) {
   el.dataset.lmSuppressShortcuts = "true"; // letters belong to the explorer, not to JupyterLab's commands
   const root = el.attachShadow({mode: "open"});
   root.innerHTML =
-    `<style>:host { display: block; width: 100%; container-type: inline-size; --tall: min(46em, 82vh); }\n${STYLE}</style>` +
+    `<style>:host { display: block; width: 100%; container: explorer / inline-size; --tall: min(46em, 82vh); }\n${STYLE}</style>` +
     MARKUP;
   const link = ["Copy code", "copy the Python code of this view", code];
   const explorer = mountExplorer(root, model.get("_page"), load, {read, write, link, dark: bright()});

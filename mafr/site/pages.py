@@ -15,6 +15,11 @@ from mafr.paths import Paths
 NEEDED = ("sphinx", "myst_nb", "furo", "latex2mathml")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 EXPLORER = "explorer/index.html"
+_FRAME = (
+    f'<p><a href="{EXPLORER}">Open the explorer</a> on a page of its own. It needs no kernel.</p>\n'
+    f'<iframe src="{EXPLORER}" title="heatmap explorer" loading="lazy" '
+    'style="width: 100%; height: 52em; border: 1px solid #d5d5d5"></iframe>'
+)
 _MARK = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><circle cx="8" cy="8" r="7" fill="#0072b2"/>'
     '<circle cx="10" cy="6" r="2.5" fill="#d55e00"/></svg>\n'
@@ -75,13 +80,12 @@ def check_builder() -> None:
 
 
 def shown(book: dict) -> dict:
-    """A notebook whose outputs need neither a kernel nor another host: widgets lead to the explorer's page."""
+    """A notebook whose outputs need neither a kernel nor another host: the explorer's page is in the place of the widget."""
     for cell in book["cells"]:
         for output in cell.get("outputs", ()):
             data = output.get("data", {})
             if WIDGET in data:
-                link = f'<p><a href="{EXPLORER}">Open the explorer</a>, which needs no kernel.</p>'
-                output["data"] = {"text/html": link}
+                output["data"] = {"text/html": _FRAME}
     book["metadata"].pop("widgets", None)
     return book
 

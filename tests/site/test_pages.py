@@ -29,6 +29,9 @@ def site(tmp_path_factory):
         shutil.copy2(EXECUTED / f"{name}.ipynb", paths.executed)
     folder = root / "site"
     assert pages.write_pages(paths, folder) == list(BOOKS)
+    explorer = folder / pages.EXPLORER
+    explorer.parent.mkdir()
+    explorer.write_text("<!DOCTYPE html><title>explorer</title><p>explorer")
     return folder
 
 
@@ -69,9 +72,9 @@ def test_every_formula_of_the_notebooks_becomes_mathml():
     assert "\\" in unescape(mathml(r"\nosuchcommand"))  # so the check above can fail
 
 
-def test_widgets_lead_to_the_explorer(site):
+def test_the_explorer_is_in_the_place_of_the_widget(site):
     text = (site / "09_heatmap_explorer.html").read_text(encoding="utf-8")
-    assert f'<a href="{pages.EXPLORER}">Open the explorer</a>' in text
+    assert f'<a href="{pages.EXPLORER}">Open the explorer</a>' in text and f'<iframe src="{pages.EXPLORER}"' in text
     assert "vnd.jupyter.widget" not in text and "Heatmap explorer of" not in text
 
 
