@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mafr.baselines.registry import MAFR, feature_config, method_settings
-from mafr.config import DATASET_TITLES, DATASETS, UNTRAINED, Config
+from mafr.config import CALIBRATED, DATASET_TITLES, DATASETS, UNTRAINED, Config
 from mafr.data import FolderDataset, open_dataset
 from mafr.data.layout import SPLITS
 from mafr.errors import DataError, ResultError
@@ -18,7 +18,7 @@ from mafr.experiments.run_store import data_fingerprint, load_maps, load_residua
 from mafr.features.sources.splits import load_features
 from mafr.features.sources.store import FeatureStore
 from mafr.paths import Paths
-from mafr.scoring import ResidualMaps, at_pixels, fuse, image_score, smooth
+from mafr.scoring import PREFIX, ResidualMaps, at_pixels, fuse, image_score, smooth
 from mafr.standardise import Scales
 
 SATURATION = 0.999  # of a category's test pixels: where colour scales end
@@ -84,10 +84,20 @@ class Result:
         """(N, S, S) final maps as they were scored: fused, masked and blurred, eq. 8."""
         return self.answer.maps(self.config.fusion)[:, 0].numpy()
 
-    def residuals(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """The residual maps of some samples at full size, zero without a 3D point: two (n, S, S)."""
+    @property
+    def scaled(self) -> bool:
+        """Whether the final map is made of maps on a common scale, see `mafr.standardise`."""
+        return self.config.fusion in CALIBRATED
+
+    def residuals(self, indices: Sequence[int], scaled: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """The residual maps of some samples at full size, zero where nothing is scored: two (n, S, S).
+
+        scaled: those on a common scale, in standard deviations of good validation parts.
+        """
         chosen, answer = list(indices), self.answer
-        if chosen == list(range(len(self.ids))):
+        if scaled:
+            psi_rgb, psi_xyz, _ = (part[chosen] for part in answer.scaled_pixels)
+        elif chosen == list(range(len(self.ids))):
             psi_rgb, psi_xyz, _ = answer.pixels  # once, also for the final maps
         else:
             parts = (part[chosen] for part in (answer.psi_rgb, answer.psi_xyz, answer.valid, answer.scored))
@@ -96,17 +106,18 @@ class Result:
 
     @cached_property
     def residual_ranges(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """`colour_range` of the two residual maps over the test set."""
-        psi_rgb, psi_xyz = self.residuals(range(len(self.ids)))
+        """`colour_range` of the two residual maps over the test set, those that the final map is made of."""
+        psi_rgb, psi_xyz = self.residuals(range(len(self.ids)), self.scaled)
         return colour_range(psi_rgb, self.mask, self.labels), colour_range(psi_xyz, self.mask, self.labels)
 
     def rescored(self, how: str, blur: str | None, sigma: float) -> tuple[np.ndarray, np.ndarray]:
         """Maps (N, S, S) and image scores (N,) with another fusion operator and blur.
 
-        blur: "gaussian", "box" or None for no blur; sigma in pixels. Raises ValueError for others.
+        how: one of `FUSIONS`, or with "calibrated_" before it for maps on a common scale. blur: "gaussian", "box" or
+        None for no blur; sigma in pixels. Raises ValueError for others.
         """
-        psi_rgb, psi_xyz = (torch.from_numpy(psi)[:, None] for psi in self.residuals(range(len(self.ids))))
-        maps = fuse(psi_rgb, psi_xyz, how)
+        both = self.residuals(range(len(self.ids)), how.startswith(PREFIX))
+        maps = fuse(*(torch.from_numpy(psi)[:, None] for psi in both), how.removeprefix(PREFIX))
         if blur is not None:
             maps = smooth(maps, blur, sigma)
         return maps[:, 0].numpy(), image_score(maps, self.config.image_score).numpy().astype(np.float64)

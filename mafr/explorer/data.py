@@ -1,7 +1,8 @@
 """What the heatmap explorer shows of a category: its test samples packed for the browser.
 
-MAFR's maps are packed as the residuals of cells, from which the page computes what `mafr.scoring` does; the compared
-methods' as final maps at half the resolution, since they cannot be taken apart.
+MAFR's maps are packed as the residuals of cells, from which the page computes what `mafr.scoring` does (with the
+`parts` preset, as those of pixels); the compared methods' as final maps at half the resolution, since they cannot be
+taken apart.
 """
 
 from __future__ import annotations
@@ -11,24 +12,44 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mafr.baselines.registry import method_settings, title
+from mafr.baselines.registry import MAFR, method_settings, title
 from mafr.config import Config
 from mafr.data.display import around_middle, thinned, thinning
-from mafr.experiments.plan import FIGURE_METHODS, Run
-from mafr.experiments.results import Result, colour_range, compared_maps, load_result, needs_warning, stamp
+from mafr.experiments.plan import FIGURE_METHODS, Run, TableMethod
+from mafr.experiments.results import (
+    Result,
+    colour_range,
+    compared_maps,
+    load_result,
+    needs_warning,
+    stamp,
+    stored_records,
+)  # fmt: skip
 from mafr.experiments.run_store import read_record
 from mafr.page.packed import Packed, image_url
 from mafr.paths import Paths
+from mafr.scoring import PREFIX
 
 POINTS = 3000  # of a cloud, at most
 QUALITY = 80  # of images
 HALF = 2  # by which the compared methods' maps are smaller
 
 
+def explorable(config: Config, paths: Paths, dataset: str) -> list[str]:
+    """The categories with a finished run of the variant on good and defective test images, in the paper's order."""
+    found = stored_records(TableMethod(MAFR, config.variant), dataset, config, paths)
+    return [category for category, record in found.items() if _fits(record)]
+
+
+def _fits(record: dict | None) -> bool:
+    """Whether good test images are held against defective ones."""
+    return record is not None and set(record["samples"]["labels"]) == {0, 1}
+
+
 def category_data(config: Config, paths: Paths, dataset: str, category: str, variants: Sequence[str]) -> dict | None:
-    """A category's samples under the variants that have a finished run; None if none has."""
+    """A category's samples under the variants with a finished run on good and defective images; None without any."""
     runs = {variant: Run(dataset, category, config.with_variant(variant)) for variant in variants}
-    results = {v: load_result(run, paths) for v, run in runs.items() if read_record(run, paths) is not None}
+    results = {v: load_result(run, paths) for v, run in runs.items() if _fits(read_record(run, paths))}
     if not results:
         return None
     first = next(iter(results.values()))
@@ -39,7 +60,7 @@ def category_data(config: Config, paths: Paths, dataset: str, category: str, var
         "stamp": stamp(config, [dataset], list(results)),
         "warn": needs_warning(config),
         "side": config.image_size,
-        "grid": config.grid,
+        "grid": config.image_size if _at_pixels(first) else config.grid,
         "half": HALF,
         "variants": {variant: _variant(result) for variant, result in results.items()},
         "methods": [_method(name, maps, first, config, paths, dataset) for name, maps in others.items()],
@@ -56,8 +77,8 @@ def as_json(data: dict) -> str:
 def _variant(result: Result) -> dict:
     config = result.config
     return {
-        "fusion": config.fusion, "blur": config.blur, "sigma": config.sigma, "score": config.image_score,
-        "threshold": result.record.get("threshold"), "ranges": result.residual_ranges,
+        "fusion": config.fusion.removeprefix(PREFIX), "blur": config.blur, "sigma": config.sigma,
+        "score": config.image_score, "ranges": result.residual_ranges,
     }  # fmt: skip
 
 
@@ -70,19 +91,26 @@ def _method(name: str, maps: np.ndarray, result: Result, config: Config, paths: 
     }  # fmt: skip
 
 
+def _at_pixels(result: Result) -> bool:
+    """Whether the page cannot make the maps from cells: those of a window around the part, or on a common scale."""
+    return result.config.view != "whole" or result.scaled
+
+
 def _sample(k: int, results: dict[str, Result], others: dict[str, np.ndarray]) -> dict:
     first = next(iter(results.values()))
-    sample, packed = first.samples[k], Packed()
-    packed.bits(first.mask[k])
-    packed.bits(first.gt[k])
-    cells = first.valid[k, 0].numpy()
-    packed.bits(cells)
-    residuals = {
-        variant: [packed.words(part[k, 0].numpy()[cells]) for part in (result.psi_rgb, result.psi_xyz)]
-        for variant, result in results.items()
-    }
-    maps = {name: packed.levels(_smaller(part[k])) for name, part in others.items()}
+    sample, packed, pixels = first.samples[k], Packed(), _at_pixels(first)
     valid = sample.valid[0]
+    packed.bits(first.mask[k])  # what is scored
+    packed.bits(first.gt[k])
+    packed.bits(valid)
+    cells = first.mask[k] if pixels else first.valid[k, 0].numpy()
+    packed.bits(cells)
+    residuals = {}
+    for variant, result in results.items():
+        cell_maps = result.psi_rgb[k].numpy(), result.psi_xyz[k].numpy()
+        both = result.residuals([k], result.scaled) if pixels else cell_maps
+        residuals[variant] = [packed.words(part[0][cells]) for part in both]
+    maps = {name: packed.levels(_smaller(part[k])) for name, part in others.items()}
     cloud = around_middle(sample, *thinned(valid, POINTS)) if valid.any() else np.zeros((0, 3))
     rgb = np.round(255 * np.moveaxis(np.clip(sample.rgb, 0, 1), 0, -1)).astype(np.uint8)
     return {

@@ -8,18 +8,18 @@ from functools import lru_cache
 import anywidget
 import traitlets
 
-from mafr.baselines.registry import MAFR
 from mafr.config import DATASETS, FUSIONS, VARIANTS, Config
 from mafr.errors import MafrError, ResultError
 from mafr.experiments import results
-from mafr.experiments.plan import Run, TableMethod
+from mafr.experiments.plan import Run
 from mafr.experiments.prepare import what_is_there
-from mafr.explorer.data import as_json, category_data
+from mafr.explorer.data import as_json, category_data, explorable
 from mafr.figures.style import Picture
 from mafr.figures.view import SampleView, explore, plot_view
 from mafr.page.files import markup, read, script
 from mafr.page.packed import colours
 from mafr.paths import Paths
+from mafr.scoring import PREFIX
 
 RATE = 0.01  # default share of good pixels above the threshold
 BLURS = {"gaussian": "gaussian", "box": "box", "none": None}
@@ -53,9 +53,9 @@ class Explorer(anywidget.AnyWidget):
     dataset, category, sample = (_optional(traitlets.Unicode) for _ in range(3))
     variant, fusion = _optional(traitlets.Enum, VARIANTS), _optional(traitlets.Enum, FUSIONS)
     blur = _optional(traitlets.Enum, tuple(BLURS))
-    sigma = traitlets.Float(None, min=0.5, max=12.0, allow_none=True).tag(sync=True)
+    sigma = traitlets.Float(None, min=0.1, max=50.0, allow_none=True).tag(sync=True)
     rate = traitlets.Float(RATE, min=1e-4, max=0.5).tag(sync=True)
-    opacity = traitlets.Float(0.6, min=0.0, max=1.0).tag(sync=True)
+    opacity = traitlets.Float(0.8, min=0.0, max=1.0).tag(sync=True)
     methods = traitlets.List(traitlets.Unicode()).tag(sync=True)
     scale, sort = _optional(traitlets.Unicode), _optional(traitlets.Unicode)
     kind, find = traitlets.Unicode("all").tag(sync=True), traitlets.Unicode("").tag(sync=True)
@@ -70,7 +70,7 @@ class Explorer(anywidget.AnyWidget):
         """
         config, datasets = what_is_there(config, paths)
         self.config, self.paths = config, paths
-        found = {d: list(results.stored_records(TableMethod(MAFR, config.variant), d, config, paths)) for d in datasets}
+        found = {d: explorable(config, paths, d) for d in datasets}
         self.available = {d: categories for d, categories in found.items() if categories}
         if not self.available:
             one = "" if config.generated else f" --dataset {datasets[0]} --category {config.categories(datasets[0])[0]}"
@@ -81,6 +81,7 @@ class Explorer(anywidget.AnyWidget):
         # A test set is large at full size: keep the one in use and the one before.
         self._result = lru_cache(maxsize=2)(self._load)
         self._rescored = lru_cache(maxsize=4)(self._score)
+        self._packed = lru_cache(maxsize=4)(self._pack)
         dataset = view.setdefault("dataset", next(iter(self.available)))
         category = view.setdefault("category", next(iter(self.available.get(dataset, ())), None))
         view.setdefault("variant", config.variant)
@@ -102,7 +103,8 @@ class Explorer(anywidget.AnyWidget):
         blur = usual.blur if self.blur is None else BLURS[self.blur]
         sigma = usual.sigma if self.sigma is None or blur != "gaussian" else self.sigma
         chosen = self.dataset, result.run.category, usual.variant
-        maps, scores = self._rescored(*chosen, self.fusion or usual.fusion, blur, sigma)
+        fusion = usual.fusion if self.fusion is None else PREFIX * result.scaled + self.fusion
+        maps, scores = self._rescored(*chosen, fusion, blur, sigma)
         index = result.ids.index(self.sample) if self.sample in result.ids else result.median_defective()
         return explore(result, index, maps, scores, self.rate)
 
@@ -121,7 +123,7 @@ class Explorer(anywidget.AnyWidget):
     def _score(self, dataset: str, category: str, variant: str, how: str, blur: str | None, sigma: float) -> tuple:
         return self._result(dataset, category, variant).rescored(how, blur, sigma)
 
-    def _packed(self, key: str) -> bytes:
+    def _pack(self, key: str) -> bytes:
         """A category's data as JSON. Raises ResultError where it is not there."""
         dataset, _, category = key.partition("/")
         if category not in self.available.get(dataset, ()):

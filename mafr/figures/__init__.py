@@ -1,7 +1,7 @@
 """The figures of the reproduction, and the pictures in notebooks.
 
 `write` draws all figures into files; `fig1`, `fig2`, `overview`, `curves` and `costs` hold them, `samples` the pictures
-of single samples, `style` their common parts. `view` and `explorer` are the heatmap explorer.
+of single samples, `style` their common parts. `view` computes and draws a sample of the heatmap explorer.
 """
 
 from importlib import import_module

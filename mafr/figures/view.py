@@ -67,7 +67,7 @@ def explore(result: Result, index: int, maps: np.ndarray, scores: np.ndarray, ra
     detected, gt = maps[index] > threshold, result.gt[index]
     normal = result.mask[index] & ~gt
     others = scores[good & (np.arange(len(labels)) != index)]
-    psi_rgb, psi_xyz = result.residuals([index])
+    psi_rgb, psi_xyz = result.residuals([index], result.scaled)
     ranges = (*result.residual_ranges, colour_range(maps, result.mask, labels))
     iou = float((detected & gt).sum() / (detected | gt).sum()) if gt.any() else None
     overlap = region_overlap(gt, detected) if gt.any() else None

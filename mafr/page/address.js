@@ -5,7 +5,7 @@ const address = (() => {
   const VIEW = {
     ...{dataset: undefined, category: undefined, id: undefined},
     ...{variant: undefined, fusion: undefined, blur: undefined, sigma: undefined},
-    ...{opacity: 0.6, rate: -2, scale: undefined, sort: undefined, kind: "all", find: "", methods: []},
+    ...{opacity: 0.8, rate: -2, scale: undefined, sort: undefined, kind: "all", find: "", methods: []},
   };
   const NUMBERS = ["sigma", "rate", "opacity"],
     TEXTS = Object.keys(VIEW).filter((name) => name !== "methods" && !NUMBERS.includes(name));
@@ -24,7 +24,7 @@ const address = (() => {
       state = {...VIEW};
     for (const name of TEXTS) if (told.has(name)) state[name] = told.get(name);
     for (const name of NUMBERS)
-      if (told.has(name) && isFinite(told.get(name))) state[name] = Number(told.get(name));
+      if (told.get(name) && isFinite(told.get(name))) state[name] = Number(told.get(name));
     if (told.has("methods")) state.methods = told.get("methods").split(",").filter(Boolean);
     return state;
   }

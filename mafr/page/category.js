@@ -5,7 +5,8 @@ const pause = () => new Promise((done) => setTimeout(done));
 class Category {
   constructor(data) {
     Object.assign(this, {data, side: data.side, grid: data.grid, samples: data.samples, unpacked: new Map()});
-    this.analyses = new Map();
+    this.analyses = new Map(); // the last few
+    this.analysed = new Map(); // of compared methods
     this.ones = new Uint8Array((data.side / data.half) ** 2).fill(1);
   }
 
@@ -20,13 +21,14 @@ class Category {
       packed = await decode.Packed.of(meta.bytes);
     const mask = packed.bits(side * side),
       truth = packed.bits(side * side),
+      solid = packed.bits(side * side), // pixels with a 3D point; those of the mask are scored
       valid = packed.bits(grid * grid);
     const count = valid.reduce((sum, one) => sum + one, 0),
       residuals = {};
     for (const [variant, steps] of Object.entries(meta.residuals)) {
       residuals[variant] = steps.map((step) => {
         const values = packed.words(count, step),
-          cells = new Float64Array(grid * grid);
+          cells = new (grid === side ? Float32Array : Float64Array)(grid * grid);
         for (let k = 0, n = 0; k < cells.length; k++) if (valid[k]) cells[k] = values[n++];
         return cells;
       });
@@ -34,8 +36,20 @@ class Category {
     const maps = {};
     for (const [name, step] of Object.entries(meta.maps)) maps[name] = packed.levels(side / this.data.half, step);
     const points = packed.points(meta.cloud),
-      pixels = decode.lattice(mask, this.side, meta.cloud.lattice);
-    return {meta, mask, truth, valid, residuals, maps, points, pixels, box: scoring.boxOf(mask, side), kept: {}};
+      pixels = decode.lattice(solid, this.side, meta.cloud.lattice);
+    return {
+      meta,
+      mask,
+      solid,
+      truth,
+      valid,
+      residuals,
+      maps,
+      points,
+      pixels,
+      box: scoring.boxOf(mask, side),
+      kept: {},
+    };
   }
 
   async image(sample) {
@@ -75,28 +89,28 @@ class Category {
   // `wanted` says no.
   async analyse(settings, wanted) {
     const key = JSON.stringify([settings.variant, settings.fusion, settings.blur, settings.sigma]);
-    if (!this.analyses.has(key)) {
+    let made = this.analyses.get(key);
+    if (!made) {
       const {score} = this.data.variants[settings.variant];
       const of = (sample) => {
         const map = this.map(sample, settings);
         return {map, score: scoring.imageScore(map, score)};
       };
-      const made = await this.gather(of, wanted);
+      made = await this.gather(of, wanted);
       if (!made) return null;
-      if (this.analyses.size > 30) this.analyses.delete(this.analyses.keys().next().value);
-      this.analyses.set(key, made);
     }
-    return this.analyses.get(key);
+    decode.keep(this.analyses, key, made, 4);
+    return made;
   }
 
   // The same of a compared method, with its stored scores.
   async analyseMethod(method, wanted) {
-    if (!this.analyses.has(method.name)) {
+    if (!this.analysed.has(method.name)) {
       const made = await this.gather((sample) => ({map: this.methodMap(sample, method.name)}), wanted);
       if (!made) return null;
-      this.analyses.set(method.name, {...made, scores: method.scores, range: method.range});
+      this.analysed.set(method.name, {...made, scores: method.scores, range: method.range});
     }
-    return this.analyses.get(method.name);
+    return this.analysed.get(method.name);
   }
 
   async gather(of, wanted) {

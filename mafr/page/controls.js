@@ -35,7 +35,15 @@ const makeControls = (byId, state, on) => {
     );
     const usual = data.variants[state.variant] ?? {};
     for (const name of ["fusion", "sigma"]) state[name] ??= usual[name];
-    if (variants.length) state.blur ??= usual.blur ?? "none";
+    if (variants.length) {
+      state.blur ??= usual.blur ?? "none";
+      if (![...byId("blur").options].some(({value}) => value === state.blur)) state.blur = usual.blur ?? "none";
+    }
+    byId("sigma").max = Math.max(12, usual.sigma ?? 0, Math.min(50, state.sigma ?? 0));
+    for (const name of address.NUMBERS) {
+      const {min, max} = byId(name); // an address may say anything
+      if (state[name] !== undefined) state[name] = Math.min(Number(max), Math.max(Number(min), state[name]));
+    }
     fill("fusion", variants.length ? Object.entries(FUSIONS) : []);
     for (const name of ["blur", "sigma", "rate"]) byId(name).closest("label").hidden = !variants.length;
     fill("scale", category.scales ?? []);
@@ -75,9 +83,9 @@ const makeControls = (byId, state, on) => {
     for (const name of names) byId(name).addEventListener(kind, ({target}) => act(name, target.value));
   };
   listen("change", ["dataset"], (_, dataset) =>
-    on.open({dataset, category: undefined, id: undefined, kind: "all"}),
+    on.open({dataset, category: undefined, id: undefined, kind: "all", find: ""}),
   );
-  listen("change", ["category"], (_, category) => on.open({category, id: undefined, kind: "all"}));
+  listen("change", ["category"], (_, category) => on.open({category, id: undefined, kind: "all", find: ""}));
   listen("change", ["variant"], (_, variant) => on.variant(variant));
   listen("change", ["fusion", "blur", "scale"], (name, value) => {
     state[name] = value;

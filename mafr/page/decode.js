@@ -11,7 +11,10 @@ const decode = (() => {
   // Reads sections in the order in which they were added.
   class Packed {
     static async of(text) {
-      return new Packed(await inflate(bytesOf(text)));
+      const bytes = await inflate(bytesOf(text)).catch(() => {
+        throw new Error("its data are damaged");
+      });
+      return new Packed(bytes);
     }
 
     constructor(bytes) {
@@ -74,6 +77,14 @@ const decode = (() => {
     return pixels;
   }
 
+  // A value as the newest of at most `most` in a map.
+  function keep(map, key, value, most) {
+    map.delete(key);
+    map.set(key, value);
+    if (map.size > most) map.delete(map.keys().next().value);
+    return value;
+  }
+
   async function picture(address) {
     const image = new Image();
     image.src = address;
@@ -81,5 +92,5 @@ const decode = (() => {
     return image;
   }
 
-  return {Packed, lattice, picture, bytesOf};
+  return {Packed, lattice, keep, picture, bytesOf};
 })();

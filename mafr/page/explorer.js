@@ -15,30 +15,29 @@ const mountExplorer = (root, page, load, home) => {
   let category = null,
     sample = null,
     now = null,
-    turn = 0,
+    steady = {}, // the last state that was shown
+    listed = "", // what the list was made of
+    opening = false,
     order = [];
 
   const refuse = (error) => {
+    opening = false;
     frame.classList.remove("busy");
-    byId("reading").textContent = error.told ?? `The data cannot be read: ${error.message}`;
+    byId("reading").setAttribute("role", "alert");
+    byId("reading").textContent = error.told ?? `This cannot be shown: ${error.message}`;
   };
-  const guarded =
-    (work) =>
-    (...given) =>
-      work(...given).catch(refuse);
-
-  const view = makeView(byId, frame, colours, state, shown, ended.signal);
+  const view = makeView(byId, frame, colours, state, shown);
   const sheet = makeSheet(byId("samples"), drawThumbnail);
-  const written = () => home.write(state);
+  const written = (byHand = true) => home.write(state, byHand);
   const controls = makeControls(byId, state, {
     open: (wanted, fresh) => {
       if (fresh) Object.assign(shown, {overlay: true, outline: true, whole: false, bin: null, port: null});
       press();
-      open(wanted);
+      open(wanted, true);
     },
     variant: (name) => {
-      const {fusion, blur, sigma} = category.data.variants[name];
-      Object.assign(state, {variant: name, fusion, blur: blur ?? "none", sigma});
+      const {fusion, blur, sigma} = (!opening && category?.data.variants[name]) || {};
+      Object.assign(state, {variant: name, fusion, blur: blur === null ? "none" : blur, sigma});
       update();
     },
     update: () => update(),
@@ -51,24 +50,45 @@ const mountExplorer = (root, page, load, home) => {
       controls.show();
       written();
       if (now) view.paint();
+      if (frame.classList.contains("sheet")) sheet.watch();
     },
     relist: () => {
       written();
-      if (now?.analysis) fillList();
+      fillList();
     },
   });
 
   // ---- a category, a sample, and all that is drawn of it
 
-  const open = guarded(async (wanted = {}) => {
+  // Of calls of one kind only the newest goes on: an older one ends where it asks `newest`, and its failure is not told.
+  const turns = {open: 0, choose: 0, update: 0};
+  const alone =
+    (kind, work) =>
+    async (...given) => {
+      const mine = ++turns[kind],
+        newest = () => mine === turns[kind];
+      try {
+        await work(newest, ...given);
+      } catch (error) {
+        if (newest()) refuse(error);
+      }
+    };
+
+  // byHand: whether someone chose it here; else it is told from outside, and home need not hear of it.
+  const open = alone("open", async (newest, wanted, byHand = false) => {
     Object.assign(state, wanted);
     controls.fillData(page.categories);
     frame.classList.add("busy");
-    const mine = ++turn,
-      one = await load(`${state.dataset}/${state.category}`).catch((error) => {
-        throw Object.assign(error, {told: error.message});
-      });
-    if (mine !== turn) return;
+    opening = true;
+    turns.choose++;
+    turns.update++;
+    const one = await load(`${state.dataset}/${state.category}`).catch((error) => {
+      if (newest() && sample) restore();
+      throw Object.assign(error, {told: error.message});
+    });
+    if (!newest()) return;
+    opening = false;
+    if (one !== category) forget();
     category = one;
     home.opened?.(category.title);
     byId("stamp").textContent = category.data.stamp;
@@ -77,52 +97,77 @@ const mountExplorer = (root, page, load, home) => {
     shown.bin = null;
     frame.classList.toggle("plain", !Object.keys(category.data.variants).length); // maps that are not made of two
     if (!category.samples.length) {
+      forget();
       list.addUnread(byId("samples"), category.unread("all"));
+      for (const name of ["controls", "filters", "view"]) byId(name).hidden = true;
       frame.classList.remove("busy");
       return;
     }
     const placeOf = (id) => category.samples.findIndex((one) => one.id === id);
-    await choose(placeOf(state.id) < 0 ? placeOf(category.data.start) : placeOf(state.id));
+    await choose(placeOf(state.id) < 0 ? placeOf(category.data.start) : placeOf(state.id), byHand);
   });
 
-  const choose = guarded(async (k) => {
-    const mine = ++turn,
-      one = await category.sample(k);
+  // Back to the category that is still shown.
+  function restore() {
+    Object.assign(state, steady);
+    controls.fillData(page.categories);
+    controls.fillAll(category);
+    controls.show();
+  }
+
+  // What belongs to another category must not be chosen from.
+  function forget() {
+    now = sample = null;
+    order = [];
+    byId("samples").replaceChildren();
+    byId("count").textContent = byId("reading").textContent = "";
+    view.scores()?.replaceChildren();
+  }
+
+  const choose = alone("choose", async (newest, k, byHand = true) => {
+    if (opening) return;
+    const one = await category.sample(k);
     await category.image(one);
-    if (mine !== turn) return;
+    if (!newest()) return;
     sample = one;
     state.id = one.meta.id;
-    shown.port = null;
-    await update();
+    if (!shown.whole) shown.port = null;
+    await update(byHand);
   });
 
   // First this sample, then what needs the whole category: scores, colours and threshold.
-  const update = guarded(async () => {
-    const mine = ++turn,
-      wanted = () => mine === turn,
-      chosen = category.settings(state);
+  const update = alone("update", async (newest, byHand = true) => {
     controls.show();
-    written();
+    if (opening || !sample) return;
+    const chosen = category.settings(state),
+      methods = state.methods.map((name) => category.data.methods.find((one) => one.name === name));
+    written(byHand);
+    steady = {...state};
+    byId("reading").textContent = "";
     frame.classList.add("busy");
+    const compared = (method, found) => ({method, found, map: category.methodMap(sample, method.name)});
     now = {
       key: category,
       sample,
       k: category.samples.indexOf(sample.meta),
       map: category.map(sample, chosen),
       truth: sample.meta.label && sample.truth ? sample.truth : null,
-      analysis: now && now.key === category ? now.analysis : null, // until there is the new one
-      others: [],
+      analysis: now?.analysis, // until there is the new one
+      others: methods
+        .filter(({name}) => category.analysed.has(name))
+        .map((one) => compared(one, category.analysed.get(one.name))),
     };
     drawAll();
-    const analysis = await category.analyse(chosen, wanted);
-    if (!analysis || !wanted()) return;
-    now.analysis = analysis;
-    for (const name of state.methods) {
-      const method = category.data.methods.find((one) => one.name === name);
-      const found = await category.analyseMethod(method, wanted);
-      if (!found || !wanted()) return;
-      now.others.push({method, found, map: category.methodMap(sample, name)});
+    const analysis = await category.analyse(chosen, newest);
+    if (!analysis || !newest()) return;
+    const others = [];
+    for (const method of methods) {
+      const found = await category.analyseMethod(method, newest);
+      if (!found || !newest()) return;
+      others.push(compared(method, found));
     }
+    if (now.analysis !== analysis) shown.bin = null; // other scores
+    Object.assign(now, {analysis, others});
     drawAll();
     fillList();
     frame.classList.remove("busy");
@@ -141,36 +186,35 @@ const mountExplorer = (root, page, load, home) => {
   }
 
   function fillList() {
+    if (!now?.analysis) return;
     const {scores} = now.analysis,
-      rows = category.samples.map((meta, k) => ({
-        ...meta,
-        k,
-        score: scores[k],
-        hardness: state.sort === "hardest" ? category.hardness(scores, k) : 0,
-        tip: category.tip(scores, k),
-      }));
-    const focused = frame.contains(root.activeElement),
-      inList = byId("samples").contains(root.activeElement);
-    const chosen = rows.filter((row) => category.isOf(row, state.kind));
-    order = list.fill(
-      byId("samples"),
-      chosen,
-      {...state, bin: shown.bin, current: now.k, ...category.marks},
-      (k) => {
-        show(false);
-        choose(k);
-      },
-    );
-    list.addUnread(byId("samples"), category.unread?.(state.kind) ?? []);
-    byId("count").textContent = `${order.length} of ${rows.length} ${category.noun}`;
+      samples = byId("samples"),
+      focused = frame.contains(root.activeElement),
+      inList = samples.contains(root.activeElement),
+      bar = view.bars().indexOf(root.activeElement);
+    const rows = category.samples.map((meta, k) => ({...meta, k, score: scores[k]}));
+    const made = JSON.stringify([state.sort, state.kind, state.find, shown.bin, scores]);
+    if (made !== listed || !samples.children.length) {
+      listed = made;
+      for (const row of rows) {
+        row.hardness = state.sort === "hardest" ? category.hardness(scores, row.k) : 0;
+        row.tip = `${named(row.id)}: ${category.tip(scores, row.k)}`;
+      }
+      const chosen = rows.filter((row) => category.isOf(row, state.kind));
+      order = list.fill(samples, chosen, {...state, bin: shown.bin, ...category.marks}, pick);
+      const text = state.find.trim().toLowerCase(),
+        unread = shown.bin ? [] : category.unread(state.kind).filter(({id}) => id.toLowerCase().includes(text));
+      list.addUnread(samples, unread);
+      byId("count").textContent =
+        `${order.length + unread.length} of ${rows.length + category.unread("all").length} ${category.noun}`;
+    }
+    const row = list.mark(samples, now.k);
+    sheet.watch();
     byId("bin").hidden = !shown.bin;
     if (shown.bin) byId("bin").textContent = `scores ${number(shown.bin[0])} to ${number(shown.bin[1])} ×`;
     const place = order.indexOf(now.k);
-    byId("previous").setAttribute("aria-disabled", place <= 0); // not disabled: it would lose the keys
+    byId("previous").setAttribute("aria-disabled", place === 0 || !order.length); // not disabled: it would lose the keys
     byId("next").setAttribute("aria-disabled", place === order.length - 1);
-    const row = byId("samples").querySelector("[aria-current]");
-    if (row) list.bringIntoView(byId("samples"), row.parentElement); // not by the browser: it moves the page too
-    sheet.watch();
     list.histogram(view.scores(), rows, now.k, category.marks, (bin) => {
       shown.bin = bin;
       fillList();
@@ -178,7 +222,16 @@ const mountExplorer = (root, page, load, home) => {
     });
     // What was clicked may be gone; the keys stay here.
     if (inList) row?.focus({preventScroll: true});
+    else if (bar >= 0) view.bars()[bar]?.focus({preventScroll: true});
     else if (focused && !frame.contains(root.activeElement)) frame.focus({preventScroll: true});
+  }
+
+  // From the list, which stands below the panels where there is little room.
+  function pick(k) {
+    show(false);
+    choose(k);
+    const {top} = byId("head").getBoundingClientRect();
+    if (top < 0) byId("head").scrollIntoView();
   }
 
   // A sample in the list, with its map and the outline of its defect.
@@ -191,12 +244,7 @@ const mountExplorer = (root, page, load, home) => {
     const map = key.map(one, key.settings(state)),
       heat = panels.heat(map, one.mask, key.side, key.range(analysis, state), colours, true);
     if (one !== sample) one.kept = {};
-    canvas.width = canvas.height = Math.round(canvas.clientWidth * devicePixelRatio) || 96;
-    const layers = [[one.image, 1, true], ...(shown.overlay ? [[heat, state.opacity, false]] : [])],
-      edge =
-        one.meta.label && one.truth && shown.outline ? [[panels.border(one.truth, key.side), panels.CYAN, 1]] : [];
-    const none = getComputedStyle(frame).getPropertyValue("--none");
-    panels.draw(canvas, panels.squareOf(one.box, key.side), layers, edge, null, none);
+    panels.small(canvas, one, key.side, heat, {...shown, opacity: state.opacity, none: view.none()});
   }
 
   function show(pictures) {
@@ -218,11 +266,13 @@ const mountExplorer = (root, page, load, home) => {
     if (name === "whole") shown.port = null;
     for (const one of ["overlay", "outline", "whole"]) byId(one).setAttribute("aria-pressed", shown[one]);
     if (now) view.paint();
+    if (frame.classList.contains("sheet")) sheet.watch();
   }
   for (const name of ["overlay", "outline", "whole"]) byId(name).addEventListener("click", () => press(name));
   byId("sheet").addEventListener("click", () => show(!frame.classList.contains("sheet")));
 
   function step(by) {
+    if (!now) return;
     const place = order.indexOf(now.k),
       next = order[place < 0 ? 0 : place + by];
     if (next !== undefined) choose(next);
@@ -235,11 +285,12 @@ const mountExplorer = (root, page, load, home) => {
     (event) => {
       if (event.ctrlKey || event.altKey || event.metaKey || typing(event.target) || !now) return;
       if (event.target.matches?.("input") && event.key.startsWith("Arrow")) return;
-      const by = {ArrowLeft: -1, p: -1, ArrowRight: 1, n: 1}[event.key],
+      const inList = byId("samples").contains(event.target),
+        by = {ArrowLeft: -1, p: -1, ArrowRight: 1, n: 1, ...(inList && {ArrowUp: -1, ArrowDown: 1})}[event.key],
         name = {o: "overlay", l: "outline", w: "whole"}[event.key];
       if (by) step(by);
       else if (name) press(name);
-      else if (event.key === "s") view.save();
+      else if (event.key === "s") save();
       else if (event.key === "g") byId("sheet").click();
       else return;
       event.preventDefault();
@@ -247,13 +298,21 @@ const mountExplorer = (root, page, load, home) => {
     {signal: ended.signal},
   );
 
+  function save() {
+    if (!now) return;
+    view.save(category.told(state, controls.FUSIONS));
+  }
+
   const [text, title, copied] = home.link;
   Object.assign(byId("link"), {textContent: text, title});
   byId("link").addEventListener("click", async () => {
-    await navigator.clipboard?.writeText(copied(state)).catch(() => null);
-    byId("reading").textContent = copied(state);
+    const done = await navigator.clipboard?.writeText(copied(state)).then(
+      () => true,
+      () => false,
+    );
+    byId("reading").textContent = `${done ? "copied: " : ""}${copied(state)}`;
   });
-  byId("save").addEventListener("click", () => view.save());
+  byId("save").addEventListener("click", save);
 
   const dark = (on) => {
     frame.classList.toggle("dark", on);
@@ -267,7 +326,7 @@ const mountExplorer = (root, page, load, home) => {
   open(home.read());
 
   const end = () => {
-    turn++;
+    for (const kind of Object.keys(turns)) turns[kind]++;
     ended.abort();
     resized.disconnect();
     sheet.end();

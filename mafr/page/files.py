@@ -4,8 +4,8 @@ from pathlib import Path
 
 _FOLDER = Path(__file__).parent
 _SCRIPTS = (
-    "decode", "scoring", "category", "cloud", "panels", "list", "samples", "sheet", "address", "controls", "view",
-    "explorer",
+    "decode", "scoring", "category", "cloud", "panels", "picture", "list", "samples", "sheet", "address", "controls",
+    "view", "explorer",
 )  # fmt: skip
 
 

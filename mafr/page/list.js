@@ -24,7 +24,7 @@ const list = (() => {
 
   // rows: {k, id, defect, label, score, hardness, tip}; choose(k) is called with a click. line: the two words that stand
   // above and below the threshold. Returns the rows that are shown, by their k.
-  function fill(element, rows, {sort, find, bin, current, threshold = NaN, line}, choose) {
+  function fill(element, rows, {sort, find, bin, threshold = NaN, line}, choose) {
     const text = find.trim().toLowerCase();
     const kept = rows.filter(
       (row) =>
@@ -33,10 +33,11 @@ const list = (() => {
     );
     for (const row of kept) row.distance = Math.abs(row.score - threshold);
     kept.sort(ORDERS[sort]);
-    const top = Math.max(...rows.map((row) => row.score));
+    const low = Math.min(0, ...rows.map((row) => row.score)),
+      top = Math.max(...rows.map((row) => row.score)) - low;
     const items = kept.map((row) => {
       const bar = make("i", {class: row.label ? "bar defective" : "bar good"});
-      bar.style.width = `${100 * Math.max(0, row.score / top || 0)}%`;
+      bar.style.width = `${100 * Math.max(0, (row.score - low) / top || 0)}%`;
       const button = make(
         "button",
         {type: "button", "data-k": row.k, title: row.tip, class: row.label ? "bad" : "fine"},
@@ -46,7 +47,6 @@ const list = (() => {
         make("em", {text: number(row.score)}),
         bar,
       );
-      if (row.k === current) button.setAttribute("aria-current", "true");
       button.addEventListener("click", () => choose(row.k));
       return make("li", {}, button);
     });
@@ -56,8 +56,20 @@ const list = (() => {
       const said = `↑ ${above} · threshold ${number(threshold)} · ${below} ↓`;
       items.splice(place, 0, make("li", {class: "line", text: said}));
     }
+    if (!kept.length) items.push(make("li", {class: "line", text: "nothing fits"}));
     element.replaceChildren(...items);
     return kept.map((row) => row.k);
+  }
+
+  // Marks the row of a sample, brings it into view, and gives it the list's place in the order of tabs.
+  function mark(element, k) {
+    const buttons = [...element.querySelectorAll("button")],
+      row = buttons.find((one) => Number(one.dataset.k) === k);
+    element.querySelector("[aria-current]")?.removeAttribute("aria-current");
+    row?.setAttribute("aria-current", "true");
+    for (const one of buttons) one.tabIndex = one === (row ?? buttons[0]) ? 0 : -1;
+    if (row) bringIntoView(element, row.parentElement); // not by the browser: it moves the page too
+    return row;
   }
 
   // Scans without a score, with the reason, after all others.
@@ -108,11 +120,8 @@ const list = (() => {
         x = (W * n) / bins,
         wide = W / bins - 1;
       const name = `${good} good and ${bad} defective, scores ${number(from)} to ${number(to)}`;
-      const group = shape(
-        "g",
-        {class: "bin", tabindex: good + bad ? 0 : -1, role: "button", "aria-label": name},
-        name,
-      );
+      const some = good + bad > 0 ? {tabindex: 0, role: "button", "aria-label": name} : {};
+      const group = shape("g", {class: "bin", ...some}, name);
       const tall = (count) => (base * count) / top;
       group.append(
         shape("rect", {class: "good", x, width: wide, y: base - tall(good), height: tall(good)}),
@@ -123,7 +132,9 @@ const list = (() => {
       const click = () => good + bad && open([from - slack, to + slack]);
       group.addEventListener("click", click);
       group.addEventListener("keydown", (event) => {
-        if (event.key === "Enter" || event.key === " ") click();
+        if (event.key !== "Enter" && event.key !== " ") return;
+        event.preventDefault();
+        click();
       });
       parts.push(group);
     });
@@ -149,5 +160,5 @@ const list = (() => {
     element.replaceChildren(...parts, ...ends, label);
   }
 
-  return {number, named, make, fill, addUnread, bringIntoView, histogram};
+  return {number, named, make, fill, mark, addUnread, histogram};
 })();

@@ -4,6 +4,11 @@
 const panels = (() => {
   const CYAN = "#00e5ff",
     SEEN = {hit: [0, 158, 115], missed: [213, 94, 0], alarm: [0, 114, 178]};
+  const TRUTHS = [
+    ["hit", "hit"],
+    ["missed", "missed"],
+    ["alarm", "false alarm"],
+  ];
 
   function layerOf(side, colour) {
     const layer = new OffscreenCanvas(side, side),
@@ -68,8 +73,34 @@ const panels = (() => {
     return path;
   }
 
+  // A panel of `now`, see samples.js: the image below its map. Up to an opacity of 0.8 the map is clear where it is low;
+  // from there on it covers the image more and more.
+  function show(canvas, panel, now, {port, opacity, overlay, outline, cursor, none, density = devicePixelRatio}) {
+    const layers = [...(panel.layers ?? [[now.sample.image, 1, true]])];
+    if (overlay && panel.found) layers.push([panel.found, 0.75, false]);
+    if (overlay && panel.map) {
+      layers.push([panel.map, Math.min(1, opacity / 0.8), false]);
+      if (opacity > 0.8) layers.push([(panel.whole ??= panel.cover()), (opacity - 0.8) / 0.2, false]);
+    }
+    const paths = outline && now.edge ? [[now.edge, CYAN, 1.2]] : [];
+    if (panel.border && overlay) paths.push([panel.border, "#fff", 1]);
+    draw(canvas, port, layers, paths, cursor, none, density);
+  }
+
+  // A sample in the list: its image and map, and the outline of its defect.
+  function small(canvas, sample, side, map, {opacity, overlay, outline, none}) {
+    canvas.width = canvas.height = Math.round(canvas.clientWidth * devicePixelRatio) || 96;
+    const edge = outline && sample.meta.label && sample.truth ? border(sample.truth, side) : null;
+    show(
+      canvas,
+      {map, cover: () => map},
+      {sample, edge},
+      {port: squareOf(sample.box, side), opacity, overlay, outline, none},
+    );
+  }
+
   // port: the square that is shown, {x, y, width} in pixels of the sample; layers: [what, opacity, smoothed?].
-  function draw(canvas, port, layers, paths, cursor, background) {
+  function draw(canvas, port, layers, paths, cursor, background, density = devicePixelRatio) {
     const size = canvas.width,
       brush = canvas.getContext("2d"),
       scale = size / port.width;
@@ -86,7 +117,7 @@ const panels = (() => {
     brush.globalAlpha = 1;
     for (const [path, colour, width] of paths) {
       brush.strokeStyle = colour;
-      brush.lineWidth = (width * devicePixelRatio) / scale;
+      brush.lineWidth = (width * density) / scale;
       brush.stroke(path);
     }
     if (!cursor) return;
@@ -137,5 +168,5 @@ const panels = (() => {
     return {...port, x: inside(port.x + dx), y: inside(port.y + dy)};
   }
 
-  return {CYAN, SEEN, heat, found, border, draw, squareOf, zoomed, moved};
+  return {CYAN, SEEN, TRUTHS, heat, show, small, found, border, draw, squareOf, zoomed, moved};
 })();

@@ -264,9 +264,6 @@ const scoring = (() => {
     return new Float32Array(from.buffer);
   }
 
-  // The values of maps where their masks are set, sorted.
-  const inside = (maps, masks) => sorted(maps.map((map, which) => within(map, masks[which])));
-
   // Labels of the 8-connected regions of a mask, from 1, and their number.
   function regions(mask, side) {
     const labels = new Int32Array(mask.length),
@@ -326,5 +323,5 @@ const scoring = (() => {
     return said;
   }
 
-  return {boxOf, upsample, finalMap, imageScore, quantile, within, sorted, inside, agreement, fusions};
+  return {boxOf, upsample, finalMap, imageScore, quantile, within, sorted, agreement};
 })();

@@ -7,9 +7,8 @@ const mafr = (() => {
     loaded = new Map();
 
   function load(key) {
-    if (!loaded.has(key)) loaded.set(key, new Promise((done, failed) => begin(key, done, failed)));
-    if (loaded.size > 2) loaded.delete(loaded.keys().next().value); // the one in use and the one before
-    return loaded.get(key);
+    const one = loaded.get(key) ?? new Promise((done, failed) => begin(key, done, failed));
+    return decode.keep(loaded, key, one, 2); // the one in use and the one before
   }
 
   function begin(key, done, failed) {

@@ -1,27 +1,31 @@
 "use strict";
 // The panels of the explorer: one figure for each of `now.panels`, among them the cloud and the histogram's place.
 // Pointing, zooming and moving act on all of them.
-const makeView = (byId, frame, colours, state, shown, signal) => {
+const makeView = (byId, frame, colours, state, shown) => {
   const {make, number, named} = list;
   let now = null,
-    built = "",
     cloud = null;
+  const figures = new Map(); // of the panels, by their names
 
   const portNow = () => {
     if (shown.whole) return shown.port ?? {x: 0, y: 0, width: now.key.side};
     return shown.port ?? panels.squareOf(now.sample.box, now.key.side);
   };
 
-  function figureOf({kind}, n) {
+  function figureOf({kind}) {
     const caption = make("figcaption", {}, make("b"), make("span")),
       below = make("div", {class: "key"});
     if (kind === "scores") {
       const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-      svg.setAttribute("class", "histogram");
+      for (const [name, value] of [
+        ["class", "histogram"],
+        ["role", "group"],
+        ["aria-label", "histogram of the scores"],
+      ])
+        svg.setAttribute(name, value);
       return make("figure", {}, caption, svg, below);
     }
-    if (kind !== "cloud")
-      return make("figure", {"data-n": n}, caption, make("canvas", {role: "img", class: "panel"}), below);
+    if (kind !== "cloud") return make("figure", {}, caption, make("canvas", {role: "img", class: "panel"}), below);
     const solid = make("canvas", {role: "img", tabindex: 0, width: 448, height: 448, id: "cloud"});
     const menu = make(
       "select",
@@ -29,7 +33,10 @@ const makeView = (byId, frame, colours, state, shown, signal) => {
       make("option", {value: "map", text: "map"}),
       make("option", {value: "image", text: "image"}),
     );
-    cloud = makeCloud(solid, (n) => pointTo(n === null ? null : now.sample.pixels[n]));
+    cloud = makeCloud(solid, (n) => {
+      pointTo(n === null ? null : now.sample.pixels[n]);
+      cloud.mark(n);
+    });
     menu.addEventListener("change", drawCloud);
     caption.append(menu);
     return make("figure", {}, caption, solid, below);
@@ -37,22 +44,31 @@ const makeView = (byId, frame, colours, state, shown, signal) => {
 
   function draw(given) {
     now = given;
-    const wanted = now.panels.map(({name, kind}, n) => kind ?? (n > 4 ? name : n)).join();
-    if (built !== wanted) {
-      built = wanted;
-      byId("panels").replaceChildren(...now.panels.map(figureOf));
-    }
+    // Figures stay as long as their panels do: a turned cloud stays as it is when others come and go.
+    const names = now.panels.map((panel) => panel.id ?? panel.name);
+    for (const name of figures.keys()) if (!names.includes(name)) figures.delete(name);
+    now.panels.forEach((panel, n) => {
+      if (!figures.has(names[n])) figures.set(names[n], figureOf(panel));
+    });
+    const wanted = names.map((name) => figures.get(name)),
+      there = [...byId("panels").children];
+    if (wanted.length !== there.length || wanted.some((figure, n) => figure !== there[n]))
+      byId("panels").replaceChildren(...wanted);
     [...byId("panels").children].forEach((figure, n) => {
       const panel = now.panels[n],
         [caption, canvas, below] = figure.children,
         [name, note] = caption.children;
       name.textContent = panel.name;
       if (panel.kind === "scores") [note.textContent, below.textContent] = now.key.legend;
-      else if (panel.kind === "cloud") below.textContent = "drag to turn, wheel to zoom";
+      else if (panel.kind === "cloud") below.textContent = "colours of the map · drag to turn, wheel to zoom";
       else {
         panel.canvas = canvas;
-        note.textContent = note.title = panel.note ?? "";
-        canvas.setAttribute("aria-label", `${panel.name} of ${now.sample.meta.id}. ${panel.note ?? ""}`);
+        note.textContent = panel.note ?? "";
+        caption.title = `${panel.name} ${panel.told ?? panel.note ?? ""}`;
+        canvas.setAttribute(
+          "aria-label",
+          `${panel.name} of ${now.sample.meta.id}. ${panel.told ?? panel.note ?? ""}`,
+        );
         if (panel.range) scaleBar(below, panel);
         else if (panel.found) below.replaceChildren(...maskKey());
         else below.textContent = panel.key ?? "";
@@ -63,11 +79,7 @@ const makeView = (byId, frame, colours, state, shown, signal) => {
   }
 
   function maskKey() {
-    const known = now.key.truths ?? [
-      ["hit", "hit"],
-      ["missed", "missed"],
-      ["alarm", "false alarm"],
-    ];
+    const known = now.key.truths ?? panels.TRUTHS;
     return known.flatMap(([kind, text]) => {
       const square = make("i");
       square.style.background = `rgb(${panels.SEEN[kind]})`;
@@ -133,22 +145,17 @@ const makeView = (byId, frame, colours, state, shown, signal) => {
 
   function paintNow() {
     const port = portNow(),
-      none = getComputedStyle(frame).getPropertyValue("--none");
+      none = noneColour();
     for (const panel of now.panels) {
       if (panel.kind) continue;
       const size = Math.round(panel.canvas.clientWidth * devicePixelRatio) || 224;
       if (panel.canvas.width !== size) panel.canvas.width = panel.canvas.height = size;
-      const layers = panel.layers ?? [
-        [now.sample.image, 1, true],
-        ...(shown.overlay && (panel.found ?? panel.map)
-          ? [[panel.found ?? panel.map, panel.found ? 0.75 : state.opacity, false]]
-          : []),
-      ];
-      const paths = shown.outline && now.edge ? [[now.edge, panels.CYAN, 1.2]] : [];
-      if (panel.border && shown.overlay) paths.push([panel.border, "#fff", 1]);
-      panels.draw(panel.canvas, port, layers, paths, shown.cursor, none);
+      panels.show(panel.canvas, panel, now, {...look(), port, cursor: shown.cursor, none});
     }
   }
+
+  const noneColour = () => getComputedStyle(frame).getPropertyValue("--none");
+  const look = () => ({opacity: state.opacity, overlay: shown.overlay, outline: shown.outline});
 
   // ---- pointing, zooming, moving: on all panels alike
 
@@ -163,11 +170,11 @@ const makeView = (byId, frame, colours, state, shown, signal) => {
   const onPanel = (event) => event.target.matches?.("canvas.panel");
   let held = null;
   byId("panels").addEventListener("pointerdown", (event) => {
-    if (onPanel(event)) held = event;
+    if (onPanel(event) && event.button === 0) held = event;
   });
-  addEventListener("pointerup", () => (held = null), {signal});
   byId("panels").addEventListener("pointermove", (event) => {
     if (!now || !onPanel(event)) return;
+    if (!event.buttons) held = null;
     if (held) {
       const port = portNow(),
         scale = port.width / event.target.clientWidth;
@@ -220,6 +227,7 @@ const makeView = (byId, frame, colours, state, shown, signal) => {
   function pointTo(k) {
     const {side} = now.key;
     shown.cursor = k === null ? null : {u: k % side, v: Math.floor(k / side)};
+    byId("reading").removeAttribute("role");
     byId("reading").textContent = k === null ? "" : reading(k);
     paint();
   }
@@ -230,30 +238,11 @@ const makeView = (byId, frame, colours, state, shown, signal) => {
         .filter((panel) => panel.value)
         .map((panel) => `${panel.name.split(":")[0]} ${number(panel.value(k))}${panel.unit?.(k) ?? ""}`);
     const truth = now.truth?.[k] ? ", in the defect" : "";
-    return `row ${v}, column ${u}: ${values.join(" · ")}${truth}${(now.sample.solid ?? now.sample.mask)[k] ? "" : ", no 3D point"}`;
+    return `row ${v}, column ${u}: ${values.join(" · ")}${truth}${now.sample.solid[k] ? "" : ", no 3D point"}`;
   }
 
-  // All panels with their captions as one picture, with the stamp.
-  function save() {
-    const side = 320,
-      canvases = [...byId("panels").querySelectorAll("canvas[role=img]")],
-      columns = Math.min(3, canvases.length);
-    const rows = Math.ceil(canvases.length / columns),
-      sheet = make("canvas", {width: columns * (side + 10) + 10, height: rows * (side + 26) + 66});
-    const brush = sheet.getContext("2d");
-    brush.fillStyle = "#fff";
-    brush.fillRect(0, 0, sheet.width, sheet.height);
-    brush.fillStyle = "#1a1a1a";
-    brush.font = "15px sans-serif";
-    brush.fillText(`${byId("name").textContent}: ${byId("said").textContent}`, 10, 22, sheet.width - 20);
-    brush.fillText(now.key.data.stamp, 10, 44, sheet.width - 20);
-    canvases.forEach((canvas, n) => {
-      const x = 10 + (n % columns) * (side + 10),
-        y = 60 + Math.floor(n / columns) * (side + 26);
-      brush.drawImage(canvas, x, y + 18, side, side);
-      const [name, note] = canvas.parentElement.querySelector("figcaption").children;
-      brush.fillText(`${name.textContent} ${note.textContent}`, x, y + 13, side);
-    });
+  function save(settings) {
+    const sheet = drawPicture(now, {...look(), port: portNow(), colours, cloud: byId("cloud"), settings});
     sheet.toBlob((blob) => {
       const link = make("a", {
         href: URL.createObjectURL(blob),
@@ -264,5 +253,12 @@ const makeView = (byId, frame, colours, state, shown, signal) => {
     });
   }
 
-  return {draw, paint, save, scores: () => byId("panels").querySelector("svg")};
+  return {
+    draw,
+    paint,
+    none: noneColour,
+    save,
+    scores: () => byId("panels").querySelector("svg"),
+    bars: () => [...byId("panels").querySelectorAll(".bin[tabindex]")],
+  };
 };

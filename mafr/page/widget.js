@@ -9,9 +9,9 @@ function render({model, el}) {
   const collected = (bytes) => new Samples(JSON.parse(new TextDecoder().decode(bytes)));
 
   function load(key) {
-    if (!loaded.has(key)) loaded.set(key, key === model.get("_first_key") ? first() : ask(key));
-    if (loaded.size > 2) loaded.delete(loaded.keys().next().value);
-    return loaded.get(key);
+    const one = loaded.get(key) ?? (key === model.get("_first_key") ? first() : ask(key));
+    one.catch(() => loaded.delete(key));
+    return decode.keep(loaded, key, one, 2); // the one in use and the one before
   }
 
   const first = async () => collected(model.get("_first"));
@@ -20,14 +20,18 @@ function render({model, el}) {
     return new Promise((done, failed) => {
       const mine = {done, failed};
       asked.set(key, mine);
-      model.send({load: key});
       const late = "No answer from the kernel: it is busy, or gone. Run the cells again.";
+      try {
+        model.send({load: key});
+      } catch {
+        failed(new Error(late));
+        return;
+      }
       setTimeout(() => asked.get(key) === mine && refused(key, late), PATIENCE);
     });
   }
 
   function refused(key, reason) {
-    loaded.delete(key);
     asked.get(key).failed(new Error(reason));
     asked.set(key, {done: () => explorer.open(read()), failed: () => null}); // it may still answer
   }
@@ -63,15 +67,18 @@ function render({model, el}) {
     return `Explorer(config, paths, ${said.join(", ")})`;
   };
 
-  // What this view has written is no news to it.
-  let writing = false;
-  function write(view) {
+  // Only what a hand has changed since, so that what cells set meanwhile stays. What is written here is no news here.
+  let writing = false,
+    last = {};
+  function write(view, byHand) {
     writing = true;
-    for (const [name, value] of Object.entries(view)) {
-      if (name !== "rate" || Math.abs(Math.log10(model.get("rate")) - value) > 1e-9)
+    for (const [name, value] of Object.entries(byHand ? view : {})) {
+      if (String(value) !== String(last[name])) {
         model.set(HELD[name] ?? name, name === "rate" ? 10 ** value : (value ?? null));
+      }
     }
-    model.save_changes();
+    if (byHand) model.save_changes();
+    last = {...view, methods: [...view.methods]};
     writing = false;
   }
 

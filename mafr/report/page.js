@@ -2,7 +2,7 @@
 // The report of `mafr predict`: its parts as the explorer shows them; see encode.py for their data.
 class Parts {
   constructor(page, items) {
-    const entries = items.map(({dataset, classList, textContent}) => ({...dataset, classList, textContent}));
+    const entries = items.map(({dataset, classList}) => ({...dataset, classList}));
     Object.assign(this, {page, title: document.title, side: 0, noun: "parts", unpacked: new Map()});
     this.samples = entries
       .filter((one) => !one.classList.contains("error"))
@@ -101,6 +101,10 @@ class Parts {
     ];
   }
 
+  told() {
+    return "";
+  }
+
   tip(scores, k) {
     const {threshold} = this.page,
       share = threshold > 0 ? `, ${(scores[k] / threshold).toFixed(2)} × threshold` : "";
@@ -126,6 +130,7 @@ class Parts {
       {
         name: "heat over the image",
         map: panels.heat(map, sample.mask, this.side, range, colours, true),
+        cover: () => panels.heat(map, sample.mask, this.side, range, colours),
         range,
         threshold,
       },
@@ -145,7 +150,7 @@ class Parts {
             },
           ]
         : []),
-      {name: sample.pixels.length ? "cloud" : "no 3D points", kind: "cloud"},
+      {id: "cloud", name: sample.pixels.length ? "cloud" : "no 3D points", kind: "cloud"},
       {name: "scores", kind: "scores"},
     ];
   }

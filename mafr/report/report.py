@@ -140,10 +140,8 @@ class Report:
         items = [_item(one, self.threshold) for one in scored] + [_failed(one) for one in failed]
         values = {
             "title": escape(self.title),
-            "notes": "".join(
-                [f'<li class="warning">{escape(text)}</li>' for text in self.warnings]
-                + [f"<li>{escape(text)}</li>" for text in self.notes]
-            ),
+            "warnings": "".join(f'<li class="warning">{escape(text)}</li>' for text in self.warnings),
+            "notes": "".join(f"<li>{escape(text)}</li>" for text in self.notes),
             "summary": _summary(scored, failed, self.threshold),
             "histogram": histogram([one.score for one in scored], self.validation_scores, self.threshold),
             "items": "\n".join(items),

@@ -80,7 +80,7 @@ def check_builder() -> None:
 
 
 def shown(book: dict) -> dict:
-    """A notebook whose outputs need neither a kernel nor another host: the explorer's page is in the place of the widget."""
+    """A notebook whose outputs need neither a kernel nor another host: the explorer's page takes the widget's place."""
     for cell in book["cells"]:
         for output in cell.get("outputs", ()):
             data = output.get("data", {})

@@ -1,6 +1,7 @@
 """The explorer's page in a real browser: its values are those of the package, and every control changes the picture."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ from mafr.config import FUSIONS
 from mafr.errors import ResultError
 from mafr.experiments.plan import Run
 from mafr.experiments.results import load_result
+from mafr.explorer import data
 from mafr.explorer.page import write_explorer
 from mafr.figures.view import explore
 from mafr.paths import Paths
+from mafr.standardise import Scales
 
 PANELS = "document.querySelectorAll('canvas.panel')"
 
@@ -59,6 +62,36 @@ def put(driver, name: str, value: object) -> None:
         "for (const kind of ['input', 'change']) e.dispatchEvent(new Event(kind, {bubbles: true}));", name, str(value),
     )  # fmt: skip
     wait(driver)
+
+
+def test_maps_of_the_preset_for_own_parts_equal_those_of_the_package(page, smoke, monkeypatch):
+    """Cells of a window around the part, filled masks, and maps on a common scale: sent at pixels."""
+    config, paths = smoke
+    result = load_result(Run("mvtec3d", "bagel", config), paths)
+    own = replace(config, view="part", scored="filled", fusion="calibrated_sum")
+    scales = Scales.of(result.psi_rgb, result.psi_xyz, result.valid).as_dict()
+    own = replace(result, run=replace(result.run, config=own), record={**result.record, "scales": scales})
+    monkeypatch.setattr(data, "load_result", lambda *_: own)
+    monkeypatch.setattr(data, "compared_maps", lambda *_: {})
+    text = data.as_json(data.category_data(config, paths, "mvtec3d", "bagel", ["paper"]))
+    page.get(page.address)
+    wait(page)
+    said = page.execute_async_script("""
+        const [text, done] = arguments, category = new Category(JSON.parse(text)), said = [];
+        const {fusion, blur, sigma} = category.data.variants.paper, settings = {variant: "paper", fusion, blur, sigma};
+        const {scores, range} = await category.analyse(settings, () => true);
+        for (let k = 0; k < category.samples.length; k++) {
+          const {pixels, points, solid} = await category.sample(k);
+          said.push([pixels.length, points.length / 3, solid.reduce((a, b) => a + b)]);
+        }
+        done({fusion, scores, range, said});""", text)
+    maps, scores = own.rescored("calibrated_sum", own.config.blur, own.config.sigma)
+    assert np.allclose(maps, own.maps, rtol=1e-4, atol=1e-5)  # the package's own way
+    assert said["fusion"] == "sum" and said["scores"] == pytest.approx(scores.tolist(), rel=1e-4)
+    assert said["range"] == pytest.approx(list(explore(own, 0, maps, scores).ranges[2]), rel=1e-3)
+    for (pixels, points, solid), sample in zip(said["said"], own.samples, strict=True):
+        assert pixels == points and solid == sample.valid.sum()
+    assert own.mask.sum() > sum(solid for *_, solid in said["said"])  # filled
 
 
 def test_maps_scores_and_agreement_equal_those_of_the_package(page, smoke):
@@ -192,6 +225,83 @@ def test_methods_stand_beside_with_their_scores(fresh):
     assert len(added) >= 3 and all("score" in figure.text for figure in added)
 
 
+def test_a_method_beside_leaves_the_cloud_as_it_is(fresh):
+    fresh.find_element("css selector", "#methods button").click()
+    wait(fresh)
+    put(fresh, "tone", "image")
+    cloud = fresh.find_element("id", "cloud")
+    for _ in range(2):
+        fresh.find_element("css selector", "body").send_keys("p")
+        wait(fresh)
+        put(fresh, "sigma", 3)
+    assert fresh.find_element("id", "cloud") == cloud
+    assert fresh.execute_script("return document.getElementById('tone').value") == "image"
+
+
+def test_what_is_chosen_while_a_category_loads_counts_for_it(fresh):
+    fresh.execute_script("""
+        const set = (name, value, kind) => { const e = document.getElementById(name); e.value = value;
+          e.dispatchEvent(new Event(kind)); };
+        set("category", "tire", "change"); set("sigma", 9, "input"); document.getElementById("next").click();""")
+    wait(fresh)
+    said = fresh.find_element("id", "name").text
+    assert said.startswith("tire") and "sigma=9" in fresh.current_url and "category=tire" in fresh.current_url
+    put(fresh, "sigma", 9)
+    kept = picture(fresh, 3)
+    fresh.get("about:blank")
+    fresh.get(f"{fresh.address}#category=tire&sigma=9")
+    wait(fresh)
+    assert picture(fresh, 3) == kept and fresh.get_log("browser") == []
+
+
+def test_an_address_with_impossible_settings_shows_possible_ones(fresh):
+    for wrong in ("sigma=0", "sigma=", "rate=5", "blur=foo", "fusion=mean", "opacity=-3", "sort=x", "kind=nothing"):
+        fresh.get("about:blank")
+        fresh.get(f"{fresh.address}#{wrong}")
+        wait(fresh)
+        said = fresh.find_element("id", "said").text
+        assert "NaN" not in said and "score 0," not in said, wrong
+        values = "return [...document.querySelectorAll('select')].map((one) => one.value || one.id)"
+        assert not {"blur", "fusion", "sort", "kind"} & set(fresh.execute_script(values)), wrong
+    assert fresh.get_log("browser") == []
+
+
+def test_pictures_of_all_samples(fresh):
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    fresh.find_element("css selector", "body").send_keys("g")
+    inked = (
+        "return [...document.querySelectorAll('#samples canvas')].map((c) => { if (!c.width) return 0;"
+        "const p = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; let sum = 0;"
+        "for (let k = 0; k < p.length; k++) sum += p[k]; return sum; })"
+    )
+    WebDriverWait(fresh, 20).until(lambda driver: min(driver.execute_script(inked)) > 0)
+    before = fresh.execute_script(inked)
+    put(fresh, "opacity", 0.1)
+    WebDriverWait(fresh, 20).until(lambda driver: not set(driver.execute_script(inked)) & {0, *before})
+    row = fresh.find_elements("css selector", "#samples button")[2]
+    name = row.find_element("css selector", "b").text
+    row.click()
+    wait(fresh)
+    assert fresh.find_element("id", "name").text.endswith(name)
+    assert fresh.find_element("id", "panels").is_displayed()
+
+
+def test_the_saved_picture_names_its_settings_and_data(fresh):
+    put(fresh, "sigma", 3)
+    wide, tall, written = fresh.execute_script("""
+        const write = CanvasRenderingContext2D.prototype.fillText, said = [];
+        let made = null;
+        CanvasRenderingContext2D.prototype.fillText = function (text, ...rest) { said.push(text);
+          return write.call(this, text, ...rest); };
+        HTMLCanvasElement.prototype.toBlob = function () { made = this; };
+        document.getElementById("save").click();
+        return [made.width, made.height, said.join(" ")];""")
+    assert wide > 1400 and tall > 700
+    for part in ("variant paper", "Gaussian of 3 pixels", "1 % of the good", "GENERATED DATA", "Ψ2D", "IoU"):
+        assert part in written
+
+
 def test_pointing_shows_values_on_all_panels_and_the_wheel_zooms(fresh):
     from selenium.webdriver import ActionChains
 
@@ -252,7 +362,7 @@ def test_a_missing_or_damaged_category_is_named_and_others_still_open(fresh):
     packed = text.replace('"bytes":"', '"bytes":"AAAA')
     try:
         for broken, said in ((text[: len(text) // 2], "tire.js cannot be read"), (None, "tire.js cannot be read"),
-                             (packed, "The data cannot be read")):  # fmt: skip
+                             (packed, "its data are damaged")):  # fmt: skip
             whole.unlink(missing_ok=True)
             if broken:
                 whole.write_text(broken, encoding="utf-8")
@@ -263,6 +373,10 @@ def test_a_missing_or_damaged_category_is_named_and_others_still_open(fresh):
                 ": setTimeout(look, 10); look();"
             )
             assert said in fresh.find_element("id", "reading").text
+            shown = fresh.execute_script("return document.getElementById('name').textContent")
+            assert not shown or shown.split(",")[0] == fresh.execute_script(
+                "return document.getElementById('category').selectedOptions[0].text"
+            )  # the menu says what is shown
             put(fresh, "category", "bagel")
             assert "bagel" in fresh.find_element("id", "name").text
     finally:

@@ -103,8 +103,8 @@ def test_values_are_sorted_and_quantiles_are_those_of_numpy(script):
     shares = [0, 1e-4, 0.01, 0.3, 0.5, 0.99, 1 - 1e-4, 1]
     values, quantiles, none = script("""
         const [maps, masks, shares] = arguments;
-        const values = scoring.inside(maps.map((one) => Float32Array.from(one)), masks);
-        const none = scoring.inside([], []);
+        const values = scoring.sorted(maps.map((one, k) => scoring.within(Float32Array.from(one), masks[k])));
+        const none = scoring.sorted([]);
         return [[...values], shares.map((share) => scoring.quantile(values, share)), none.length];
         """, maps.tolist(), inside.astype(int).tolist(), shares)
     assert np.array_equal(np.float32(values), np.sort(maps[inside]))

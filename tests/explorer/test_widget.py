@@ -53,7 +53,7 @@ def test_sigma_is_for_the_gaussian_only(explorer):
     assert np.array_equal(explorer.view().psi, box)
 
 
-@pytest.mark.parametrize(("trait", "value"), [("fusion", "mean"), ("sigma", 0.1), ("rate", 2.0), ("opacity", 1.5)])
+@pytest.mark.parametrize(("trait", "value"), [("fusion", "mean"), ("sigma", 0.0), ("rate", 2.0), ("opacity", 1.5)])
 def test_values_out_of_range_are_refused(explorer, trait, value):
     with pytest.raises(traitlets.TraitError, match=trait):
         setattr(explorer, trait, value)

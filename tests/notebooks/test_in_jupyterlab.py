@@ -58,6 +58,10 @@ def notebook(smoke, tmp_path_factory) -> Path:
     cell = next(cell for cell in made.cells if "parameters" in cell.metadata.get("tags", []))
     assert cell.source.startswith('profile = "demo"')
     cell.source = cell.source.replace('"demo"', '"smoke"', 1)
+    # What cells set while the page opens, as a reader may who runs all cells.
+    at = 1 + next(k for k, cell in enumerate(made.cells) if cell.source.endswith("\nexplorer"))
+    late = "import time\n\ntime.sleep(3)\nexplorer.fusion, explorer.sigma = 'max', 9.0"
+    made.cells.insert(at, nbformat.v4.new_code_cell(late))
     path = tmp_path_factory.mktemp("opened") / NAME
     nbformat.write(made, path)
     return path
@@ -128,6 +132,13 @@ def test_the_widget_shows_and_nothing_complains(ran):
     assert ran.severe == []
     assert ran.foreign == []
     assert not any("widget" in text.lower() for text in jupyter.output_texts(ran.driver, ran.cell))
+
+
+def test_what_cells_set_while_the_page_opens_stays(ran):
+    assert in_kernel(ran.driver, "", "(explorer.fusion, explorer.sigma)") == "('max', 9.0)"
+    settled(ran.driver)
+    shown = "return [root.getElementById('fusion').value, Number(root.getElementById('sigma').value)]"
+    assert ran.driver.execute_script(f"{ROOT} {shown}") == ["max", 9]
 
 
 def test_keys_typed_into_the_widget_leave_the_notebook_alone(ran):

@@ -168,7 +168,7 @@ def test_names_titles_and_messages_cannot_become_code(tmp_path: Path) -> None:
     assert page.open == [] and sorted(page.scripts) == ["", "part-0", "settings"]
     assert [found["data-name"] for found, _ in page.entries] == [HOSTILE, HOSTILE]
     assert page.title == HOSTILE and "".join(page.notes) == HOSTILE and HOSTILE in page.entries[1][1]
-    assert "alert" not in "".join(page.scripts.values())
+    assert "alert(1)" not in "".join(page.scripts.values())
 
 
 def test_it_needs_nothing_from_outside(tmp_path: Path) -> None:
@@ -376,6 +376,30 @@ def test_nothing_of_the_report_is_cut(opened: object, width: int) -> None:
             assert opened.execute_script("return document.documentElement.scrollWidth") <= width
     finally:
         resize(opened, 1366, 768)
+
+
+def test_warnings_are_seen_in_every_view(tmp_path: Path) -> None:
+    made(tmp_path / "report.html", [part()], warnings=["a warning"], notes=["a note"])
+    with browser() as driver:
+        driver.get((tmp_path / "report.html").as_uri())
+        settle(driver)
+        assert driver.find_element("id", "panels").is_displayed()  # a single part is shown at once
+        assert driver.find_element("css selector", ".warning").is_displayed()
+        assert not driver.find_element("id", "notes").is_displayed()
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+        assert driver.find_element("id", "parts").is_displayed() and driver.find_element("id", "notes").is_displayed()
+        assert not driver.find_element("id", "panels").is_displayed()
+
+
+def test_without_scripts_there_is_a_plain_list(tmp_path: Path) -> None:
+    made(tmp_path / "report.html", [part(seed) for seed in range(3)], warnings=["w"], notes=["n"])
+    with browser() as driver:
+        driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+        driver.get((tmp_path / "report.html").as_uri())
+        driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+        for name, seen in (("parts", True), ("warnings", True), ("notes", True), ("controls", False), ("view", False)):
+            assert driver.find_element("id", name).is_displayed() == seen, name
+        assert driver.find_element("css selector", "svg.histogram").is_displayed()
 
 
 def test_a_report_without_a_scored_part_lists_what_was_not_read(tmp_path: Path) -> None:
