@@ -33,7 +33,9 @@ def histogram(scores: Sequence[float], validation: Sequence[float], threshold: f
     drawn = []
     for number, (name, kind, values) in enumerate(panels):
         finite = np.array([v for v in values if np.isfinite(v)], dtype=np.float64)
-        drawn += _panel(TOP + number * (PANEL + GAP), name, kind, np.histogram(turn(finite), edges)[0])
+        above = turn(threshold) if name == "parts" and np.isfinite(threshold) else np.inf
+        wrong = (edges[:-1] + edges[1:]) / 2 > above  # as the verdict is, but for the one bar that the threshold cuts
+        drawn += _panel(TOP + number * (PANEL + GAP), name, kind, np.histogram(turn(finite), edges)[0], wrong)
     bottom = TOP + len(panels) * (PANEL + GAP) - GAP
     drawn += [
         f'<text class="tick" x="{place(value):.1f}" y="{bottom + 14}" text-anchor="middle">{value:.4g}</text>'
@@ -57,12 +59,12 @@ def histogram(scores: Sequence[float], validation: Sequence[float], threshold: f
     return "\n".join([head, f"<title>{escape(text)}</title>", *drawn, "</svg>"])
 
 
-def _panel(top: int, name: str, kind: str, counts: np.ndarray) -> list[str]:
-    """Bars on a base line, the highest count, and the panel's name."""
+def _panel(top: int, name: str, kind: str, counts: np.ndarray, wrong: np.ndarray) -> list[str]:
+    """Bars on a base line, those of `wrong` scores in another colour, the highest count, and the panel's name."""
     most, width = max(int(counts.max()), 1), (WIDTH - MARGIN - 8) / BINS
     bars = [
-        f'<rect class="{kind}" x="{MARGIN + k * width + 0.5:.1f}" y="{top + PANEL * (1 - n / most):.1f}" '
-        f'width="{width - 1:.1f}" height="{PANEL * n / most:.1f}"/>'
+        f'<rect class="{kind}{" wrong" if wrong[k] else ""}" x="{MARGIN + k * width + 0.5:.1f}" '
+        f'y="{top + PANEL * (1 - n / most):.1f}" width="{width - 1:.1f}" height="{PANEL * n / most:.1f}"/>'
         for k, n in enumerate(counts.tolist()) if n
     ]  # fmt: skip
     base = top + PANEL

@@ -126,7 +126,7 @@ def test_out_holds_lines_and_the_report_and_heatmaps_come_where_asked(given, tmp
         else:
             shown = float(re.search(rf'data-name="{row["name"]}" data-score="([^"]+)"', page).group(1))
             assert shown == pytest.approx(float(row["score"]), rel=1e-6)
-            assert f'image of {row["name"]} with its heatmap' in page
+            assert f'<span class="name">{row["name"]}</span>' in page
     assert page.count('type="application/json" id="part-') == 2
     with Image.open(tmp_path / "heat" / f"{image.stem}.png") as picture:
         assert picture.width > 300
