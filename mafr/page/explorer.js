@@ -177,7 +177,7 @@ const mountExplorer = (root, page, load, home) => {
     const {analysis, map, truth} = now;
     now.threshold = analysis ? category.threshold(analysis, state) : Infinity;
     now.range = analysis ? category.range(analysis, state) : [0, map.reduce((a, b) => Math.max(a, b), 0)];
-    now.edge = truth ? panels.border(truth, category.side) : null;
+    now.edge = truth ? (sample.edge ??= panels.border(truth, category.side)) : null;
     for (const other of now.others) other.threshold = category.threshold(other.found, state);
     now.panels = category.panels(now, state, colours, controls.FUSIONS);
     view.draw(now);

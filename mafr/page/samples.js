@@ -114,10 +114,14 @@ class Samples extends Category {
       [ofRgb, ofXyz] = this.data.variants[state.variant].ranges;
     now.larger = state.fusion === "max" ? this.larger(rgb, xyz, sample.mask) : "";
     const layer = (values, limits, fading) => panels.heat(values, sample.mask, this.side, limits, colours, fading);
+    // The two residual maps are drawn once for each sample, not again with each setting.
+    if (this.drawn?.sample !== sample || this.drawn.variant !== state.variant)
+      this.drawn = {sample, variant: state.variant, both: [layer(rgb, ofRgb), layer(xyz, ofXyz)]};
+    const {both} = this.drawn;
     return [
       {name: "image", layers: [[sample.image, 1, true]], key: truth ? "cyan: the true defect" : "good: no defect"},
-      {name: "Ψ2D", layers: [[layer(rgb, ofRgb), 1, false]], range: ofRgb, value: (k) => rgb[k]},
-      {name: "Ψ3D", layers: [[layer(xyz, ofXyz), 1, false]], range: ofXyz, value: (k) => xyz[k]},
+      {name: "Ψ2D", layers: [[both[0], 1, false]], range: ofRgb, value: (k) => rgb[k]},
+      {name: "Ψ3D", layers: [[both[1], 1, false]], range: ofXyz, value: (k) => xyz[k]},
       {
         id: "psi",
         name: `Ψ: ${fusions[state.fusion]}`,

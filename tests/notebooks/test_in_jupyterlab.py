@@ -165,7 +165,7 @@ def put(driver: object, name: str, value: object) -> str:
 def in_kernel(driver: object, code: str, expression: str) -> str:
     """Run code in the notebook's kernel; what an expression is then."""
     return driver.execute_async_script("""
-        const [code, asked, done] = arguments, {kernel} = window.jupyterapp.shell.currentWidget.sessionContext.session;
+        const [code, asked, done] = arguments, {kernel} = window.opened.sessionContext.session;
         kernel.requestExecute({code, user_expressions: {asked}}).done.then(({content}) =>
           done(content.user_expressions?.asked.data["text/plain"] ?? JSON.stringify(content)));""", code, expression)
 

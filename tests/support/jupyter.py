@@ -37,7 +37,7 @@ _VOILA = (
 )  # fmt: skip
 # The open notebook's panel, its cells and their outputs, for the scripts below.
 _PANEL = """
-const panel = window.jupyterapp.shell.currentWidget, cells = [...panel.content.widgets];
+const panel = window.opened, cells = [...panel.content.widgets];
 const outputs = (cell) => cell.model.type === "code" ? cell.model.outputs.toJSON() : [];
 """
 # Single letters and digits are commands of JupyterLab's command mode: they insert, cut, delete, retype and fold cells.
@@ -169,7 +169,8 @@ def open_notebook(driver: object, address: str, path: str, timeout: float = 60, 
         const [path, preference, done] = arguments, app = window.jupyterapp;
         const options = {path, factory: "Notebook", ...(preference ? {kernelPreference: preference} : {})};
         app.restored.then(() => app.commands.execute("docmanager:open", options))
-          .then((panel) => Promise.all([panel.revealed, panel.context.ready])).then(() => done());""",
+          .then((panel) => { window.opened = panel; return Promise.all([panel.revealed, panel.context.ready]); })
+          .then(() => done());""",
         path, preference)  # fmt: skip
     ready = "kernel && kernel.connectionStatus === 'connected' && kernel.status === 'idle'" if kernel else "!kernel"
     until(driver, f"""
