@@ -78,8 +78,8 @@ def check_source(source: Mapping | None, folder: Path, dataset: str, config: Con
         )
     if source is not None and not config.generated:
         raise DataError(
-            f"{folder}: this data is generated, but the settings say real data (generated=False); point --data-root "
-            f"at the real data, or prepare it with `{command}`"
+            f"{folder}: this data is generated, but the settings say real data (generated=False); point "
+            f"--data-root, or data_root in a notebook, at the real data, or prepare it with `{command}`"
         )
     if source is not None and source.get("data_digest") != config.data_digest(dataset):
         raise DataError(

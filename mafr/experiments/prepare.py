@@ -51,7 +51,7 @@ def prepare_data(config: Config, paths: Paths, workers: Workers = 1, datasets: S
             raise MafrError(
                 f"{paths.raw(dataset)} is missing: `mafr data {dataset} --data-root DIR` downloads "
                 f"{DATASET_TITLES[dataset]}, or takes it from --archive FILE or --source FOLDER; then name the same "
-                "--data-root here"
+                "folder here: --data-root, or data_root in a notebook"
             )
         if paths.raw(dataset).is_dir():
             categories = config.categories(dataset)
