@@ -29,5 +29,23 @@ const address = (() => {
     return state;
   }
 
-  return {VIEW, NUMBERS, text, read};
+  // A view kept in the page's own address, a moment later: browsers refuse many changes in a row.
+  function kept(delay = 150) {
+    let late = 0;
+    const write = (state) => {
+      const told = text(state);
+      clearTimeout(late);
+      late = setTimeout(() => history.replaceState(null, "", `#${told}`), delay);
+    };
+    addEventListener("hashchange", () => clearTimeout(late));
+    const address = (state) => `${location.href.split("#")[0]}#${text(state)}`;
+    return {
+      write,
+      read: () => read(location.hash.slice(1)),
+      link: ["Copy link", "copy the address of this view", address],
+      dark: matchMedia("(prefers-color-scheme: dark)").matches,
+    };
+  }
+
+  return {VIEW, NUMBERS, text, read, kept};
 })();

@@ -53,7 +53,7 @@ const makeControls = (byId, state, on) => {
   }
 
   function fillMethods(methods) {
-    state.methods = state.methods.filter((name) => methods.some((one) => one.name === name));
+    state.methods = [...new Set(state.methods)].filter((name) => methods.some((one) => one.name === name));
     const buttons = methods.map(({name, title}) => {
       const button = make("button", {type: "button", text: title, "aria-pressed": state.methods.includes(name)});
       button.addEventListener("click", () => {

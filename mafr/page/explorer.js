@@ -96,10 +96,10 @@ const mountExplorer = (root, page, load, home) => {
     controls.fillAll(category);
     shown.bin = null;
     frame.classList.toggle("plain", !Object.keys(category.data.variants).length); // maps that are not made of two
+    for (const name of ["controls", "filters", "view"]) byId(name).hidden = !category.samples.length;
     if (!category.samples.length) {
       forget();
       list.addUnread(byId("samples"), category.unread("all"));
-      for (const name of ["controls", "filters", "view"]) byId(name).hidden = true;
       frame.classList.remove("busy");
       return;
     }
@@ -110,9 +110,10 @@ const mountExplorer = (root, page, load, home) => {
   // Back to the category that is still shown.
   function restore() {
     Object.assign(state, steady);
+    opening = false;
     controls.fillData(page.categories);
     controls.fillAll(category);
-    controls.show();
+    update();
   }
 
   // What belongs to another category must not be chosen from.
@@ -143,7 +144,7 @@ const mountExplorer = (root, page, load, home) => {
       methods = state.methods.map((name) => category.data.methods.find((one) => one.name === name));
     written(byHand);
     steady = {...state};
-    byId("reading").textContent = "";
+    view.leave();
     frame.classList.add("busy");
     const compared = (method, found) => ({method, found, map: category.methodMap(sample, method.name)});
     now = {
@@ -248,7 +249,9 @@ const mountExplorer = (root, page, load, home) => {
   }
 
   function show(pictures) {
+    const lost = pictures && byId("view").contains(root.activeElement);
     frame.classList.toggle("sheet", pictures);
+    if (lost) byId("sheet").focus({preventScroll: true});
     byId("sheet").setAttribute("aria-pressed", pictures);
     sheet.watch();
     if (now && !pictures) view.paint();
@@ -299,7 +302,7 @@ const mountExplorer = (root, page, load, home) => {
   );
 
   function save() {
-    if (!now) return;
+    if (!now || frame.classList.contains("busy")) return;
     view.save(category.told(state, controls.FUSIONS));
   }
 
@@ -320,8 +323,11 @@ const mountExplorer = (root, page, load, home) => {
   };
   dark(home.dark);
   byId("theme").addEventListener("click", () => dark(!frame.classList.contains("dark")));
-  const resized = new ResizeObserver(() => now && view.paint());
-  resized.observe(byId("panels"));
+  const resized = new ResizeObserver(() => {
+    if (now) view.paint();
+    if (frame.classList.contains("sheet")) sheet.watch();
+  });
+  for (const element of [frame, byId("panels")]) resized.observe(element);
   if (home.sheet) show(true);
   open(home.read());
 

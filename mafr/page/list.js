@@ -74,6 +74,7 @@ const list = (() => {
 
   // Scans without a score, with the reason, after all others.
   function addUnread(element, unread) {
+    if (unread.length && !element.querySelector("button")) element.replaceChildren();
     for (const {id, reason} of unread) {
       element.append(make("li", {class: "unread"}, make("b", {text: id}), make("span", {text: `! ${reason}`})));
     }

@@ -29,13 +29,7 @@ const mafr = (() => {
     delete waiting[key];
   }
 
-  const home = {
-    read: () => address.read(location.hash.slice(1)),
-    write: (state) => history.replaceState(null, "", `#${address.text(state)}`),
-    opened: (name) => (document.title = `${name} · heatmap explorer`),
-    link: ["Copy link", "copy the address of this view", () => location.href],
-    dark: matchMedia("(prefers-color-scheme: dark)").matches,
-  };
+  const home = {...address.kept(), opened: (name) => (document.title = `${name} · heatmap explorer`)};
   // The scripts of the categories need `mafr` as soon as they run.
   queueMicrotask(() => {
     const explorer = mountExplorer(document, settings, load, home);

@@ -60,7 +60,7 @@ const makeView = (byId, frame, colours, state, shown) => {
         [name, note] = caption.children;
       name.textContent = panel.name;
       if (panel.kind === "scores") [note.textContent, below.textContent] = now.key.legend;
-      else if (panel.kind === "cloud") below.textContent = "colours of the map · drag to turn, wheel to zoom";
+      else if (panel.kind === "cloud") below.textContent = "drag to turn, wheel to zoom";
       else {
         panel.canvas = canvas;
         note.textContent = panel.note ?? "";
@@ -223,6 +223,14 @@ const makeView = (byId, frame, colours, state, shown) => {
     return best;
   }
 
+  // What is said of the place pointed at before ends with the picture there.
+  function leave() {
+    shown.cursor = null;
+    cloud?.mark(null);
+    byId("reading").removeAttribute("role");
+    byId("reading").textContent = "";
+  }
+
   // The cursor on all panels, and the values there.
   function pointTo(k) {
     const {side} = now.key;
@@ -255,6 +263,7 @@ const makeView = (byId, frame, colours, state, shown) => {
 
   return {
     draw,
+    leave,
     paint,
     none: noneColour,
     save,

@@ -61,7 +61,7 @@ class Parts {
   }
 
   async analyse() {
-    return {scores: this.samples.map((one) => one.score)};
+    return (this.found ??= {scores: this.samples.map((one) => one.score)});
   }
 
   range(_, {scale}) {
@@ -161,13 +161,7 @@ class Parts {
     entries = document.getElementById("parts");
   const parts = new Parts(page, [...entries.children]);
   entries.hidden = true; // the explorer's list takes its place
-  const home = {
-    read: () => address.read(location.hash.slice(1)),
-    write: (state) => history.replaceState(null, "", `#${address.text({...state, dataset: undefined})}`),
-    link: ["Copy link", "copy the address of this view", () => location.href],
-    dark: matchMedia("(prefers-color-scheme: dark)").matches,
-    sheet: parts.samples.length !== 1 && !location.hash,
-  };
+  const home = {...address.kept(), sheet: parts.samples.length !== 1 && !location.hash};
   const explorer = mountExplorer(
     document,
     {categories: {report: {title: parts.title, categories: ["parts"]}}, colours: page.colours},

@@ -9,6 +9,7 @@ import math
 import re
 import shutil
 import tempfile
+import time
 import tracemalloc
 import zlib
 from dataclasses import replace
@@ -356,12 +357,32 @@ def test_a_part_opens_with_map_mask_cloud_and_scores(opened: object) -> None:
     opened.find_element("css selector", "body").send_keys("n")
     settle(opened)
     assert opened.find_element("id", "name").text != name
+    time.sleep(0.3)  # the address is written a moment after
     kept, address = opened.find_element("id", "name").text, opened.current_url
     opened.get("about:blank")
     opened.get(address)  # the link to this part
     settle(opened)
     assert opened.find_element("id", "name").text == kept
     assert severe(opened) == []
+
+
+def test_a_bar_lists_its_parts_until_it_is_given_back(opened: object) -> None:
+    rows = "return document.querySelectorAll('#samples button').length"
+    opened.execute_script("[...document.querySelectorAll('.bin[tabindex]')][0].dispatchEvent(new Event('click'))")
+    settle(opened)
+    assert opened.execute_script(rows) < 5
+    opened.find_element("css selector", "body").send_keys("n")
+    settle(opened)
+    assert opened.execute_script(rows) < 5
+    opened.execute_script("document.getElementById('bin').click()")
+    assert opened.execute_script(rows) == 5
+    for kind, count in (("error", 1), ("all", 6)):
+        opened.execute_script(
+            "const e = document.getElementById('kind'); e.value = arguments[0];"
+            "e.dispatchEvent(new Event('input'))", kind,
+        )  # fmt: skip
+        assert len(opened.find_elements("css selector", "#samples li:not(.line)")) == count
+    assert "nothing fits" not in opened.find_element("id", "samples").text
 
 
 @pytest.mark.parametrize("width", [1366, 900, 390])
