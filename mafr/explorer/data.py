@@ -55,7 +55,6 @@ def category_data(config: Config, paths: Paths, dataset: str, category: str, var
     first = next(iter(results.values()))
     others = compared_maps(config, paths, dataset, category, first.ids, FIGURE_METHODS)
     return {
-        "dataset": config.dataset_title(dataset),
         "category": category.replace("_", " "),
         "stamp": stamp(config, [dataset], list(results)),
         "warn": needs_warning(config),

@@ -2,8 +2,8 @@
 // The heatmap explorer: what is chosen, in which order things are computed, and the list.
 //
 // root: the document or shadow root that holds the markup of frame.html; page: {categories, colours}; load(key): a
-// promise of a category, see samples.js; home: where the view is kept: read() and write(state), opened(title), link:
-// [text, title, () => what to copy], dark and sheet: how it begins.
+// promise of a category, see samples.js; home: where the view is kept: read() and write(state, byHand), opened(title),
+// link: [text, title, (state) => what to copy], dark and sheet: how it begins.
 const mountExplorer = (root, page, load, home) => {
   const byId = (id) => root.getElementById(id),
     frame = byId("controls").closest(".frame"),

@@ -168,5 +168,5 @@ const panels = (() => {
     return {...port, x: inside(port.x + dx), y: inside(port.y + dy)};
   }
 
-  return {CYAN, SEEN, TRUTHS, heat, show, small, found, border, draw, squareOf, zoomed, moved};
+  return {SEEN, TRUTHS, heat, show, small, found, border, squareOf, zoomed, moved};
 })();
