@@ -252,9 +252,9 @@ def test_forty_maps_in_a_quarter_of_a_second():
     maps[:, :, :112] = 0
     times = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()  # whatever else the machine does
         metrics.evaluate(gt, maps)
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     assert min(times) < 0.25
 
 

@@ -32,9 +32,7 @@ def test_both_paths_make_the_same_map(variant, tmp_path):
         assert difference(works[kind].run(stage).result, plain) < 5e-3  # tokens are kept in half precision
     for kind, work in works.items():
         for stage in work.stages:
-            measured = work.run(stage)
-            assert measured.seconds > 0, (kind, stage)
-            assert measured.megabytes > -1  # a stage may need no more than is there, to a few pages
+            assert work.run(stage).seconds > 0, (kind, stage)
 
 
 def test_plain_metrics_are_the_metrics():
@@ -67,7 +65,9 @@ def test_arithmetic_is_counted_also_without_gradients():
 def test_the_command_measures_pairs(capsys):
     machine, rows = bench(CONFIG, ("paper",), (0.5,), ("training step", "metrics"), repeats=1)
     assert [row.stage for row in rows] == ["training step", "metrics"]
-    assert all(row.plain_s > 0 and row.product_s > 0 and row.plain_mb > 0 for row in rows)
+    assert all(row.plain_s > 0 and row.product_s > 0 for row in rows)
+    # Memory has a meaning in the command's own processes alone: here other tests' is given back meanwhile.
+    assert all(row.plain_mb > 0 and row.product_mb > 0 for row in rows)
     assert rows[0].product_gflop > 0
     text = report(machine, rows)
     assert "training step" in text and machine["device"] in text

@@ -472,11 +472,11 @@ folder = Path(sys.argv[2])
 raw, = mvtec3d.scan(folder)
 times = []
 for _ in range(3):
-    began = time.perf_counter()
+    began = time.process_time()  # whatever else the machine does
     contents = {role: (folder / name).read_bytes() for role, name in raw.files}
     made = mvtec3d.convert(folder, raw, contents, "remove")
     encode_xyz(made.xyz)
-    times.append(time.perf_counter() - began)
+    times.append(time.process_time() - began)
 # Not ru_maxrss where it can be helped: a child inherits that of the process which started it.
 status = Path("/proc/self/status")
 if status.exists():
