@@ -157,7 +157,8 @@ const makeCloud = (canvas, point = () => null) => {
     const factor = {"+": 1.2, "=": 1.2, "-": 1 / 1.2}[event.key];
     if (turns) rotate(...turns);
     if (factor) magnify(factor);
-    if (turns || factor) {
+    if (event.key === "0") reset();
+    if (turns || factor || event.key === "0") {
       event.preventDefault();
       event.stopPropagation();
     }

@@ -290,9 +290,11 @@ const mountExplorer = (root, page, load, home) => {
       if (event.target.matches?.("input") && event.key.startsWith("Arrow")) return;
       const inList = byId("samples").contains(event.target),
         by = {ArrowLeft: -1, p: -1, ArrowRight: 1, n: 1, ...(inList && {ArrowUp: -1, ArrowDown: 1})}[event.key],
-        name = {o: "overlay", l: "outline", w: "whole"}[event.key];
+        name = {o: "overlay", l: "outline", w: "whole"}[event.key],
+        factor = view.zoomOf(event.key);
       if (by) step(by);
       else if (name) press(name);
+      else if (factor !== undefined) view.zoom(factor);
       else if (event.key === "s") save();
       else if (event.key === "g") byId("sheet").click();
       else return;

@@ -5,7 +5,7 @@ from pathlib import Path
 _FOLDER = Path(__file__).parent
 _SCRIPTS = (
     "decode", "scoring", "category", "cloud", "panels", "picture", "list", "samples", "sheet", "address", "controls",
-    "view", "explorer",
+    "pointing", "view", "explorer",
 )  # fmt: skip
 
 

@@ -152,15 +152,17 @@ const panels = (() => {
     return {x: inside((box.left + box.right) / 2), y: inside((box.top + box.bottom) / 2), width: full};
   }
 
-  function zoomed(port, factor, at, side) {
-    const width = Math.min(side, Math.max(8, port.width * factor)),
-      share = 1 - width / port.width;
-    const inside = (value) => Math.min(side - width, Math.max(0, value));
-    return {
-      x: inside(port.x + (at.u + 0.5 - port.x) * share),
-      y: inside(port.y + (at.v + 0.5 - port.y) * share),
-      width,
-    };
+  // The square of some width that has a place {x, y} of the sample at these shares of its own width and height.
+  function placed(place, share, width, side) {
+    const wide = Math.min(side, Math.max(8, width)),
+      inside = (value) => Math.min(side - wide, Math.max(0, value));
+    return {x: inside(place.x - share.x * wide), y: inside(place.y - share.y * wide), width: wide};
+  }
+
+  function zoomed(port, factor, {u, v}, side) {
+    const place = {x: u + 0.5, y: v + 0.5},
+      share = {x: (place.x - port.x) / port.width, y: (place.y - port.y) / port.width};
+    return placed(place, share, port.width * factor, side);
   }
 
   function moved(port, dx, dy, side) {
@@ -168,5 +170,5 @@ const panels = (() => {
     return {...port, x: inside(port.x + dx), y: inside(port.y + dy)};
   }
 
-  return {SEEN, TRUTHS, heat, show, small, found, border, squareOf, zoomed, moved};
+  return {SEEN, TRUTHS, heat, show, small, found, border, squareOf, placed, zoomed, moved};
 })();

@@ -1,6 +1,5 @@
 "use strict";
 // The panels of the explorer: one figure for each of `now.panels`, among them the cloud and the histogram's place.
-// Pointing, zooming and moving act on all of them.
 const makeView = (byId, frame, colours, state, shown) => {
   const {make, number, named} = list;
   let now = null,
@@ -60,9 +59,10 @@ const makeView = (byId, frame, colours, state, shown) => {
         [name, note] = caption.children;
       name.textContent = panel.name;
       if (panel.kind === "scores") [note.textContent, below.textContent] = now.key.legend;
-      else if (panel.kind === "cloud") below.textContent = "drag to turn, wheel to zoom";
+      else if (panel.kind === "cloud") below.textContent = "drag to turn, wheel or pinch to zoom";
       else {
         panel.canvas = canvas;
+        canvas.tabIndex = n ? -1 : 0; // one of them is enough for keys
         note.textContent = panel.note ?? "";
         caption.title = `${panel.name} ${panel.told ?? panel.note ?? ""}`;
         canvas.setAttribute(
@@ -157,59 +157,19 @@ const makeView = (byId, frame, colours, state, shown) => {
   const noneColour = () => getComputedStyle(frame).getPropertyValue("--none");
   const look = () => ({opacity: state.opacity, overlay: shown.overlay, outline: shown.outline});
 
-  // ---- pointing, zooming, moving: on all panels alike
-
-  function pixelAt(event) {
-    const box = event.target.getBoundingClientRect(),
-      port = portNow(),
-      last = now.key.side - 1;
-    const at = (value, start, length) =>
-      Math.min(last, Math.max(0, Math.floor(start + (port.width * value) / length)));
-    return {u: at(event.clientX - box.left, port.x, box.width), v: at(event.clientY - box.top, port.y, box.height)};
-  }
-  const onPanel = (event) => event.target.matches?.("canvas.panel");
-  let held = null;
-  byId("panels").addEventListener("pointerdown", (event) => {
-    if (onPanel(event) && event.button === 0) held = event;
-  });
-  byId("panels").addEventListener("pointermove", (event) => {
-    if (!now || !onPanel(event)) return;
-    if (!event.buttons) held = null;
-    if (held) {
-      const port = portNow(),
-        scale = port.width / event.target.clientWidth;
-      shown.port = panels.moved(
-        port,
-        (held.clientX - event.clientX) * scale,
-        (held.clientY - event.clientY) * scale,
-        now.key.side,
-      );
-      held = event;
-    }
-    const {u, v} = pixelAt(event);
-    pointTo(v * now.key.side + u);
-    cloud.mark(nearest(u, v));
-  });
-  byId("panels").addEventListener("pointerleave", () => {
-    if (!now) return;
-    pointTo(null);
-    cloud.mark(null);
-  });
-  byId("panels").addEventListener(
-    "wheel",
-    (event) => {
-      if (!onPanel(event)) return;
-      event.preventDefault();
-      shown.port = panels.zoomed(portNow(), Math.exp(event.deltaY / 400), pixelAt(event), now.key.side);
+  const pointing = makePointing(byId("panels"), {
+    side: () => now.key.side,
+    port: portNow,
+    cursor: () => shown.cursor,
+    show: (port) => {
+      shown.port = port;
       paint();
     },
-    {passive: false},
-  );
-  byId("panels").addEventListener("dblclick", (event) => {
-    if (onPanel(event)) {
-      shown.port = null;
-      paint();
-    }
+    point: (k, byKeys) => {
+      if (!now) return;
+      pointTo(k, byKeys);
+      cloud.mark(k === null ? null : nearest(shown.cursor.u, shown.cursor.v));
+    },
   });
 
   // The point of the cloud at a pixel or near it, or null.
@@ -232,8 +192,9 @@ const makeView = (byId, frame, colours, state, shown) => {
   }
 
   // The cursor on all panels, and the values there.
-  function pointTo(k) {
+  function pointTo(k, byKeys = false) {
     const {side} = now.key;
+    byId("reading").setAttribute("aria-live", byKeys ? "polite" : "off");
     shown.cursor = k === null ? null : {u: k % side, v: Math.floor(k / side)};
     byId("reading").removeAttribute("role");
     byId("reading").textContent = k === null ? "" : reading(k);
@@ -267,6 +228,8 @@ const makeView = (byId, frame, colours, state, shown) => {
     paint,
     none: noneColour,
     save,
+    zoom: pointing.zoom,
+    zoomOf: pointing.zoomOf,
     scores: () => byId("panels").querySelector("svg"),
     bars: () => [...byId("panels").querySelectorAll(".bin[tabindex]")],
   };

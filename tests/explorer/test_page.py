@@ -2,12 +2,12 @@
 
 import json
 import re
-import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.browser import browser, resize, served
+from support.browser import resize
+from support.explorer import PANELS, address, picture, put, wait
 
 from mafr.config import FUSIONS
 from mafr.errors import ResultError
@@ -18,58 +18,6 @@ from mafr.explorer.page import write_explorer
 from mafr.figures.view import explore
 from mafr.paths import Paths
 from mafr.standardise import Scales
-
-PANELS = "document.querySelectorAll('canvas.panel')"
-
-
-@pytest.fixture(scope="module")
-def page(smoke, tmp_path_factory):
-    """A browser with the explorer of the smoke runs."""
-    config, paths = smoke
-    folder = tmp_path_factory.mktemp("explorer")
-    with browser() as driver:
-        write_explorer(config, paths, folder)
-        with served(folder) as address:
-            driver.address, driver.folder = f"{address}/index.html", folder
-            yield driver
-
-
-@pytest.fixture
-def fresh(page):
-    """The same, just opened."""
-    page.get("about:blank")
-    page.get(page.address)
-    wait(page)
-    page.get_log("browser")
-    return page
-
-
-def wait(driver) -> None:
-    """Until all is computed."""
-    done = "!document.querySelector('.busy') && document.getElementById('said').textContent"
-    driver.execute_async_script(
-        f"const done = arguments[0]; const look = () => ({done}) ? done() : setTimeout(look, 10); look();"
-    )
-
-
-def address(driver) -> str:
-    """Of the view: it is written a moment after."""
-    time.sleep(0.3)
-    return driver.current_url
-
-
-def picture(driver, number: int) -> str:
-    driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
-    return driver.execute_script(f"return {PANELS}[{number}].toDataURL()")
-
-
-def put(driver, name: str, value: object) -> None:
-    """Set a control and say so, as a hand would."""
-    driver.execute_script(
-        "const e = document.getElementById(arguments[0]); e.value = arguments[1];"
-        "for (const kind of ['input', 'change']) e.dispatchEvent(new Event(kind, {bubbles: true}));", name, str(value),
-    )  # fmt: skip
-    wait(driver)
 
 
 def test_maps_of_the_preset_for_own_parts_equal_those_of_the_package(page, smoke, monkeypatch):
@@ -316,20 +264,6 @@ def test_the_saved_picture_names_its_settings_and_data(fresh):
     assert wide > 1400 and tall > 700
     for part in ("variant paper", "Gaussian of 3 pixels", "1 % of the good", "GENERATED DATA", "Ψ2D", "IoU"):
         assert part in written
-
-
-def test_pointing_shows_values_on_all_panels_and_the_wheel_zooms(fresh):
-    from selenium.webdriver import ActionChains
-
-    canvas = fresh.execute_script(f"return {PANELS}[1]")
-    before = picture(fresh, 0)
-    ActionChains(fresh).move_to_element(canvas).perform()
-    assert "Ψ2D" in fresh.find_element("id", "reading").text
-    assert picture(fresh, 0) != before  # the cursor is on the other panels too
-    before = picture(fresh, 4)
-    wheel = "new WheelEvent('wheel', {deltaY: -300, bubbles: true, cancelable: true})"
-    fresh.execute_script(f"arguments[0].dispatchEvent({wheel})", canvas)
-    assert picture(fresh, 4) != before
 
 
 @pytest.mark.parametrize("width", [1366, 900, 390])
