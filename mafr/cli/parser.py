@@ -24,7 +24,7 @@ MAFR, reproduced: 2D-3D feature fusion for industrial anomaly detection.
 
 first steps:
   mafr reproduce                 everything in the demo profile: data, features, Tables I-V, figures, notebooks
-  mafr reproduce --profile smoke the same in about a minute, far smaller, to see that it works
+  mafr reproduce --profile smoke the same in two or three minutes, far smaller, to see that it works
   mafr tables                    write the tables again from the stored runs
 
 your own parts (RGB images and organised point clouds, see "Your own parts" in the README):

@@ -13,6 +13,7 @@ from mafr.figures.style import BLACK, BLUE, ORANGE, Picture, bare, new_figure, s
 from mafr.tables.published import METRIC_TITLES
 
 _COLOURS = {"second": BLUE, "first": ORANGE}
+_MOST = 4  # rows that are named
 
 
 def plot_steps(frame: pd.DataFrame, title: str, stamp: str, against: str = "the first row") -> Picture:
@@ -51,22 +52,34 @@ def plot_window(sample: Sample, grid: int, stamp: str, warn: bool = False) -> Pi
     return figure
 
 
+def most_moved(rows: pd.DataFrame, metric: str, count: int) -> pd.Series:
+    """The rows whose place by a metric differs most between real scans and those of the second generator.
+
+    Returns the place on generated scans minus place on real ones (1: highest), those with the largest distance first.
+    """
+    real, made = (rows[f"{source}_{metric}"].rank(ascending=False) for source in ("real", SECOND))
+    return (made - real).sort_values(key=abs, ascending=False, kind="stable").head(count)
+
+
 def plot_order(frame: pd.DataFrame, title: str, stamp: str) -> Picture:
     """Each row of `mafr survey --scores`: its value on real scans across, on generated ones upwards.
 
-    The marks of the second generator are numbered; the caption names the numbers.
+    Of the second generator the methods and the `_MOST` rows that change their place most are named, by a number.
     """
-    rows = frame.dropna(subset=["real_i_auroc"])
-    key = "; ".join(f"{number} {name}" for number, name in enumerate(rows["Method"], start=1))
-    figure = new_figure(9.0, 3.4, title, stamp, f"Rows: {key}.", warn=True)
-    for axes, metric in zip(figure.subplots(1, 2), ("i_auroc", "aupro_30"), strict=True):
+    rows = frame.dropna(subset=["real_i_auroc"]).reset_index(drop=True)
+    metrics = ("i_auroc", "aupro_30")
+    named = {n for metric in metrics for n in most_moved(rows, metric, _MOST).index}
+    key = "; ".join(f"{number} {rows['Method'][n]}" for number, n in enumerate(sorted(named), start=1))
+    numbers = {n: number for number, n in enumerate(sorted(named), start=1)}
+    figure = new_figure(9.0, 3.4, title, stamp, f"Numbered, the rows that change their place most: {key}.", warn=True)
+    for axes, metric in zip(figure.subplots(1, 2), metrics, strict=True):
         for source in (name for name in SOURCES if name in _COLOURS):
             across, up = rows[f"real_{metric}"], rows[f"{source}_{metric}"]
             marker = "o" if source == SECOND else "x"
             label = f"{source} generator: rank correlation {rank_correlation(across, up):.2f}"
             axes.plot(across, up, marker, color=_COLOURS[source], markersize=4.5, label=label)
-            for number, place in enumerate(zip(across, up, strict=True), start=1) if source == SECOND else ():
-                axes.annotate(str(number), place, (3, 3), textcoords="offset points", fontsize=6, color="0.3")
+            for n, number in numbers.items() if source == SECOND else ():
+                axes.annotate(str(number), (across[n], up[n]), (4, 3), textcoords="offset points", fontsize=8)
         small_axes(axes, "real scans", "generated scans", METRIC_TITLES[metric])
         axes.legend(fontsize=6.5, loc="lower right", frameon=False)
         axes.grid(color="0.92")

@@ -183,7 +183,8 @@ def plot_frames(frames: Mapping[str, Walk], title: str, stamp: str, warn: bool =
             crop(axes, sample.valid[0], margin=6)
         column[0].set_title(name, fontsize=9)
     for row, image in zip(grid[1:], images.values(), strict=True):
-        bar = figure.colorbar(image, ax=row.tolist(), location="right", shrink=0.8, aspect=12, pad=0.01)
+        # The short form of numbers: "10.0" would not fit beside the others' width.
+        bar = figure.colorbar(image, ax=row.tolist(), shrink=0.8, aspect=12, pad=0.01, format="{x:g}")
         bar.ax.tick_params(labelsize=7)
     for axes, name in zip(grid[:, 0], ("Ê2D, restored", "Ψ2D", "Ψ, fused and blurred"), strict=True):
         axes.set_ylabel(name, fontsize=9)

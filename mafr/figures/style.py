@@ -19,7 +19,7 @@ from mafr.paths import write_atomically
 
 # Okabe and Ito's colours: colour-blind readers can tell them apart.
 BLUE, ORANGE, GREEN, PURPLE, GREY, BLACK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C8C8C", "#1A1A1A"
-VARIANT_STYLES = {"paper": (BLUE, "-"), "released": (ORANGE, "--")}
+VARIANT_STYLES = {"paper": (BLACK, "-"), "released": (PURPLE, "--")}
 GOOD, DEFECTIVE = BLUE, ORANGE
 HEAT, DEPTH = "inferno", "cividis"
 NO_POINT = to_rgb("#E8E8E8")  # pixels without a 3D point

@@ -17,7 +17,7 @@ from mafr.figures.curves import draw_scores
 from mafr.figures.samples import overlay, rgb_image, show_inputs, show_outlined
 
 MAX_POINTS = 4000  # of a cloud drawn in 3D
-AGREEMENT = {"hit": style.GREEN, "missed": style.ORANGE, "false alarm": style.BLUE}
+AGREEMENT = {"hit": style.GREEN, "missed": style.ORANGE, "false alarm": style.PURPLE}
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 // Each is redrawn whole; the square can be moved by dragging and made smaller by the wheel.
 const panels = (() => {
   const CYAN = "#00e5ff",
-    SEEN = {hit: [0, 158, 115], missed: [213, 94, 0], alarm: [0, 114, 178]};
+    SEEN = {hit: [0, 158, 115], missed: [213, 94, 0], alarm: [204, 121, 167]};
   const TRUTHS = [
     ["hit", "hit"],
     ["missed", "missed"],

@@ -45,8 +45,20 @@ def results_block(tables: Path) -> str:
         "Table IV: the loss terms, MAFR (paper), same data": (_metrics(four), {"I-AUROC": "IV"}),
         "Table V: the anomaly maps, MAFR (paper), same data": (_metrics(five), {"I-AUROC": "V"}),
     }  # fmt: skip
-    texts = (f"**{title}**\n\n{_markdown(frame, marked, level)}" for title, (frame, marked) in parts.items())
+    texts = [f"**{title}**\n\n{_markdown(frame, marked, level)}" for title, (frame, marked) in parts.items()]
+    if (seeds := tables / "tableS4.csv").exists():
+        texts.insert(1, _over_seeds(_measured(seeds)))
     return "\n\n".join(texts)
+
+
+def _over_seeds(frame: pd.DataFrame) -> str:
+    """Means of Table S4 in a sentence: the order of one seed is not always theirs."""
+    means = frame[frame["Category"] == "mean"]
+    said = []
+    for number, (_, rows) in zip(("I", "II"), means.groupby("Data set", sort=False), strict=True):
+        ordered = rows.sort_values("i_auroc", ascending=False)
+        said.append(f"{number}: {', '.join(f'{_short(r.Method)} {r.i_auroc:.3f}' for r in ordered.itertuples())}")
+    return f"Over {len(means['seeds'].iloc[0].split())} seeds (`tableS4`): {'; '.join(said)}."
 
 
 def update_readme(readme: Path, tables: Path) -> None:
@@ -57,6 +69,11 @@ def update_readme(readme: Path, tables: Path) -> None:
     if not begin or not end:
         raise ResultError(f"{readme} lacks the markers {BEGIN!r} and {END!r}")
     write_atomically(readme, f"{before}{begin}\n\n{results_block(tables)}\n\n{end}{after}")
+
+
+def _short(name: str) -> str:
+    method, _, variant = name.partition(", ")
+    return f"{method} ({variant})" if variant else method
 
 
 def _measured(path: Path) -> pd.DataFrame:
@@ -108,5 +125,6 @@ def _markdown(frame: pd.DataFrame, marked: Mapping[str, str], level: set[tuple[s
         texts[column] = texts[column].where(~same, texts[column] + LEVEL_MARK)
     texts = texts.where(~best, texts.map(_bold))
     rows = [list(frame.columns), ["---"] * len(frame.columns)]
-    rows += [[str(name), *row] for name, row in zip(frame.iloc[:, 0], texts.to_numpy(), strict=True)]
+    names = [str(name).removesuffix(" (run here)") for name in frame.iloc[:, 0]]  # as all rows of the README are
+    rows += [[name, *row] for name, row in zip(names, texts.to_numpy(), strict=True)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

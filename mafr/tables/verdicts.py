@@ -1,4 +1,4 @@
-"""Whether the paper's claims came back: a claim, what became of it here, and the cells of tables that say so.
+"""Whether the paper's claims are reproduced: a claim, what became of it here, and the cells of tables that say so.
 
 A verdict is computed from written tables, with the rule of `mafr.intervals`, so it changes with them.
 """
@@ -15,8 +15,16 @@ from mafr.errors import ResultError
 from mafr.intervals import HIGHER, LOWER, SAME, verdict
 from mafr.tables.published import FUSION_TITLES
 
-RETURNED, FAILED, OPEN, UNTESTED = "returned here", "did not return here", "not settled here", "cannot be tested here"
-PAIRED = "tableS5"
+RETURNED, FAILED, OPEN, UNTESTED = "reproduced here", "not reproduced here", "undecided here", "cannot be tested here"
+BARELY = "reproduced here, barely"
+ANSWERS = {RETURNED: "yes, here", FAILED: "no, not here", BARELY: "barely, here"}  # where the paper claims nothing
+LEGEND = {
+    RETURNED: "all evidence speaks for it, intervals included",
+    BARELY: "so does it, but an interval ends nearer to zero than one standard deviation between seeds",
+    FAILED: "some of it speaks against it",
+    OPEN: "an interval contains zero, or there is none",
+}
+PAIRED, SEEDS = "tableS5", "tableS4"  # differences of one training, and deviations between seeds
 PRODUCT = FUSION_TITLES["product"]
 COSTS = {"model_mb": "MB stored", "sample_s": "seconds per sample"}  # columns of the table of costs
 LONGER = 1.05  # times as long: less is the noise of a machine
@@ -24,10 +32,14 @@ LONGER = 1.05  # times as long: less is the noise of a machine
 
 @dataclass(frozen=True)
 class Evidence:
-    """A finding in a table, in words, and its result: "higher", "level" or "lower" ("" for a plain value)."""
+    """A finding in a table, in words, and its result: "higher", "level" or "lower" ("" for a plain value).
+
+    barely: its interval ends nearer to zero than seeds deviate.
+    """
 
     text: str
     result: str = ""
+    barely: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,7 +65,24 @@ def paired(tables: Path, table: str, other: str, measured: str | None = None, na
     row = found.iloc[0]
     numbers = f"{_signed(row['difference'])} ({_signed(row['low'])} to {_signed(row['high'])})"
     where = f"{name.removeprefix('table')} · {table} · {row['Measured']} against {other}"
-    return Evidence(f"{where}: {numbers}, {row['Result']}", row["Result"])
+    text, spread = f"{where}: {numbers}, {row['Result']}", _spread(tables, table, row["Measured"])
+    # An interval of one training holds the choice of images alone.
+    barely = name == PAIRED and row["Result"] != SAME and min(abs(row["low"]), abs(row["high"])) < spread
+    return Evidence(f"{text} (S4: seeds deviate by {spread:.3f})" if barely else text, row["Result"], barely)
+
+
+def _spread(tables: Path, table: str, measured: str) -> float:
+    """Standard deviation of a method's mean I-AUROC between seeds, of Table S4; 0 where it is not there.
+
+    Rows that name no method (loss terms, maps, settings) are MAFR's.
+    """
+    if not (tables / f"{SEEDS}.csv").is_file():
+        return 0.0
+    frame = _read(tables, SEEDS)
+    dataset = "Eyecandies" if table.startswith("II") and not table.startswith("III") else "MVTec 3D-AD"
+    rows = frame[(frame["Category"] == "mean") & frame["Data set"].str.startswith(dataset)].set_index("Method")
+    name = measured if measured in rows.index else "MAFR, paper"
+    return float(rows["i_auroc_std"].get(name, 0.0))
 
 
 def against_all(tables: Path, table: str, measured: str, but: Iterable[str] = ()) -> list[Evidence]:
@@ -98,20 +127,21 @@ def one_change(tables: Path, start: str, setting: str, to: str | None = None) ->
 
 
 def all_higher(claim: str, evidence: Sequence[Evidence], wanted: str = HIGHER) -> Verdict:
-    """The claim that each is higher (or `wanted`): not returned if one is the opposite, not settled if one is level.
+    """The claim that each is higher (or `wanted`): not reproduced if one is the opposite, undecided if one is level.
 
     Without evidence it cannot be tested.
     """
     results, opposite = {one.result for one in evidence}, LOWER if wanted == HIGHER else HIGHER
     if not results:
         return Verdict(claim, UNTESTED)
-    return Verdict(claim, FAILED if opposite in results else RETURNED if results == {wanted} else OPEN, evidence)
+    for_it = BARELY if any(one.barely for one in evidence) else RETURNED
+    return Verdict(claim, FAILED if opposite in results else for_it if results == {wanted} else OPEN, evidence)
 
 
 def highest(claim: str, tables: Path, dataset: str, metric: str, others: Sequence[str]) -> Verdict:
     """The claim that MAFR's mean of a metric in Table S2 is the highest.
 
-    Not settled, for want of an interval; the last line of the evidence says what the means alone speak for.
+    Undecided, for want of an interval; the last line of the evidence says what the means alone speak for.
     """
     if not (tables / "tableS2.csv").is_file():  # as on data of the user's own
         return Verdict(claim, UNTESTED)
@@ -123,7 +153,7 @@ def highest(claim: str, tables: Path, dataset: str, metric: str, others: Sequenc
 
 
 def highest_fusion(claim: str, tables: Path, metric: str, title: str) -> Verdict:
-    """The claim that the product's mean of a pixel metric in Table V is the highest; settled as in `highest`."""
+    """The claim that the product's mean of a pixel metric in Table V is the highest; decided as in `highest`."""
     frame = _read(tables, "table5")
     means = frame[frame["kind"] == "measured"].set_index("Anomaly map")[metric]
     evidence = [Evidence(f"V · {name} · {title}: {value:.3f}") for name, value in means.items()]
@@ -137,8 +167,8 @@ def _means_alone(own: float, others: pd.Series) -> Evidence:
 def not_corrected(claim: str, frame: pd.DataFrame, loss: str) -> Verdict:
     """The claim that a loss failed for lack of features, by Table S9's rows of the paper's variant.
 
-    It did not return if a corrected score is higher than the one as trained and level with all three terms; it is not
-    settled if the correction helps and something is still missing; it returned if the correction changes nothing.
+    It is not reproduced if a corrected score is higher than the one as trained and level with all three terms.
+    It is undecided if the correction helps and something is still missing, and reproduced if it changes nothing.
     """
     rows = frame[(frame["Variant"] == "paper") & (frame["Loss function"] == loss) & (frame["Score"] != "as trained")]
     helped = [verdict(row["gain_low"], row["gain_high"]) == HIGHER for _, row in rows.iterrows()]
@@ -160,8 +190,8 @@ def costlier(
 ) -> Verdict:
     """The claim that methods cost more than another, by the means of the table of costs.
 
-    It returned if each takes at least `factor` times as much, it did not if each takes less; factor: above 1 for
-    times, which differ from run to run. Without these methods' costs it cannot be tested.
+    It is reproduced if each takes at least `factor` times as much, not reproduced if each takes less, and undecided in
+    between; factor: above 1 for times, which differ from run to run. Without these methods' costs it cannot be tested.
     """
     frame = _read(tables, "cost") if (tables / "cost.csv").is_file() else pd.DataFrame(columns=["Data set"])
     rows = frame[frame["Data set"] == dataset]
@@ -189,18 +219,25 @@ def longer(files: Mapping[str, Mapping], one: str, other: str) -> list[Evidence]
 
 
 def all_level(claim: str, evidence: Sequence[Evidence]) -> Verdict:
-    """The claim that two are the same: not returned if one differs. Being level does not prove it: not settled."""
+    """The claim that two are the same: not reproduced if one differs. Being level does not prove it: undecided."""
     return Verdict(claim, OPEN if {one.result for one in evidence} == {SAME} else FAILED, evidence)
 
 
-def verdict_table(verdicts: Iterable[Verdict], stamp: str) -> str:
-    """Markdown: one row per claim. stamp: what the numbers were measured on."""
-    lines = [f"**{stamp}**", "", "| Claim | Here | Evidence: table, row, difference (95 % interval) |"]
+def verdict_table(verdicts: Iterable[Verdict], stamp: str, questions: bool = False) -> str:
+    """Markdown: one row per claim, and below what the words mean.
+
+    stamp: what the numbers were measured on; questions: the claims are ours, so that they are answered by yes and no.
+    """
+    verdicts, words = list(verdicts), ANSWERS if questions else {}
+    head = "Question, as a statement" if questions else "Claim"
+    lines = [f"**{stamp}**", "", f"| {head} | Here | Evidence: table, row, difference (95 % interval) |"]
     lines.append("| :-- | :-- | :-- |")
     for one in verdicts:
         evidence = "<br>".join(part.text for part in one.evidence) or "its table is not here"
-        lines.append(f"| {one.claim} | **{one.result}** | {evidence} |")
-    return "\n".join(lines)
+        lines.append(f"| {one.claim} | **{words.get(one.result, one.result)}** | {evidence} |")
+    there = {one.result for one in verdicts}
+    legend = "; ".join(f"*{words.get(name, name)}*: {text}" for name, text in LEGEND.items() if name in there)
+    return "\n".join([*lines, "", f"{legend}."] if legend else lines)
 
 
 def _read(tables: Path, name: str) -> pd.DataFrame:

@@ -614,6 +614,17 @@ def test_the_readme_marks_what_is_level(tmp_path):
     assert all(any(name.split(", ")[-1] in line for line in lines) for name in same["Held against"])
 
 
+def test_the_readme_says_what_several_seeds_say(tmp_path):
+    tables.write_tables(SMOKE_RECORDS, SMOKE, tmp_path)
+    assert "seeds" not in results_block(tmp_path)
+    columns = ["Data set", "Category", "Method", "kind", "i_auroc", "data", "seeds"]
+    found = (("A", "mean", "AST", 0.7), ("A", "mean", "MAFR, paper", 0.8), ("A", "bagel", "AST", 0.9),
+             ("B", "mean", "CFM", 0.6))  # fmt: skip
+    rows = [[*key, "measured", value, "GENERATED", "1 2"] for *key, value in found]
+    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "tableS4.csv", index=False)
+    assert "Over 2 seeds (`tableS4`): I: MAFR (paper) 0.800, AST 0.700; II: CFM 0.600." in results_block(tmp_path)
+
+
 def test_nothing_is_written_when_a_table_cannot_be_made(tmp_path):
     records = only(SMOKE_RECORDS, lambda r: r["dataset"] == "mvtec3d")
     with pytest.raises(ResultError):
