@@ -33,6 +33,7 @@ from mafr.scoring import PREFIX
 POINTS = 3000  # of a cloud, at most
 QUALITY = 80  # of images
 HALF = 2  # by which the compared methods' maps are smaller
+RATES = tuple(round(-0.05 * step, 2) for step in range(80, 9, -1))  # the slider's steps: powers of ten
 
 
 def explorable(config: Config, paths: Paths, dataset: str) -> list[str]:
@@ -77,8 +78,20 @@ def _variant(result: Result) -> dict:
     config = result.config
     return {
         "fusion": config.fusion.removeprefix(PREFIX), "blur": config.blur, "sigma": config.sigma,
-        "score": config.image_score, "ranges": result.residual_ranges,
+        "score": config.image_score, "ranges": result.residual_ranges, "known": _known(result),
     }  # fmt: skip
+
+
+def _known(result: Result) -> dict:
+    """What the page computes from all samples, by the run's own settings: so that a category is there at once."""
+    good = result.labels == 0
+    values = result.maps[good][result.mask[good]]
+    thresholds = np.quantile(values, [1 - 10**rate for rate in RATES])
+    return {
+        "scores": [float(f"{score:.7g}") for score in result.scores],
+        "range": colour_range(result.maps, result.mask, result.labels),
+        "thresholds": {f"{rate:.2f}": float(f"{value:.7g}") for rate, value in zip(RATES, thresholds, strict=True)},
+    }
 
 
 def _method(name: str, maps: np.ndarray, result: Result, config: Config, paths: Paths, dataset: str) -> dict:

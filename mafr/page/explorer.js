@@ -159,7 +159,7 @@ const mountExplorer = (root, page, load, home) => {
         .map((one) => compared(one, category.analysed.get(one.name))),
     };
     drawAll();
-    const analysis = await category.analyse(chosen, newest);
+    const analysis = await category.analyse(chosen, newest, state.rate);
     if (!analysis || !newest()) return;
     const others = [];
     for (const method of methods) {

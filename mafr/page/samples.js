@@ -75,7 +75,9 @@ class Samples extends Category {
   }
 
   threshold(analysis, {rate}) {
-    return scoring.quantile(analysis.ofGood, 1 - 10 ** rate);
+    return analysis.ofGood
+      ? scoring.quantile(analysis.ofGood, 1 - 10 ** rate)
+      : (analysis.thresholds[rate.toFixed(2)] ?? NaN);
   }
 
   say({analysis, map, threshold, truth, sample, k, larger}) {

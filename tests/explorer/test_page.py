@@ -96,6 +96,33 @@ def test_maps_scores_and_agreement_equal_those_of_the_package(page, smoke):
             assert one["range"] == pytest.approx(list(explore(result, 0, maps, scores).ranges[2]), rel=1e-3)
 
 
+def test_a_category_comes_with_what_its_own_settings_give(page):
+    """At every step of the threshold's slider: so the list is there before all samples are unpacked."""
+    page.get(page.address)
+    wait(page)
+    found = page.execute_async_script("""
+        const [done] = arguments, text = await (await fetch("data/mvtec3d/bagel.js")).text();
+        const category = new Category(JSON.parse(text.slice(text.indexOf("{"), text.lastIndexOf("}") + 1)));
+        const key = Samples.prototype, slider = document.getElementById("rate"), said = [];
+        for (const variant of Object.keys(category.data.variants)) {
+          const {fusion, blur, sigma} = category.data.variants[variant], settings = {variant, fusion, blur, sigma};
+          const known = await category.analyse(settings, () => true, -2), unpacked = category.unpacked.size;
+          const whole = await category.analyse(settings, () => true), steps = [];
+          for (let rate = +slider.min; rate <= +slider.max + 1e-9; rate += +slider.step)
+            steps.push([known, whole].map((one) => key.threshold(one, {rate})));
+          const between = await category.analyse(settings, () => true, -2.02);
+          const other = await category.analyse({...settings, sigma: sigma + 1}, () => true, -2);
+          said.push({unpacked, scores: [known.scores, whole.scores], range: [known.range, whole.range], steps,
+            computed: !!between.ofGood && !!other.ofGood});
+        }
+        done(said);""")
+    assert found[0]["unpacked"] == 0
+    for one in found:
+        assert one["computed"] and len(one["steps"]) == 71
+        for known, whole in (*one["steps"], one["range"], *zip(*one["scores"], strict=True)):
+            assert known == pytest.approx(whole, rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "panel"),
     [("fusion", "sum", 3), ("blur", "box", 3), ("blur", "none", 3), ("sigma", 9, 3), ("rate", -0.6, 4),
