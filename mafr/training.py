@@ -93,7 +93,11 @@ def fit(
                 if not math.isfinite(history[-1]["total"]):
                     raise MafrError(f"the loss became {history[-1]['total']} in epoch {epoch + 1}; lower learning_rate")
                 if judge is not None:
-                    history[-1]["held_out"] = judge.loss(history)
+                    history[-1]["held_out"] = held = judge.loss(history)
+                    if not math.isfinite(held):
+                        raise MafrError(
+                            f"the loss on held-out samples became {held} in epoch {epoch + 1}; lower learning_rate"
+                        )
                 if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
                     _save(checkpoint, model, optimiser, history, judge.best if judge is not None else None)
                     saved = time.monotonic()

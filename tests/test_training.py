@@ -231,6 +231,16 @@ def test_a_training_stops_by_the_loss_on_held_out_samples_and_keeps_the_best_wei
     assert [epoch["total"] for epoch in plain] == [epoch["total"] for epoch in history]
 
 
+def test_a_held_out_loss_that_is_not_finite_is_an_error(monkeypatch):
+    """Not a loss below which none falls: the training would stop while it still improves."""
+    losses = iter([float("nan"), 1.0, 0.9, 0.8])
+    monkeypatch.setattr(training.HeldOut, "loss", lambda self, history: next(losses))
+    config = small(epochs=4, patience=2)
+    features = FakeFeatures(config, 3)
+    with pytest.raises(MafrError, match="the loss on held-out samples became nan in epoch 1"):
+        training.fit(config, features, range(3), held_out=(features, range(1)))
+
+
 def test_an_interrupted_training_keeps_its_best_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
     config = small(epochs=12, patience=4, learning_rate=2e-2)
