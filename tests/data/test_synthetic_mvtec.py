@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -110,6 +113,18 @@ def test_interrupted_run_leaves_nothing_behind(tmp_path, config, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         generate("mvtec3d", tmp_path, config, ["rope"])
     assert not list(tmp_path.iterdir())
+
+
+def test_temporary_folders_of_ended_processes_go_and_those_of_running_ones_stay(tmp_path, config):
+    def left_by(process: int) -> Path:
+        folder = tmp_path / f".rope.{socket.gethostname()}.{process}.{'a' * 16}.tmp"
+        folder.mkdir()
+        os.utime(folder, (0, 0))  # as old as can be
+        return folder
+
+    ended, running = left_by(999_999_999), left_by(os.getppid())
+    generate("mvtec3d", tmp_path, config, ["rope"])
+    assert running.exists() and not ended.exists()
 
 
 def test_foreign_folders_are_not_touched(tmp_path, config):

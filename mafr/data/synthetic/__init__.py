@@ -5,7 +5,6 @@
 
 import json
 import shutil
-import time
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
@@ -25,7 +24,6 @@ _LONGEST = {
     "mvtec3d": ("foam", "cookie", "bagel", "tire", "potato", "rope"),
     "eyecandies": ("LicoriceSandwich", "GummyBear", "ChocolateCookie", "Lollipop", "ChocolatePraline"),
 }
-_STALE = 3600.0  # seconds after which a temporary folder is nobody's any more
 
 
 def generate(
@@ -79,9 +77,6 @@ def _generate(dataset: str, root: Path, config: Config, category: str) -> None:
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
     sweep(folder.parent)
-    for leftover in folder.parent.glob(f".{folder.name}.*"):
-        if time.time() - leftover.stat().st_mtime > _STALE:
-            shutil.rmtree(leftover, ignore_errors=True)
     fresh, old = temporary_beside(folder), temporary_beside(folder)
     keep_freed_memory()
     try:
