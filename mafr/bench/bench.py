@@ -4,18 +4,16 @@ Each path has processes of its own, so that its memory can be measured; the pare
 repetition each, so that a slow minute of the machine falls on both.
 """
 
-import multiprocessing
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import date
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 from mafr.bench import work as bench_work
+from mafr.bench.child import Child, child
 from mafr.config import Config
-from mafr.errors import MafrError
 from mafr.parallel.progress import bar
 
 # stage -> (which product process runs it, which plain stage it stands beside)
@@ -26,6 +24,7 @@ STAGES = {
     "sample to map": ("sample", "inference"),
     "metrics": ("tokens", "metrics"),
 }
+_ADVICE = "; the plain path needs some 14 GB at full size: leave out a share of --valid, or --variant released"
 
 
 @dataclass(frozen=True)
@@ -71,41 +70,32 @@ def bench(
 
 def _case(case: bench_work.Case, stages: Sequence[str], repeats: int, machine: dict) -> list[Row]:
     kinds = dict.fromkeys(["sample", *(STAGES[stage][0] for stage in stages), "plain"])  # "sample" makes the tokens
-    with ExitStack() as processes:
-        lines = {kind: processes.enter_context(_process(kind, case))[0] for kind in kinds}
-        return _take_turns(case, stages, repeats, lines, machine)
+    with ExitStack() as running:
+        processes = {kind: running.enter_context(_process(kind, case))[0] for kind in kinds}
+        return _take_turns(case, stages, repeats, processes, machine)
 
 
 @contextmanager
-def _process(kind: str, case: bench_work.Case) -> Iterator[tuple[Connection, object]]:
-    """A process of `mafr.bench.work.serve`: the line to it, and its first answer."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=bench_work.serve, args=(kind, case, there), daemon=True)
-    process.start()
-    there.close()
-    try:
-        yield here, _receive(here)
-    finally:
-        here.close()
-        process.terminate()
-        process.join()
+def _process(kind: str, case: bench_work.Case) -> Iterator[tuple[Child, object]]:
+    """A process of `mafr.bench.work.serve`, and its first answer."""
+    with child(bench_work.serve, (kind, case), "a process of the benchmark", _ADVICE) as process:
+        yield process, process.receive()
 
 
 def _take_turns(
-    case: bench_work.Case, stages: Sequence[str], repeats: int, lines: dict[str, Connection], machine: dict
+    case: bench_work.Case, stages: Sequence[str], repeats: int, processes: dict[str, Child], machine: dict
 ) -> list[Row]:
     rows, plain_done = [], {}
     title = f"{case.config.variant}, {case.share:.0%} valid"
     rate = machine["gflops"]
     for stage in bar(stages, what=title):
         kind, beside = STAGES[stage]
-        arithmetic = _ask(lines[kind], "count", stage)
-        product, plain = [_ask(lines[kind], "run", stage)], []  # the first warms up and is not counted
+        arithmetic = processes[kind].ask("count", stage)
+        product, plain = [processes[kind].ask("run", stage)], []  # the first warms up and is not counted
         for _ in range(repeats):
-            product.append(_ask(lines[kind], "run", stage))
+            product.append(processes[kind].ask("run", stage))
             if beside not in plain_done:
-                plain.append(_ask(lines["plain"], "run", beside))
+                plain.append(processes["plain"].ask("run", beside))
         plain = plain_done.setdefault(beside, plain)
         rows.append(
             Row(
@@ -122,24 +112,6 @@ def _take_turns(
             )
         )
     return rows
-
-
-def _ask(line: Connection, *question: str) -> object:
-    line.send(question)
-    return _receive(line)
-
-
-def _receive(line: Connection) -> object:
-    try:
-        answer = line.recv()
-    except EOFError:
-        raise MafrError(
-            "a process of the benchmark was killed, most likely for lack of memory; the plain path needs some 14 GB at "
-            "full size: leave out a share of --valid, or --variant released"
-        ) from None
-    if isinstance(answer, MafrError):
-        raise answer
-    return answer
 
 
 def report(machine: dict, rows: Sequence[Row]) -> str:

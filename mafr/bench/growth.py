@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from multiprocessing.connection import Connection
 
+from mafr.bench.child import child
 from mafr.bench.work import make_sample
 from mafr.config import Config
 from mafr.device import computing
-from mafr.errors import MafrError
 from mafr.experiments.provenance import peak_megabytes, reset_peak, resident_megabytes
 from mafr.features.extract import FeatureExtractor, Tokens
 from mafr.parallel.progress import bar
@@ -48,18 +47,10 @@ class _Drawn:
 def growth(config: Config, counts: Sequence[int]) -> list[Growth]:
     """Measure each number of samples in a process of its own."""
     config = replace(config, random_weights=True, device="cpu", precision="float32", threads=1, min_steps=0)
-    context, rows = multiprocessing.get_context("spawn"), []
+    rows = []
     for count in bar(counts, what="samples"):
-        here, there = context.Pipe()
-        process = context.Process(target=_serve, args=(config, count, there), daemon=True)
-        process.start()
-        there.close()
-        try:
-            rows.append(here.recv())
-        except EOFError:
-            raise MafrError(f"the training on {count} samples was killed, most likely for lack of memory") from None
-        finally:
-            process.join()
+        with child(_serve, (config, count), f"the training on {count} samples") as training:
+            rows.append(training.receive())
     return rows
 
 

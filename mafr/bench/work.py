@@ -18,7 +18,6 @@ from mafr.config import Config
 from mafr.data.samples import Sample
 from mafr.detector import Detector
 from mafr.device import Place, compiling, computing, gpu_products, instruction_sets, why_precision
-from mafr.errors import MafrError
 from mafr.experiments.provenance import peak_megabytes, reset_peak, resident_megabytes
 from mafr.fast.layers import Dropout
 from mafr.fast.restorer import Restorer, open_scene
@@ -75,20 +74,18 @@ def make_maps(config: Config, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def serve(kind: str, case: Case, line: Connection) -> None:
-    """Answer the parent until it hangs up. kind: "plain", "sample", "tokens", or "machine" for one answer."""
-    try:
-        if kind == "machine":
-            line.send(describe_machine(case.config))
-            return
-        work = _Work(kind, case)
-        line.send("ready")
-        while True:
-            what, stage = line.recv()
-            line.send(work.count(stage) if what == "count" else work.run(stage))
-    except EOFError:
+    """Answer the parent until it hangs up, by EOFError.
+
+    kind: "plain", "sample", "tokens", or "machine" for one answer.
+    """
+    if kind == "machine":
+        line.send(describe_machine(case.config))
         return
-    except MafrError as error:
-        line.send(error)
+    work = _Work(kind, case)
+    line.send("ready")
+    while True:
+        what, stage = line.recv()
+        line.send(work.count(stage) if what == "count" else work.run(stage))
 
 
 _ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # torch counts a GPU's only
