@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 from llvmlite.binding import get_host_cpu_features
 from numba import config, njit
+
+_UNUSED = 14 * 86_400.0  # seconds: a process still running may load from what it opened before
 
 # Vectors of another width sum in another order. AVX2's have one width on every x86 processor since 2013, and the wider
 # ones of AVX-512 gain nothing here.
@@ -37,13 +42,26 @@ def compile_loops(function: Callable, *freedoms: str, inline: str = "never") -> 
 def _cache_folder(sources: Path) -> str:
     """Where functions of the files in a folder are kept; "" if nothing can be written there.
 
-    Numba compiles a function again when its own file changes, but not when a file changes that it calls: the folder's
-    name therefore follows from all of them.
+    Numba compiles a function again when its own file changes, but not when a file changes that it calls, nor when the
+    options here do: the folder's name therefore follows from all of them. Folders of other states are removed when no
+    process has opened them for long.
     """
-    texts = b"".join(path.read_bytes() for path in sorted(sources.glob("*.py")))
+    texts = b"".join(path.read_bytes() for path in (Path(__file__), *sorted(sources.glob("*.py"))))
     folder = Path(config.CACHE_DIR or sources / "__pycache__") / f"loops-{hashlib.sha256(texts).hexdigest()[:16]}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return str(folder) if os.access(folder, os.W_OK) else ""
+        if not os.access(folder, os.W_OK):
+            return ""
+        os.utime(folder)  # in use
+        _sweep(folder)
+        return str(folder)
     except OSError:
         return ""
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the folders beside this one that no process has opened for `_UNUSED`."""
+    for other in folder.parent.glob("loops-*"):
+        with suppress(OSError):  # another process removes it, or it is another user's
+            if other != folder and time.time() - other.stat().st_mtime > _UNUSED:
+                shutil.rmtree(other)
