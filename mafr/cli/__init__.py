@@ -20,6 +20,9 @@ def main(argv: list[str] | None = None) -> int:
 
     _degrade_output()
     arguments = build_parser().parse_args(argv)
+    # Of the commands that keep what is finished; these two make no runs.
+    makes_runs = arguments.run.__name__ not in ("predict", "survey_scans")
+    kept = "; finished runs are kept, the same command continues from here" if makes_runs else ""
     try:
         if reach := getattr(arguments, "same_bytes", None):
             limit(reach)  # before a command loads torch
@@ -28,12 +31,10 @@ def main(argv: list[str] | None = None) -> int:
         notice(str(error))
         return 1
     except KeyboardInterrupt:
-        kept = "; finished runs are kept, the same command continues from here"
-        notice("interrupted" + (kept if arguments.run.__name__ not in ("predict", "survey_scans") else ""))
+        notice(f"interrupted{kept}")
         return 130
     except OSError as error:
-        kept = "finished runs are kept, the same command continues from here"
-        notice(f"{explained(error)}; {kept}")
+        notice(f"{explained(error)}{kept}")
         return 1
 
 

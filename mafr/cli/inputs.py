@@ -150,6 +150,8 @@ def add_pretrain_points(commands: Commands) -> None:
 def pretrain_points(arguments: argparse.Namespace) -> None:
     from mafr.features.pretraining.pretrain import WORN, PretrainSettings, pretrain
 
+    if arguments.seed is not None and not 0 <= arguments.seed < 2**63:  # what numpy and torch both take
+        raise ConfigError(f"--seed must be in 0 to 2^63 - 1, not {arguments.seed}")
     given = {name: getattr(arguments, name) for name in ("steps", "seed")}
     shipped = WORN if arguments.scans == "worn" else PretrainSettings()
     settings = replace(shipped, **{name: value for name, value in given.items() if value is not None})

@@ -270,6 +270,33 @@ def test_validate_says_what_is_missing_before_it_works(capsys, tmp_path):
     assert "no trial is finished" in refused(capsys, *options, "--tables-only")
 
 
+def test_a_seed_that_no_generator_takes_is_one_line(tmp_path, capsys):
+    for seed in ("-1", str(2**63)):
+        text = refused(capsys, "pretrain-points", "--seed", seed, "--out", str(tmp_path / "out"))
+        assert f"--seed must be in 0 to 2^63 - 1, not {seed}" in text
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "module", "runs"),
+    [
+        (["run", "--profile", "smoke"], "runs.make_runs", True),
+        (["survey", "--data-root", "PLACE"], "survey.survey_scans", False),
+        (["predict", "--detector", "D", "--rgb", "R", "--xyz", "X"], "predict.predict", False),
+    ],
+)
+def test_only_commands_that_make_runs_say_that_runs_are_kept(monkeypatch, capsys, command, module, runs):
+    for error in (OSError("no more files"), KeyboardInterrupt()):
+
+        def stop(arguments, error=error):
+            raise error
+
+        stop.__name__ = module.rpartition(".")[2]
+        monkeypatch.setattr(f"mafr.cli.{module}", stop)
+        assert main(command) != 0
+        assert ("finished runs are kept" in capsys.readouterr().err) == runs
+
+
 def test_the_preset_for_own_parts_reproduces_no_table(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MAFR_HOME", str(tmp_path))
     assert "mafr fit" in refused(capsys, "reproduce", "--profile", "parts")
