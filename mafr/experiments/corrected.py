@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mafr.detector import Detector
-from mafr.errors import ResultError
+from mafr.errors import ResultError, notice
 from mafr.experiments.plan import Run
 from mafr.experiments.run_store import DETECTOR, read_record
 from mafr.features.sources.splits import load_features
@@ -46,9 +46,12 @@ def _scores_job(job: tuple[Run, Paths]) -> dict[str, list[float]]:
         raise ResultError(f"{run} has not been run; `mafr differences` makes it")
     known = {"data_fingerprint": record["data_fingerprint"], "scores": record["scores"][run.config.fusion]}
     if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["of"] == known:
-            return {how: found[how] for how in CORRECTIONS}
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if found["of"] == known:
+                return {how: [float(score) for score in found[how]] for how in CORRECTIONS}
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            notice(f"{path} is damaged ({type(error).__name__}: {error}); the corrected scores are made again")
     made = _scores(run, paths)
     write_json(path, {"of": known} | made)
     return made

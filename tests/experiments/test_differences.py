@@ -91,7 +91,7 @@ def test_the_table_of_corrected_scores_holds_each_loss_beside_all_three_terms():
     assert set(corrected_table(records, corrected, SMOKE, ("paper",)).frame["Variant"]) == {"paper"}
 
 
-def test_corrected_scores_do_not_see_scale_and_offset_of_the_restored_features(smoke, tmp_path):
+def test_corrected_scores_do_not_see_scale_and_offset_of_the_restored_features(smoke, tmp_path, capsys):
     config, paths = smoke
     own = replace(paths, root=tmp_path)
     for name in ("data", "features"):
@@ -105,6 +105,11 @@ def test_corrected_scores_do_not_see_scale_and_offset_of_the_restored_features(s
     before = (run.folder(own) / "corrected.json").read_bytes()
     assert corrected_scores([run], own) == [plain]  # read, not made again
     assert (run.folder(own) / "corrected.json").read_bytes() == before
+    for damaged in ("{", "[]", "{}", json.dumps(json.loads(before) | {OWN: None})):
+        (run.folder(own) / "corrected.json").write_text(damaged)
+        assert corrected_scores([run], own) == [plain]
+        assert "corrected.json is damaged" in capsys.readouterr().err
+        assert (run.folder(own) / "corrected.json").read_bytes() == before
 
     detector = Detector.load(run.folder(own) / "detector")
     with torch.no_grad():
