@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from mafr.errors import ConfigError
@@ -176,6 +176,7 @@ def deciding(*what: str) -> tuple[str, ...]:
 
 FEATURE_SETTINGS = deciding("features")
 SCORING_SETTINGS = tuple(field.name for field in dataclasses.fields(sections.ScoringSettings))
+REPORTING_SETTINGS = tuple(field.name for field in dataclasses.fields(sections.ReportingSettings))
 # The meaning of a setting's absence in records that are older than it.
 ADDED = {name: field.metadata["absent_is"] for name, field in SETTINGS.items() if "absent_is" in field.metadata}
 
@@ -186,21 +187,31 @@ def concerns(method: str, name: str) -> bool:
     return owners == ALL or method in owners
 
 
+def usual(profile: str, names: Iterable[str]) -> dict[str, object]:
+    """The values of some settings in a profile, by name, as a record has them."""
+    fields = {name: SETTINGS[name] for name in names}
+    values = {name: field.metadata.get(profile, field.default) for name, field in fields.items()}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
 def deciding_settings(config: Config, method: str, dataset: str) -> dict[str, object]:
-    """The settings that decide the result of a method's run on a data set, by name."""
+    """The settings that decide the result of a method's run on a data set, by name.
+
+    Those of tables have the profile's own values, whatever they are: no run depends on them, but stored runs name them.
+    """
     free = {*deciding("runs", "place"), *(f"{other}_train" for other in DATASETS if other != dataset)}
     if not config.generated:
         free |= set(deciding("data"))
     return {
         name: value
-        for name, value in config.as_dict().items()
+        for name, value in (config.as_dict() | usual(config.profile, deciding("tables"))).items()
         if name not in free and concerns(method, name) and not (name in ADDED and value == ADDED[name])
     }
 
 
 def differences(saved: Config, wanted: Config, method: str) -> list[str]:
     """In words, each difference between two configurations in what decides a method's features and its model."""
-    free = deciding("report", "runs", "place")  # which change no weight
+    free = deciding("report", "tables", "runs", "place")  # which change no weight
     if not (saved.generated or wanted.generated):
         free += deciding("data")
     a, b = saved.as_dict(), wanted.as_dict()

@@ -93,6 +93,20 @@ def test_digests_are_those_of_stored_runs():
     assert runs == RUN_DIGESTS
 
 
+@pytest.mark.parametrize("method", ["mafr", "btf"])
+@pytest.mark.parametrize("profile", PROFILES)
+def test_settings_of_reports_do_not_make_runs_again(profile, method):
+    """No run depends on the resamples of tables, and no trained head on the threshold."""
+    config = Config.preset(profile)
+    run = Run("mvtec3d", "bagel", config, method=method)
+    resampled = Run("mvtec3d", "bagel", dataclasses.replace(config, bootstrap=7), method=method)
+    assert (resampled.digest, resampled.head_digest) == (run.digest, run.head_digest)
+    assert resampled.config.digest() != config.digest()  # tables are named by it
+    stricter = Run("mvtec3d", "bagel", dataclasses.replace(config, quantile=0.9), method=method)
+    assert stricter.head_digest == run.head_digest and stricter.digest != run.digest
+    assert differences(resampled.config, config, method) == []
+
+
 def test_settings_of_generated_data_do_not_concern_real_scans():
     real = Config.preset("demo", overrides={"generated": False})
     other = dataclasses.replace(real, generator="first", raw_side=99)

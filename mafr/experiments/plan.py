@@ -14,7 +14,16 @@ from functools import cached_property
 from pathlib import Path
 
 from mafr.baselines.registry import MAFR, METHODS, check_methods, has_variants, method_settings, title
-from mafr.config import DATASETS, NEED_STORED, SCORING_SETTINGS, VARIANTS, Config, deciding_settings
+from mafr.config import (
+    DATASETS,
+    NEED_STORED,
+    REPORTING_SETTINGS,
+    SCORING_SETTINGS,
+    VARIANTS,
+    Config,
+    deciding_settings,
+    usual,
+)
 from mafr.errors import ConfigError, printable
 from mafr.paths import Paths
 
@@ -61,8 +70,9 @@ class Run:
 
     @cached_property
     def head_digest(self) -> str:
-        """SHA-256 (hex) of all that decides MAFR's trained head, the data aside: of the result all but the scoring."""
+        """SHA-256 (hex) of all that decides MAFR's trained head, the data aside: no setting of scoring or reporting."""
         settings = deciding_settings(self.config, self.method, self.dataset)
+        settings |= usual(self.config.profile, REPORTING_SETTINGS)
         kept = {name: value for name, value in settings.items() if name not in SCORING_SETTINGS}
         identity = [self.dataset, self.category, self.method, self.shots, RESULTS_VERSION, kept]
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

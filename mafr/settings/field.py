@@ -9,6 +9,7 @@ decides     what depends on it, one of
               head      which parts the head has and in which order; its widths show in a checkpoint itself
               result    anything else that may change a number
               report    what is reported of a run's maps, or how many threads make them
+              tables    what tables make of finished runs; no run depends on it
               runs      which runs are made; no single run depends on it
               place     where and by what results are computed; records say where it was
 rules       conditions on a number, or on every element of a tuple: POSITIVE, ODD, ...
@@ -28,7 +29,7 @@ from mafr.errors import ConfigError
 
 ALL = ("all",)
 MAFR = ("mafr",)
-DECIDES = ("data", "features", "head", "result", "report", "runs", "place")
+DECIDES = ("data", "features", "head", "result", "report", "tables", "runs", "place")
 
 
 class Rule(NamedTuple):

@@ -193,5 +193,6 @@ class ComputingSettings:
 class ReportingSettings:
     """The metrics and curves that are reported of a result."""
 
-    bootstrap: int = setting(1000, smoke=100)  # resamples behind the interval of a paired difference
+    # Resamples behind the interval of a paired difference.
+    bootstrap: int = setting(1000, smoke=100, decides="tables")
     quantile: float = setting(0.95, QUANTILE)  # of the good validation scores: the threshold of `mafr predict`
