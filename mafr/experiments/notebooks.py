@@ -13,6 +13,7 @@ from mafr.config import ALL_DATASETS, Config
 from mafr.disk import writing
 from mafr.errors import ConfigError, MafrError, notice
 from mafr.experiments.plan import all_runs
+from mafr.experiments.run_store import RECORD
 from mafr.parallel.processes import environment
 from mafr.parallel.progress import map_parallel
 from mafr.paths import PACKAGE, Paths, leftovers, process_temporary, write_atomically, write_json
@@ -103,20 +104,27 @@ def own_notebooks(names: Sequence[str]) -> list[str]:
 
 
 def _state(config: Config, paths: Paths) -> str:
-    """A digest of what all notebooks read: settings, package sources, finished runs, written tables."""
+    """A digest of what all notebooks read: settings, files of the package, finished runs, written tables."""
     digest = hashlib.sha256(config.digest().encode())
-    for path in sorted(PACKAGE.rglob("*.py")):
-        digest.update(path.read_bytes())
+    for path in sorted(PACKAGE.rglob("*")):  # pages, styles and small weights, too
+        name = path.relative_to(PACKAGE)
+        if path.is_file() and not any(part.startswith((".", "__pycache__")) for part in name.parts):
+            digest.update(_sum_of(name, path).encode())
     # Only runs of the tables: those that a notebook adds itself must not make it out of date.
     for run in all_runs(config):
-        path = run.folder(paths) / "metrics.json"
-        if path.exists():
-            digest.update(f"{path.parent.name} {path.stat().st_size}".encode())
+        path = run.folder(paths) / RECORD
+        if path.is_file():
+            digest.update(_sum_of(path.parent.name, path).encode())
     # Verdicts and sections that read tables of other commands, such as `mafr differences` and `mafr develop`.
     folders = dict.fromkeys((paths.tables, *(paths.root / "tables" / name for name in ("development", "real"))))
     for path in (path for folder in folders for path in sorted(folder.glob("*.csv"))):
-        digest.update(path.name.encode() + path.read_bytes())
+        digest.update(_sum_of(path.name, path).encode())
     return digest.hexdigest()
+
+
+def _sum_of(name: object, path: Path) -> str:
+    """A file's name and the SHA-256 of its content."""
+    return f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n"
 
 
 def _stamp_file(paths: Paths, source: Path) -> Path:

@@ -14,7 +14,9 @@ from support.places import CHECKOUT
 
 from mafr.config import Config
 from mafr.errors import MafrError
+from mafr.experiments import notebooks
 from mafr.experiments.notebooks import needed_files, run_notebooks, tidied
+from mafr.experiments.plan import all_runs
 from mafr.paths import Paths
 
 NOTEBOOKS = CHECKOUT / "notebooks"
@@ -319,6 +321,28 @@ def test_a_notebook_is_run_again_when_other_commands_tables_change(tmp_path):
         (folder / "other.csv").write_text("a\n1\n")
         run_notebooks(config, paths, workers=1)
         assert (copy.stat().st_mtime_ns > before) == again
+
+
+def test_notebooks_are_out_of_date_when_any_number_of_a_record_or_any_file_of_the_package_changes(
+    tmp_path, monkeypatch
+):
+    config, paths, package = Config.preset("smoke"), Paths.resolve("smoke", root=tmp_path), tmp_path / "package"
+    monkeypatch.setattr(notebooks, "PACKAGE", package)
+    record = all_runs(config)[0].folder(paths) / "metrics.json"
+    files = [record, *(package / name for name in ("a.py", "page/view.js", "page/page.css", "weights/small.bin"))]
+    states = [notebooks._state(config, paths)]
+    for content in ("0.912", "0.512"):  # of one length
+        for file in files:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(content)
+            states.append(notebooks._state(config, paths))
+    assert len(set(states)) == len(states) == 11
+    (package / "__pycache__").mkdir()
+    (package / "__pycache__" / "a.pyc").write_text("")
+    record.with_name("maps.npz").write_text("")
+    for file in files:
+        os.utime(file, (0, 0))
+    assert notebooks._state(config, paths) == states[-1]
 
 
 def test_the_notebooks_of_tables_1_and_2_share_their_cells():
