@@ -21,7 +21,7 @@ from mafr.baselines.registry import METHODS
 from mafr.config import ADDED, PROFILES, SETTINGS, VARIANTS, Config, differences
 from mafr.errors import ConfigError
 from mafr.experiments.plan import Run
-from mafr.settings.field import ALL, ANY, DECIDES
+from mafr.settings.field import ALL, DECIDES
 
 # The first digits of digests: by them stored runs and features are found again. They change only together with all
 # that is stored.
@@ -145,12 +145,20 @@ BROKEN = {
 
 @pytest.mark.parametrize(
     ("name", "must"),
-    [(name, rule.must) for name, field in SETTINGS.items() for rule in field.metadata["rules"] if rule != ANY],
+    [(name, rule.must) for name, field in SETTINGS.items() for rule in field.metadata["rules"]],
 )
 def test_rules_are_enforced(name, must):
     value = (5, BROKEN[must]) if isinstance(SETTINGS[name].default, tuple) else BROKEN[must]
     with pytest.raises(ConfigError, match=re.escape(f"{name} must {must}, not {value}")):
         dataclasses.replace(Config(), **{name: value})
+
+
+@pytest.mark.parametrize("name", [name for name, field in SETTINGS.items() if isinstance(field.default, float)])
+def test_every_fraction_is_finite_and_has_a_range(name):
+    assert SETTINGS[name].metadata["rules"]
+    for value in (math.inf, -math.inf, math.nan):
+        with pytest.raises(ConfigError, match=re.escape(f"{name} must be finite, not {value}")):
+            dataclasses.replace(Config(), **{name: value})
 
 
 def test_trainings_of_the_demo_stand_in_their_written_ratios():
@@ -181,6 +189,10 @@ def test_trainings_of_the_demo_stand_in_their_written_ratios():
         ({"dropout": 1.0}, "dropout"),
         ({"grid": 50}, "multiple"),
         ({"quantile": 0.0}, "quantile"),
+        ({"fused_dim": -5}, "fused_dim must not be negative"),
+        ({"weight_sim": -1.0}, "weight_sim must not be negative"),
+        ({"ast_weight_decay": -1.0}, "ast_weight_decay must not be negative"),
+        ({"m3dm_weight_rgb": math.nan}, "m3dm_weight_rgb must be finite"),
         ({"shots": [0, 5]}, "shots"),
     ],
 )

@@ -4,7 +4,7 @@ Three rules for learning rates meet in the small profiles: CFM, M3DM and RGB-D k
 published one times the ratio of the steps; the six depth and voxel methods take MAFR's 1e-3.
 """
 
-from mafr.settings.field import ANY, AT_LEAST_3, POSITIVE, section, setting
+from mafr.settings.field import AT_LEAST_3, NONNEGATIVE, POSITIVE, section, setting
 
 
 @section(POSITIVE, of=("cfm", "cfm_m"))
@@ -60,9 +60,9 @@ class M3DMSettings:
     m3dm_temperature: float = 1.0  # of the contrastive loss (published code)
     # Which cells banks and maps hold: those with a 3D point, or "all" (published code).
     m3dm_cells: str = setting("valid", choices=("valid", "all"), full="all")
-    m3dm_weight_rgb: float = setting(0.1, ANY)  # of scores and maps before they are joined (published code)
-    m3dm_weight_xyz: float = setting(1.0, ANY)
-    m3dm_weight_fused: float = setting(1.0, ANY)
+    m3dm_weight_rgb: float = setting(0.1, NONNEGATIVE)  # of scores and maps before they are joined (published code)
+    m3dm_weight_xyz: float = setting(1.0, NONNEGATIVE)
+    m3dm_weight_fused: float = setting(1.0, NONNEGATIVE)
     m3dm_most: int = setting(400, absent_is=400)  # training samples at most, the first ones (published code: one more)
     m3dm_nu: float = 0.5  # of both one-class SVMs (published code)
     m3dm_iterations: int = 1000  # their passes over the data at most (published code)
@@ -90,7 +90,7 @@ class ASTSettings:
     ast_epochs: int = setting(8, smoke=2, full=72)  # of each of the two networks; published: 72
     # Published: 2e-4 for seven and a half times as many steps.
     ast_learning_rate: float = setting(1.5e-3, smoke=3e-3, full=2e-4)
-    ast_weight_decay: float = setting(1e-5, ANY)  # (published)
+    ast_weight_decay: float = setting(1e-5, NONNEGATIVE)  # (published)
 
 
 @section(POSITIVE, of=("rgbd", "rgbcdn"))

@@ -22,6 +22,7 @@ unnamed_at  the value at which the digests of features and settings leave it out
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, dataclass_transform
 
@@ -39,7 +40,6 @@ class Rule(NamedTuple):
     holds: Callable[[float], bool]
 
 
-ANY = Rule("be a number", lambda value: True)
 POSITIVE = Rule("be positive", lambda value: value > 0)
 NONNEGATIVE = Rule("not be negative", lambda value: value >= 0)
 AT_LEAST_3 = Rule("be at least 3", lambda value: value >= 3)
@@ -92,9 +92,12 @@ def check_choice(what: str, value: object, allowed: Sequence[str]) -> None:
 
 
 def check(field: dataclasses.Field, value: Any) -> None:
-    """Raises ConfigError for a value that a setting's choices or rules exclude."""
+    """Raises ConfigError for a value that a setting's choices or rules exclude, and for a float that is not finite."""
     if "choices" in field.metadata:
         check_choice(field.name, value, field.metadata["choices"])
+    numbers = value if isinstance(value, tuple) else (value,)
+    if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+        raise ConfigError(f"{field.name} must be finite, not {value}")
     for rule in field.metadata["rules"]:
-        if not all(rule.holds(number) for number in (value if isinstance(value, tuple) else (value,))):
+        if not all(rule.holds(number) for number in numbers):
             raise ConfigError(f"{field.name} must {rule.must}, not {value}")

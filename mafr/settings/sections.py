@@ -109,7 +109,7 @@ class FeatureSettings:
 class HeadSettings:
     """MAFR's head (Sec. III-B, IV-A)."""
 
-    fused_dim: int = 0  # 0: the variant's rule, see `Config.width`
+    fused_dim: int = setting(0, NONNEGATIVE)  # 0: the variant's rule, see `Config.width`
     dropout: float = setting(0.1, SHARE)
     decoder_layers: int = setting(3, POSITIVE, AT_LEAST_3, decides="head")
     decoder_order: str = setting("gelu-norm", choices=("gelu-norm", "norm-gelu"), decides="head")
@@ -125,9 +125,9 @@ class LossSettings:
     """MAFR's loss (eqs. 3-6)."""
 
     loss_terms: tuple[str, ...] = LOSS_TERMS
-    weight_sim: float = 1.0
-    weight_smooth: float = 1.0
-    weight_census: float = 1.0
+    weight_sim: float = setting(1.0, NONNEGATIVE)
+    weight_smooth: float = setting(1.0, NONNEGATIVE)
+    weight_census: float = setting(1.0, NONNEGATIVE)
     znssd_over: str = setting("pixels", choices=("pixels", "channels"))
     smooth_channels: str = setting("all", choices=("all", "first_two"))
     census_kernel: int = setting(7, POSITIVE, ODD)
