@@ -8,7 +8,8 @@ import pandas as pd
 
 from mafr.tables.layout import STAMP_COLUMNS
 
-_GROUPS = {"Tables I–V": "table[1-5].csv", "S1–S7": "tableS*.csv"}
+_GROUPS = {"Tables I–V": "table[1-5].csv", "the supplementary ones": "tableS*.csv"}
+_OUTCOME = "Result"  # a label column that says what came out, not which row it is
 _RESTORE = "`git restore tables figures notebooks/executed` brings the committed ones back"
 
 
@@ -17,7 +18,7 @@ def committed_difference(tables: Path, root: Path) -> str:
 
     tables: folder of the csv files, in the git checkout `root`. Times and sizes (`cost.csv`) do not count.
     """
-    parts, compared = [], 0
+    parts, texts, compared = [], [], 0
     for title, pattern in _GROUPS.items():
         largest, where, other = 0.0, "", []
         for path in sorted(tables.glob(pattern)):
@@ -25,13 +26,17 @@ def committed_difference(tables: Path, root: Path) -> str:
             if committed is None:
                 continue
             compared += 1
-            gap, cell = _largest_gap(_read(path), _read(io.StringIO(committed)))
-            if gap is None:
+            here, there = _read(path), _read(io.StringIO(committed))
+            if not _same_cells(here, there):
                 other.append(path.name)
-            elif gap > largest:
+                continue
+            texts += [f"{name} of {_rows(count)} of {path.name}" for name, count in _other_texts(here, there).items()]
+            gap, cell = _largest_gap(here, there)
+            if gap > largest:
                 largest, where = gap, f"{path.name}: {cell}"
         parts += [f"{title} by at most {largest:.4f} ({where})"] if largest else []
         parts += [f"{', '.join(other)} by other rows or columns"] if other else []
+    parts += [f"by the text in {', '.join(texts)}"] if texts else []
     if not compared:
         return ""
     if not parts:
@@ -39,21 +44,49 @@ def committed_difference(tables: Path, root: Path) -> str:
     return f"mafr: the tables differ from the committed ones, {', '.join(parts)}; {_RESTORE}"
 
 
-def _largest_gap(here: pd.DataFrame, there: pd.DataFrame) -> tuple[float | None, str]:
-    """The largest difference of two tables and its cell; None where they do not have the same rows and columns."""
+def _same_cells(here: pd.DataFrame, there: pd.DataFrame) -> bool:
+    """Whether two tables have the same columns, the same rows by their labels, and numbers in the same cells."""
     if list(here) != list(there) or len(here) != len(there):
-        return None, ""
-    numbers = here.select_dtypes("number").columns.intersection(there.select_dtypes("number").columns)
-    texts = [name for name in here if name not in numbers]
-    same_texts = here[texts].astype(str).equals(there[texts].astype(str))
-    if not same_texts or not here[numbers].isna().equals(there[numbers].isna()):
-        return None, ""
+        return False
+    labels, numbers = [*_labels(here), "kind"], _numbers(here, there)
+    return here[labels].apply(_text).equals(there[labels].apply(_text)) and here[numbers].isna().equals(
+        there[numbers].isna()
+    )
+
+
+def _other_texts(here: pd.DataFrame, there: pd.DataFrame) -> dict[str, int]:
+    """{column: number of rows that differ} beside labels and numbers: outcomes and stamps."""
+    kept = [name for name in here if name not in (*_labels(here), *_numbers(here, there))]
+    counts = {name: int((_text(here[name]) != _text(there[name])).sum()) for name in kept}
+    return {name: count for name, count in counts.items() if count}
+
+
+def _largest_gap(here: pd.DataFrame, there: pd.DataFrame) -> tuple[float, str]:
+    """The largest difference of two tables with the same cells, and its cell."""
+    numbers = _numbers(here, there)
     gaps = (here[numbers] - there[numbers]).abs().stack()
     if gaps.empty or not gaps.max():
         return 0.0, ""
     row, column = gaps.idxmax()
-    names = [str(here.loc[row, name]) for name in here.columns[: list(here).index("kind")]]
-    return float(gaps.max()), ", ".join([*names, str(column)])
+    return float(gaps.max()), ", ".join([*(str(here.loc[row, name]) for name in _labels(here)), str(column)])
+
+
+def _text(column: pd.Series) -> pd.Series:
+    return column.astype(object).where(column.notna(), "").astype(str)
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"
+
+
+def _labels(table: pd.DataFrame) -> list[str]:
+    return [name for name in table.columns[: list(table).index("kind")] if name != _OUTCOME]
+
+
+def _numbers(here: pd.DataFrame, there: pd.DataFrame) -> list[str]:
+    """The columns of numbers in both; a column of numbers in one alone is of text."""
+    both = here.select_dtypes("number").columns.intersection(there.select_dtypes("number").columns)
+    return [name for name in both if name not in (*_labels(here), _OUTCOME, "kind")]
 
 
 def _read(table: Path | io.StringIO) -> pd.DataFrame:
