@@ -90,7 +90,8 @@ def upsample(psi: Tensor, valid: Tensor, size: int) -> Tensor:
 def whole_image(psi: Tensor, valid: Tensor, mask: Tensor) -> Tensor:
     """Bring residual maps (B, 1, g, g) of windows around parts to whole images (B, 1, S, S), as `upsample` does.
 
-    mask: (B, 1, S, S) bool, the whole images' pixels with a 3D point, from which the windows follow.
+    mask: (B, 1, S, S) bool, the whole images' pixels with a 3D point, from whose bounding boxes the windows follow, or
+    the same `filled`, which leaves the boxes as they are.
     """
     size = mask.shape[-1]
     places = [Window.of(one[0].numpy()).places(size) for one in mask]
@@ -112,7 +113,10 @@ def score_mask(valid: Tensor, mask: Tensor) -> Tensor:
 
 
 def filled(mask: Tensor) -> Tensor:
-    """Masks of parts (B, 1, S, S) bool with gaps of up to a thirtieth of the image closed and holes filled."""
+    """Masks of parts (B, 1, S, S) bool with gaps of up to a thirtieth of the image closed and holes filled.
+
+    Nothing is added outside a mask's bounding box.
+    """
     reach = max(1, round(mask.shape[-1] / 56))
     closed = []
     for one in mask[:, 0].numpy():
@@ -126,8 +130,9 @@ def at_pixels(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Residual maps of cells (B, 1, g, g) at the scored pixels: psi_rgb, psi_xyz, mask, each (B, 1, S, S).
 
-    valid: (B, 1, g, g) bool, cells with a 3D point; mask: (B, 1, S, S) bool, the scored pixels, see `score_mask`;
-    size: S; view: the setting, which says whether the cells are those of the whole image.
+    valid: (B, 1, g, g) bool, cells with a 3D point; mask: (B, 1, S, S) bool, the scored pixels, see `score_mask` and
+    `filled`; size: S; view: the setting, which says whether the cells are those of the whole image or of the window
+    that follows from the mask, see `whole_image`.
     """
     if view == "part":
         return whole_image(psi_rgb, valid, mask) * mask, whole_image(psi_xyz, valid, mask) * mask, mask

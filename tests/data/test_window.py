@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mafr.config import Config
 from mafr.data.scan import Scan
@@ -44,6 +46,17 @@ def test_a_scan_is_seen_from_its_own_pixels_and_no_point_twice():
         assert np.array_equal(axis, places[100:200, 50:150] + 1)
     _, small = window.arrays(scan, InputRules(20))
     assert small.shape == (3, 20, 20) and np.array_equal(np.unique(small[1]), np.arange(102.0, 202, 5) + 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([24, 112]), st.floats(0.0005, 0.3))
+def test_filling_a_mask_moves_no_window(seed, size, share):
+    """So that maps go back where they came from, whichever of the two masks is scored."""
+    rng = np.random.default_rng(seed)
+    mask = rng.random((size, size)) < share
+    mask[: rng.integers(size)] = mask[:, rng.integers(1, size) :] = False  # a part somewhere, or none
+    whole = filled(torch.from_numpy(mask)[None, None])[0, 0].numpy()
+    assert (whole | ~mask).all() and Window.of(whole) == Window.of(mask)
 
 
 def test_maps_come_back_to_their_places():
