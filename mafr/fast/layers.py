@@ -62,15 +62,17 @@ class Dropout:
             seed = self._seed(layer, first)
             generator = torch.Generator(device).manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
             return torch.rand(rows, width, device=device, generator=generator) * _LEVELS < self.dropped
-        kept = np.empty((rows, width), dtype=bool)
-        for part in self.parts(rows, width):
-            self.keep(layer, first + part.start, kept[part])
-        return torch.from_numpy(kept).logical_not_()
+        # Rows that begin within a draw leave out those before them: how rows are split changes no mask.
+        before = first % _rows_drawn(width)
+        kept = np.empty((before + rows, width), dtype=bool)
+        for part in self.parts(before + rows, width):
+            self.keep(layer, first - before + part.start, kept[part])
+        return torch.from_numpy(kept[before:]).logical_not_()
 
     @staticmethod
     def parts(rows: int, width: int) -> list[slice]:
         """The rows that `keep` draws at a time: of the same slices, the same values."""
-        step = max(1, _DRAWN // width)
+        step = _rows_drawn(width)
         return [slice(first, min(first + step, rows)) for first in range(0, rows, step)]
 
     def keep(self, layer: Layer, first: int, out: np.ndarray) -> None:
@@ -84,6 +86,11 @@ class Dropout:
     def _seed(self, layer: Layer, first: int) -> np.random.SeedSequence:
         block, number = layer
         return np.random.SeedSequence((*self.key, _APART * block + number, first))
+
+
+def _rows_drawn(width: int) -> int:
+    """Rows that are drawn from one seed."""
+    return max(1, _DRAWN // width)
 
 
 def _draw(generator: np.random.BitGenerator, count: int) -> np.ndarray:

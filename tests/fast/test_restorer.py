@@ -97,6 +97,18 @@ def test_dropout_has_its_rate_and_its_mask_in_the_backward_pass():
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
+def test_a_mask_does_not_depend_on_how_rows_are_split(monkeypatch):
+    """As very large maps are, by a number of rows that draws of most widths do not divide."""
+    drop, layer, cpu = Dropout(0.1, (3, 4)), (1, 2), torch.device("cpu")
+    assert pixelwise._DRAWN // 768 * 768 != pixelwise._DRAWN and restore.ROWS_KEPT % (pixelwise._DRAWN // 768)
+    monkeypatch.setattr(pixelwise, "_DRAWN", 1000)
+    whole = drop.mask(layer, 0, 300, 37, cpu)
+    for step in (27, 100, 299):
+        firsts = range(0, 300, step)
+        parts = [drop.mask(layer, first, min(step, 300 - first), 37, cpu) for first in firsts]
+        assert torch.equal(torch.cat(parts), whole)
+
+
 def test_draws_drop_what_the_mask_drops(monkeypatch):
     drop, shape = Dropout(0.1, (3, 4)), (300, 37)
     whole = drop.mask((0, 7), 0, *shape, torch.device("cpu")).numpy()
