@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -106,10 +107,11 @@ class Detector(Method):
         mask = torch.from_numpy(np.stack([split.mask(k) for k in indices]))[:, None]
         return ResidualMaps(psi_rgb, psi_xyz, valid, mask, self.config, self.scales)
 
-    def learn_scales(self, split: Split, indices: Sequence[int]) -> None:
-        """Take the scales of the residual maps from good validation samples."""
+    def learn_scales(self, split: Split, indices: Sequence[int]) -> ResidualMaps | None:
+        """Take the scales of the residual maps from good validation samples; the maps, unless the next are drawn."""
         found = self.answer(split, indices)
         self.scales = Scales.of(found.psi_rgb, found.psi_xyz, found.valid)
+        return None if split.live else replace(found, scales=self.scales)
 
     def extras(self) -> dict[str, object]:
         """The scales of the residual maps, where they are known."""

@@ -123,8 +123,12 @@ class Method(ABC):
     def restore(self, state: dict[str, Tensor]) -> None:
         """The inverse of `state`. Raises KeyError or RuntimeError for a state that does not fit."""
 
-    def learn_scales(self, split: Split, indices: Sequence[int]) -> None:  # noqa: B027
-        """Learn from good validation samples what the scoring needs beside the model; nothing unless overridden."""
+    def learn_scales(self, split: Split, indices: Sequence[int]) -> Answer | None:
+        """Learn from good validation samples what the scoring needs beside the model; nothing unless overridden.
+
+        Returns the answer for them where it is known by then: what `answer` would find again.
+        """
+        return None
 
     def extras(self) -> dict[str, object]:
         """What a saved detector's record holds beside what all methods have."""
@@ -162,7 +166,7 @@ class Method(ABC):
         self.check_training(split.labels if chosen else [], split.name)
         self.checkpoint = checkpoint
         self.prepare(split, chosen)
-        if validation is not None:
+        if validation is not None and self.config.patience:
             self.held_out = validation, np.flatnonzero(validation.labels == 0).tolist()
             self.prepare(*self.held_out)
         with computing(self._exact), own_randomness(self.place):

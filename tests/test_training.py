@@ -231,6 +231,20 @@ def test_a_training_stops_by_the_loss_on_held_out_samples_and_keeps_the_best_wei
     assert [epoch["total"] for epoch in plain] == [epoch["total"] for epoch in history]
 
 
+def test_held_out_samples_are_prepared_only_where_they_decide():
+    class Watched(FakeFeatures):
+        asked = 0
+
+        def extract(self, indices):
+            self.asked += len(indices)
+
+    for patience, asked in ((0, 0), (1, 2)):
+        config = small(epochs=1, patience=patience)
+        others = Watched(config, 2, seed=9)
+        Detector(config).fit_split(FakeFeatures(config, 3), validation=others)
+        assert others.asked == asked
+
+
 def test_a_held_out_loss_that_is_not_finite_is_an_error(monkeypatch):
     """Not a loss below which none falls: the training would stop while it still improves."""
     losses = iter([float("nan"), 1.0, 0.9, 0.8])

@@ -93,7 +93,8 @@ def fit_and_score(
             method.fit_split(train, list(shots), checkpoint, validation=validation)
         else:
             method.take_head(head, train, list(shots))
-        method.learn_scales(validation, _good(validation))
+        good = _good(validation)
+        known = method.learn_scales(validation, good)
         trained, searched = time.perf_counter(), sum(method.searches())
         answer = method.answer(test, range(len(test)))
         inferred, searched = time.perf_counter(), sum(method.searches()) - searched
@@ -102,7 +103,8 @@ def fit_and_score(
             answer.final(answer.main)  # timed alone: the maps of all operators are made below
         mapped = time.perf_counter()
         metrics, scores = all_metrics(answer, store.gt(range(len(test))), test.labels, store.defects)
-        method.calibrate_by(_good_scores(method, validation))
+        known = method.answer(validation, good) if known is None else known
+        method.calibrate_by(known.final(known.main)[1].tolist())  # the default threshold of `mafr predict`
     seconds = {
         "train_s": trained - start,
         "inference_s": inferred - trained - sum(test.reading),
@@ -110,12 +112,6 @@ def fit_and_score(
         "score_s": time.perf_counter() - mapped,
     }
     return Outcome(method, answer, metrics, scores, seconds | ({"query_s": searched} if method.searches() else {}))
-
-
-def _good_scores(method: Method, validation: Split) -> list[float]:
-    """The scores of the good validation samples, which give the default threshold of `mafr predict`."""
-    answer = method.answer(validation, _good(validation))
-    return answer.final(answer.main)[1].tolist()
 
 
 def _good(validation: Split) -> list[int]:

@@ -32,6 +32,7 @@ from mafr.features.sources import splits
 from mafr.features.sources.splits import extract_features, load_features, load_split
 from mafr.features.sources.store import find_store
 from mafr.memory import keep_freed_memory, release_freed_memory
+from mafr.method import score_threshold
 from mafr.scoring import ResidualMaps
 from mafr.standardise import Scales
 
@@ -176,6 +177,22 @@ def test_times_of_full_runs_hold_what_few_shot_runs_may_find_computed(smoke, tmp
     used.clear()
     fit_and_score(Watched(config), parts, [0, 1], None, whole=False)
     assert None not in used
+
+
+def test_good_validation_samples_are_answered_once(smoke, monkeypatch):
+    config, paths = smoke
+    parts = {name: load_split(paths, "mvtec3d", "bagel", name, config) for name in ("train", "test", "validation")}
+    answer, asked = Detector.answer, []
+
+    def watched(self, split, indices):
+        asked.append(split.store.split)
+        return answer(self, split, indices)
+
+    monkeypatch.setattr(Detector, "answer", watched)
+    made = fit_and_score(Detector(config), parts, [0, 1], None, whole=False)
+    assert asked == ["validation", "test"]
+    good = answer(made.method, parts["validation"], np.flatnonzero(parts["validation"].labels == 0).tolist())
+    assert made.method.threshold == score_threshold(good.final(good.main)[1], config.quantile)
 
 
 def linked(paths, folder):
