@@ -63,10 +63,19 @@ class Place:
         """Whether matrix products take bfloat16."""
         return self.dtype == torch.bfloat16
 
+    @property
+    def precision(self) -> str:
+        return "tf32" if self.tf32 else str(self.dtype).removeprefix("torch.")
+
+    @property
+    def kind(self) -> str:
+        """In words, what must be the same where numbers are to be comparable: the kind of device and the precision."""
+        return f"{self.device.type} in {self.precision}"
+
     def describe(self) -> dict[str, str]:
         """The device's name and the precision, for records."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
-        return {"device": name, "precision": "tf32" if self.tf32 else str(self.dtype).removeprefix("torch.")}
+        return {"device": name, "precision": self.precision}
 
 
 def _check_limited(config: Config) -> None:

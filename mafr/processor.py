@@ -18,6 +18,7 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Iterable
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -63,6 +64,12 @@ def limits(reach: str) -> dict[str, str]:
 def limited() -> str:
     """The reach that this process is limited to, "" without a limit."""
     return next((reach for reach in REACHES if limits(reach).items() <= os.environ.items()), "")
+
+
+def common_reach(reaches: Iterable[str]) -> str:
+    """The reach of a result of several inputs: theirs where all have the same, "" where one has none or another."""
+    found = set(reaches)
+    return found.pop() if len(found) == 1 else ""
 
 
 def limit(reach: str) -> None:

@@ -13,7 +13,7 @@ from mafr.config import ALL_DATASETS, Config
 from mafr.data.formats.clouds import decode_intrinsics, decode_scan
 from mafr.data.formats.images import check_mask_label, check_same_size, decode_mask, decode_rgb, decode_xyz, read_bytes
 from mafr.data.layout import SPLITS, Entry, same, scan_split, spelled, subfolders
-from mafr.data.manifest import check_category, data_command, digest, load_manifest
+from mafr.data.manifest import check_category, data_command, digest, load_manifest, split_reach
 from mafr.data.mvtec3d import clean_cloud, shows_table
 from mafr.data.samples import Sample
 from mafr.data.scan import Scan
@@ -34,6 +34,7 @@ class FolderDataset(Sequence):
     entries: tuple[Entry, ...]  # the files of each sample
     fingerprint: str  # SHA-256 of the split's raw files and how they were preprocessed
     rules: InputRules  # how the files become arrays
+    same_bytes: str = ""  # the reach with which the files were made, see `mafr.processor`
 
     @property
     def ids(self) -> list[str]:
@@ -107,8 +108,8 @@ def open_dataset(name: str, root: str | Path, category: str, split: str, config:
             f"{folder}: {len(odd)} samples differ from what was preprocessed (the first is {odd[0]}); add or remove "
             f"samples in the raw folder, then use `{data_command(name, config)}`"
         )
-    fingerprint = manifest["fingerprints"][split]
-    return FolderDataset(name, category, split, tuple(entries), fingerprint, InputRules.of(config))
+    fingerprint, reach = manifest["fingerprints"][split], split_reach(manifest, split)
+    return FolderDataset(name, category, split, tuple(entries), fingerprint, InputRules.of(config), reach)
 
 
 def load_pair(

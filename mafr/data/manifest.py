@@ -9,6 +9,7 @@ from pathlib import Path
 from mafr.config import CATEGORIES, DATASETS, Config
 from mafr.data.layout import RawSample, found_in, subfolders, unknown_category
 from mafr.errors import DataError
+from mafr.processor import common_reach, limited
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -17,6 +18,7 @@ _KEYS = {  # what is read of a manifest, and what it must be
     "raw_listing": str, "samples": dict,
 }  # fmt: skip
 GENERATED = "generated.json"  # beside the raw files of a generated category
+SAME_BYTES = "same_bytes"  # in it and in samples' records: the reach, see `mafr.processor`, where there was one
 
 
 def data_command(dataset: str, config: Config, category: str = "") -> str:
@@ -119,6 +121,18 @@ def build_manifest(
         "source": source,
         "samples": {r["id"]: {k: v for k, v in r.items() if k != "id"} for r in records},
     }
+
+
+def reach_of_this_process() -> dict[str, str]:
+    """The entry `SAME_BYTES` of what this process makes; empty without a limit. It decides no fingerprint."""
+    return {SAME_BYTES: reach} if (reach := limited()) else {}
+
+
+def split_reach(manifest: Mapping, split: str) -> str:
+    """The reach of the same bytes with which a split's files were made, raw ones too where they were generated."""
+    made = [record for name, record in manifest["samples"].items() if name.startswith(f"{split}/")]
+    made += [manifest["source"]] if manifest.get("source") else []
+    return common_reach(one.get(SAME_BYTES, "") for one in made)
 
 
 def listing_digest(records: Iterable[Mapping]) -> str:

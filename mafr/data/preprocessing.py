@@ -198,6 +198,7 @@ def _process_sample(job: _Job, sample: RawSample, old: dict | None) -> dict:
                 path.unlink(missing_ok=True)
         sizes = [None if output is None else len(output) for output in outputs]
         record = {"id": name, **record, "points": int((made.xyz != 0).any(axis=2).sum()), "sizes": sizes}
+        record |= manifest.reach_of_this_process()
         if made.seed:  # not said by older manifests, whose samples were seeded by their names
             record["seed"] = made.seed
     write_json(_journal(job.out, sample), {"settings": job.settings, "record": record})

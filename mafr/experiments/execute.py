@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -40,7 +41,7 @@ from mafr.memory import release_freed_memory
 from mafr.method import Method
 from mafr.parallel.progress import Workers, map_parallel
 from mafr.paths import PACKAGE, Paths, write_json
-from mafr.processor import limited
+from mafr.processor import common_reach, limited
 from mafr.scoring import Answer
 
 
@@ -144,6 +145,7 @@ def execute(run: Run, paths: Paths, trained: Run | None = None) -> dict:
     head = Detector.load(trained.folder(paths) / DETECTOR) if trained else None
     method = method_class(run.method)(run.config)
     made = fit_and_score(method, splits, shots, checkpoint, run.shots is None, head)
+    inputs = [split.same_bytes for split in splits.values()]
 
     # A worker that was thought dead may only have been slow: the files of two executions must not be mixed.
     if (record := finished_record(run, paths)) is not None:
@@ -154,17 +156,22 @@ def execute(run: Run, paths: Paths, trained: Run | None = None) -> dict:
         save_answer(made.answer, folder)
     counts = {"train": len(shots), "validation": len(splits["validation"])}
     if trained:
-        made.seconds["train_s"] += read_record(trained, paths)["timings"]["train_s"]
-    record = _record(run, paths, made, splits["test"], counts, fingerprint)
+        taken = read_record(trained, paths)
+        made.seconds["train_s"] += taken["timings"]["train_s"]
+        inputs.append(_reach(taken))
+    record = _record(run, paths, made, splits["test"], counts, fingerprint, common_reach([limited(), *inputs]))
     write_json(folder / RECORD, record)
     checkpoint.unlink(missing_ok=True)
     return record
 
 
 def _record(
-    run: Run, paths: Paths, made: Outcome, test: Split, counts: Mapping[str, int], fingerprint: str
+    run: Run, paths: Paths, made: Outcome, test: Split, counts: Mapping[str, int], fingerprint: str, reach: str
 ) -> dict:
-    """The content of a run's `metrics.json`. counts: of the samples that it learned from; fingerprint: of the data."""
+    """The content of a run's `metrics.json`.
+
+    counts: of the samples that it learned from; fingerprint: of the data; reach: of the same bytes, with all inputs.
+    """
     config, method, defective = run.config, made.method, int(test.labels.sum())
     extracted = extraction_seconds(paths, run.dataset, run.category, feature_config(run.method, config))
     return {
@@ -188,7 +195,10 @@ def _record(
         "timings": made.seconds | {f"extract_{p}_s": extracted[p] if p in method.reads else 0.0 for p in PARTS},
         "memory": {"peak_mb": peak_megabytes(), **gpu_peak_megabytes(), "model_mb": method.nbytes() / 1e6},
         "parameters": sum(tensor.numel() for tensor in method.state().values()),
-        "place": Place.of(config).describe() | processor() | ({"compiled": True} if config.compiled else {}),
+        "place": {
+            **Place.of(config).describe(), **processor(), "same_bytes": reach,
+            **({"compiled": True} if config.compiled else {}),
+        },
         "versions": software_versions(),
         "git_commit": git_commit(PACKAGE),
         "data_fingerprint": fingerprint,
@@ -211,18 +221,43 @@ def run_all(
     known: dict[tuple, str] = {}
     records = {run: finished_record(run, paths, known) for run in runs}
     missing = [run for run, record in records.items() if record is None]
-    reach = limited()
-    if reach and (others := [r for r in records.values() if r and r.get("place", {}).get("same_bytes") != reach]):
-        notice(
-            f"{len(others)} finished runs were made without --same-bytes {reach} and are kept; for it throughout "
-            "start without data, features and runs, as with MAFR_HOME set to a new folder"
-        )
+    _say_what_lacks_reach(records, paths)
     # The longest first, so that no worker is left alone with one at the end.
     missing.sort(key=lambda run: -(run.shots or 10**9))
     gpus = max((gpu_count(run.config) for run in missing), default=0)
     jobs = [(run, paths, (trained or {}).get(run.head_digest)) for run in missing]
     made = map_parallel(execute_job, jobs, workers, "runs", gpus)
     return records | dict(zip(missing, made, strict=True))
+
+
+def _say_what_lacks_reach(records: Mapping[Run, dict | None], paths: Paths) -> None:
+    """Under a limit of `mafr.processor`, say once which finished runs and which inputs of others are from without."""
+    reach = limited()
+    if not reach:
+        return
+    finished = [record for record in records.values() if record and _reach(record) != reach]
+    known: dict[tuple, bool] = {}
+    for run in (run for run, record in records.items() if record is None):
+        key = (run.dataset, run.category, feature_config(run.method, run.config).feature_digest())
+        with suppress(DataError):  # missing features are named when they are needed
+            known[key] = known[key] if key in known else _inputs_lack(run, paths, reach)
+    what = [f"{len(finished)} finished runs were made without it and are kept"] if finished else []
+    if lacking := sorted({"/".join(key[:2]) for key, lacks in known.items() if lacks}):
+        named = f"{lacking[0]} and {len(lacking) - 1} more" if len(lacking) > 1 else lacking[0]
+        what.append(f"data or features of {named} were made without it, and records of runs on them do not name it")
+    if what:
+        notice(
+            f"--same-bytes {reach} is not for all: {'; '.join(what)}. For it throughout start without data, features "
+            "and runs, as with MAFR_HOME set to a new folder"
+        )
+
+
+def _inputs_lack(run: Run, paths: Paths, reach: str) -> bool:
+    return any(split.same_bytes != reach for split in run_splits(run, paths).values())
+
+
+def _reach(record: Mapping) -> str:
+    return record.get("place", {}).get("same_bytes", "")
 
 
 def run_sharing(runs: Sequence[Run], paths: Paths, workers: Workers = 1) -> dict[Run, dict]:

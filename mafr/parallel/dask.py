@@ -102,6 +102,11 @@ class Cluster:
     def __exit__(self, *exception: object) -> None:
         self._undo.close()
 
+    @property
+    def place(self) -> str | None:
+        """The workers' kind of place by the settings, see `mafr.device.Place.kind`; None where it does not matter."""
+        return self._here.place
+
     def run(self, function: Callable, items: Sequence, what: str = "the items") -> Iterator[tuple[int, object]]:
         """(index, function(item)) of every item, as they finish. `function` must be importable.
 
@@ -241,10 +246,9 @@ def _check(client: _Client) -> str | None:
         place = Place.of(client.config)
     except Exception as error:  # such as CUDA that cannot be initialised
         raise ConfigError(f"the worker on {host}: {error}") from None
-    own = f"{place.device.type} in {place.describe()['precision']}"
-    if client.place not in (None, own):
-        raise ConfigError(f"the worker on {host} would compute on {own}, the others on {client.place}; {_ALIKE}")
-    return own
+    if client.place not in (None, place.kind):
+        raise ConfigError(f"the worker on {host} would compute on {place.kind}, the others on {client.place}; {_ALIKE}")
+    return place.kind
 
 
 def _work(function: Callable, item: object, client: _Client) -> object:

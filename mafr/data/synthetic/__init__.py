@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 from mafr.config import DATASETS, Config, generated_categories
-from mafr.data.manifest import GENERATED
+from mafr.data.manifest import GENERATED, SAME_BYTES, reach_of_this_process
 from mafr.disk import writing
 from mafr.errors import ConfigError, DataError
 from mafr.memory import keep_freed_memory
@@ -56,11 +56,13 @@ def _half(dataset: str) -> ModuleType:
 
 
 def _is_complete(dataset: str, root: Path, config: Config, category: str) -> bool:
-    """Whether a category's folder is whole and from the same settings, by the stamp in it."""
+    """Whether a category's folder is whole and from the same settings, by the stamp in it, whatever its reach."""
     try:
         stamp = json.loads((root / category / GENERATED).read_text())
     except (OSError, ValueError, RecursionError):
         return False
+    if isinstance(stamp, dict):
+        stamp.pop(SAME_BYTES, None)
     return stamp == _half(dataset).stamp(category, config)
 
 
@@ -81,7 +83,7 @@ def _generate(dataset: str, root: Path, config: Config, category: str) -> None:
     keep_freed_memory()
     try:
         _half(dataset).write(fresh, config, category)
-        write_json(fresh / GENERATED, _half(dataset).stamp(category, config))
+        write_json(fresh / GENERATED, _half(dataset).stamp(category, config) | reach_of_this_process())
         if _is_complete(dataset, root, config, category):  # another process has just finished it
             return
         if folder.exists():

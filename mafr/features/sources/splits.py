@@ -15,8 +15,8 @@ from mafr.config import SETTINGS, Config
 from mafr.data import FolderDataset, open_dataset
 from mafr.data.layout import SPLITS
 from mafr.data.samples import Sample, name_of
-from mafr.device import computing, native_bfloat16
-from mafr.errors import ConfigError, DataError
+from mafr.device import Place, computing, native_bfloat16
+from mafr.errors import ConfigError, DataError, notice
 from mafr.features.extract import PARTS, FeatureExtractor, Tokens
 from mafr.features.sources.checks import DamagedStoreError
 from mafr.features.sources.on_demand import OnDemandFeatures
@@ -24,6 +24,7 @@ from mafr.features.sources.store import IMAGE_SETTINGS, FeatureStore, build_stor
 from mafr.features.weights.files import provide_files
 from mafr.parallel.progress import Workers, map_parallel
 from mafr.paths import Paths, write_json
+from mafr.processor import common_reach, limited
 
 _TIMING = "timing.json"
 _TIMED = 10  # test samples whose extraction is timed, one by one
@@ -47,6 +48,14 @@ class Split:
     def live(self) -> bool:
         """Whether each access to tokens is a new draw (`extractor_mode` "train"); `seek` chooses its number."""
         return self.store.live
+
+    @property
+    def same_bytes(self) -> str:
+        """The reach of the same bytes of samples and features, see `mafr.processor`; "" where one has none."""
+        stored = isinstance(self.store, FeatureStore)
+        reaches = [self.store.same_bytes if stored else limited()]
+        reaches += [self.samples.same_bytes] if isinstance(self.samples, FolderDataset) else []
+        return common_reach(reaches)
 
     @property
     def labels(self) -> np.ndarray:
@@ -94,15 +103,21 @@ def load_split(
 ) -> Split:
     """Samples of a split with their stored features; in `extractor_mode` "train", with features drawn at each access.
 
-    repair: hold all stored features against their checksums now, and make damaged ones again, with a line on stderr.
+    repair: hold all stored features against their checksums now, and make damaged ones and those of another kind of
+    place again, with a line on stderr; without it features of any place are read.
     Raises DataError, naming the command, if features should be stored and are not, or are damaged.
     """
     samples, folder = _open(paths, config, dataset, category, split)
     if config.extractor_mode == "train":
         return Split(samples, OnDemandFeatures(samples, _extractor(config, paths.weights)), folder)
     command = f"`mafr features {paths.options}`"
+    place = _place(config) if repair else None
     try:
-        store = find_store(folder, config, samples.fingerprint, checked=repair)
+        store = find_store(folder, config, samples.fingerprint, checked=repair, place=place)
+        if store is None and place and (other := open_store(folder, config, samples.fingerprint)):
+            notice(f"{folder}: {_elsewhere(other, place)}")
+            _extract((paths, config, dataset, category, split))
+            store = open_store(folder, config, samples.fingerprint)
     except DamagedStoreError as error:
         if not repair:
             raise DamagedStoreError(f"{error}; delete the folder {folder} and make it again with {command}") from error
@@ -126,12 +141,18 @@ def extract_features(
 ) -> None:  # fmt: skip
     """Extract and store the features of some splits of `categories`; what is stored already is kept.
 
+    Features that were computed at another kind of place than the present one are made again, with a line on stderr, so
+    that a run's inputs are of one kind.
+
     workers: number of local processes (None: one per GPU, or per processor), or a `mafr.parallel.dask.Cluster`.
     """
     if config.extractor_mode == "train":
         return  # nothing can be stored, see `load_split`
     jobs = [(paths, config, dataset, c, s) for c in categories for s in splits]
-    missing = [job for job in jobs if not _has_features(job)]
+    place = _place(config) if workers is None or isinstance(workers, int) else workers.place
+    missing = [job for job in jobs if _stored(job, place) is None]
+    if others := [store for job in missing if (store := _stored(job)) is not None]:
+        notice(f"{dataset}, {len(others)} of {len(jobs)} splits: {_elsewhere(others[0], place)}")
     if missing:
         provide_files(config, paths.weights)  # downloads once, not in every worker
     map_parallel(_extract, missing, workers, what=f"features {dataset}", gpus=gpu_count(config))
@@ -167,9 +188,21 @@ def _open(paths: Paths, config: Config, dataset: str, category: str, split: str)
     return samples, store_folder(paths, dataset, samples, config)
 
 
-def _has_features(job: tuple[Paths, Config, str, str, str]) -> bool:
+def _stored(job: tuple[Paths, Config, str, str, str], place: str | None = None) -> FeatureStore | None:
     samples, folder = _open(*job)
-    return open_store(folder, job[1], samples.fingerprint) is not None
+    return open_store(folder, job[1], samples.fingerprint, place=place)
+
+
+def _place(config: Config) -> str | None:
+    """This process's kind of place by the settings; None where they ask for what it does not have."""
+    try:
+        return Place.of(config).kind
+    except ConfigError:
+        return None
+
+
+def _elsewhere(store: FeatureStore, place: str) -> str:
+    return f"the features were computed on {store.place}, here it is {place}; the two do not mix: they are made again"
 
 
 @lru_cache(maxsize=1)
@@ -195,8 +228,8 @@ def _store_beside(
         for value in SETTINGS[name].metadata["choices"]:
             other = replace(config, **{name: value})
             folder = store_folder(paths, samples.name, samples, other)
-            asked = folder, other, samples.fingerprint, extractor.weights
-            if other != config and (found := open_store(*asked, checked=True)):
+            asked = folder, other, samples.fingerprint, extractor.weights, True, extractor.place.kind
+            if other != config and (found := open_store(*asked)):
                 return found
     return None
 

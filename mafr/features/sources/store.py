@@ -29,6 +29,7 @@ from mafr.features.interpolation import densify
 from mafr.features.sources.checks import Checksums, DamagedStoreError, open_arrays, read_meta, sealed
 from mafr.parallel.progress import bar, default_workers
 from mafr.paths import leftovers, process_temporary, sweep, temporary_beside, write_json
+from mafr.processor import common_reach, limited
 
 IMAGE_SETTINGS = ("image_background",)  # in which stores may differ and hold the same of the clouds
 _META = "meta.json"
@@ -50,6 +51,8 @@ class FeatureStore:
         self.category, self.split = self.meta["category"], self.meta["split"]
         self.fingerprint: str = self.meta["fingerprint"]  # SHA-256 (hex) over everything that decides the content
         self.size: int = self.meta["size"]  # bytes of the arrays on disk
+        self.place: str | None = self.meta.get("place")  # `Place.kind` of the extraction; None in older stores
+        self.same_bytes: str = self.meta.get("same_bytes", "")  # its reach, see `mafr.processor`
         self._arrays = open_arrays(folder, config, len(self.ids))
         self._checksums = Checksums(folder, config, sums, self.ids)
 
@@ -105,7 +108,8 @@ def build_store(
     The folder appears whole or not at all. Samples go to mapped files as they are extracted, so that memory does not
     grow with their number. batch: samples per call of the networks, while threads prepare the next ones; 0: 8 on a
     GPU, 1 without threads on the CPU. beside: a store of the same data, weights and settings but for those of the image
-    (`IMAGE_SETTINGS`); all but the image's tokens is copied from it. A damaged store is named on stderr and made again.
+    (`IMAGE_SETTINGS`); all but the image's tokens is copied from it. A damaged store is named on stderr and made again,
+    one from another kind of place is made again.
     Raises DataError for samples without enough points and for an empty split, ConfigError in `extractor_mode` "train",
     StorageError where the disk refuses it.
     """
@@ -118,10 +122,10 @@ def build_store(
         raise ConfigError("the extractor was built for other feature settings than the store's")
     if not len(dataset):
         raise DataError(f"{dataset.category}/{dataset.split}: there are no samples to extract features of")
-    asked = folder, config, dataset.fingerprint, extractor.weights
-    existing = partial(open_store, *asked, checked=True)
+    asked = folder, config, dataset.fingerprint, extractor.weights, True, extractor.place.kind
+    existing = partial(open_store, *asked)
     try:
-        found = find_store(*asked, checked=True)
+        found = find_store(*asked)
     except DamagedStoreError as error:
         notice(f"{error}; the features are made again")
         found = None
@@ -161,27 +165,32 @@ def _replace(folder: Path, fresh: Path, existing: Callable[[], FeatureStore | No
 
 
 def open_store(
-    folder: Path, config: Config, fingerprint: str, weights: dict[str, str] | None = None, checked: bool = False
-) -> FeatureStore | None:
+    folder: Path, config: Config, fingerprint: str, weights: dict[str, str] | None = None, checked: bool = False,
+    place: str | None = None,
+) -> FeatureStore | None:  # fmt: skip
     """The store that `find_store` finds, or None also where it is damaged."""
     with suppress(DamagedStoreError):
-        return find_store(folder, config, fingerprint, weights, checked)
+        return find_store(folder, config, fingerprint, weights, checked, place)
     return None
 
 
 def find_store(
-    folder: Path, config: Config, fingerprint: str, weights: dict[str, str] | None = None, checked: bool = False
-) -> FeatureStore | None:
+    folder: Path, config: Config, fingerprint: str, weights: dict[str, str] | None = None, checked: bool = False,
+    place: str | None = None,
+) -> FeatureStore | None:  # fmt: skip
     """The store in `folder`, or None where it is missing, or of other settings, data or weights.
 
     fingerprint: of the data set. weights: SHA-256 of each backbone's weights; None: the pinned ones. checked: hold all
-    of it against its checksums now; what is read is, in any case. Raises DamagedStoreError, naming the file.
+    of it against its checksums now; what is read is, in any case. place: the `Place.kind` that it must be from, where
+    it says one; None: any, for readers. Raises DamagedStoreError, naming the file.
     """
     if not folder.is_dir():
         return None
     meta, _ = read_meta(folder / _META)
     wanted = {"version": FEATURE_VERSION, "feature_digest": config.feature_digest(), "data_fingerprint": fingerprint}
     if any(meta.get(name) != value for name, value in wanted.items()):
+        return None
+    if place is not None and meta.get("place", place) != place:
         return None
     written = meta["weights"]
     expected = known_weights(config) if weights is None else weights
@@ -238,6 +247,8 @@ def _write(
         "ids": ids,
         "labels": labels,
         "defects": defects,
+        "place": extractor.place.kind,
+        "same_bytes": limited() if beside is None else common_reach((limited(), beside.same_bytes)),
     }
     write_json(folder / _META, sealed(meta, sums))
 
