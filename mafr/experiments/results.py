@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mafr.baselines.registry import MAFR, feature_config, method_settings
-from mafr.config import CALIBRATED, DATASET_TITLES, DATASETS, UNTRAINED, Config
+from mafr.config import CALIBRATED, CATEGORIES, DATASET_TITLES, DATASETS, UNTRAINED, Config
 from mafr.data import FolderDataset, open_dataset
 from mafr.data.layout import SPLITS
 from mafr.errors import DataError, ResultError
@@ -194,7 +194,10 @@ def stored_results(config: Config, paths: Paths, dataset: str, variant: str) -> 
 
 def no_run(config: Config, dataset: str, variant: str) -> ResultError:
     """The error where none of MAFR's full runs on a data set is finished, with the command that makes them."""
+    own = not config.generated and set(config.categories(dataset)) - set(CATEGORIES[dataset])
     which = f"--table {table_of(dataset)}" if dataset in DATASETS else f"--dataset {dataset} --category NAME"
+    if own:
+        which = f"--data-root DIR --dataset {dataset} --category {config.categories(dataset)[0]}"
     return ResultError(
         f"no finished run of {DATASET_TITLES[dataset]}, {variant} variant; `mafr run --profile {config.profile} "
         f"{which} --variant {variant}` makes them"

@@ -54,6 +54,9 @@ def figure2(config: Config, paths: Paths, dataset: str = "mvtec3d", variant: str
         row[0].set_ylabel(f"{name}\n{sample.defect.replace('_', ' ')}", fontsize=8)
     for axes, name in zip(grid[0], names, strict=True):
         axes.set_title(name, fontsize=8)
-    scale_bar(grid[:, 1:2], DEPTH, "far", "near")
-    scale_bar(grid[:, 3:], HEAT, "median of the good images' pixels", "99.9 % of all pixels")
+    tall = 0.15 / height  # of the figure, whatever its number of rows
+    scale_bar(grid[:, 1:2], DEPTH, "far", "near", tall)
+    scale_bar(grid[:, 3:], HEAT, "median of the good images' pixels", "99.9 % of all pixels", tall)
+    for column in (grid[:, 0:1], grid[:, 2:3]):  # so that all pictures stay in line
+        scale_bar(column, HEAT, "", "", tall).ax.set_visible(False)
     return figure

@@ -158,14 +158,18 @@ def colour_bar(axes: Axes, image: object, name: str) -> object:
     return bar
 
 
-def scale_bar(grid: np.ndarray, colours: str, low: str, high: str) -> None:
-    """A bar below an array of axes, each with its own scale, that says what the two ends of all scales mean."""
+def scale_bar(grid: np.ndarray, colours: str, low: str, high: str, tall: float = 0.01) -> object:
+    """A bar below an array of axes, each with its own scale, that says what the two ends of all scales mean.
+
+    tall: its height, as a share of theirs. Returns it.
+    """
     shades = ScalarMappable(cmap=colours)
     shades.set_clim(0.0, 1.0)
     bar = grid.flat[0].figure.colorbar(
-        shades, ax=grid, location="bottom", fraction=0.01, aspect=14 * grid.shape[1], pad=0.004, ticks=[0, 1]
+        shades, ax=grid, location="bottom", fraction=tall, aspect=14 * grid.shape[1], pad=0.4 * tall, ticks=[0, 1]
     )
     bar.ax.set_xticklabels([low, high], fontsize=7)
     bar.ax.tick_params(length=0)
     for label, side in zip(bar.ax.get_xticklabels(), ("left", "right"), strict=True):
         label.set_horizontalalignment(side)
+    return bar
