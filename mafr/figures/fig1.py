@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
 
-from mafr.config import UNTRAINED, VARIANTS, Config
+from mafr.config import CALIBRATED, UNTRAINED, VARIANTS, Config
 from mafr.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, Picture, new_figure
 
 _RGB_NAMES = {
@@ -36,11 +36,15 @@ class _Box:
 def architecture(config: Config, differences: bool = True) -> Picture:
     """Fig. 1 of the paper with this configuration's dimensions; differences: with a table of the variants' own."""
     rows = variant_differences(config) if differences else []
+    ours = f"The residual expected of a good cell, to the power {config.expected_share:g}, is divided away. "
+    ours = ours if config.expected_share else ""
+    if config.fusion in CALIBRATED:
+        ours += "z: a map in standard deviations above the mean of good validation parts, never below 0. "
     caption = (
         "2D parts blue, 3D parts green, shared parts orange. The extractors are frozen; encoder and decoders are "
         "trained together on good samples by the loss (dashed), which compares Ê with E. "
         + ("Bold in the table: the variant drawn above. " if differences else "")
-        + f"Feature maps have {config.grid}×{config.grid} cells, final maps "
+        + f"{ours}Feature maps have {config.grid}×{config.grid} cells, final maps "
         f"{config.image_size}×{config.image_size} pixels."
     )
     stamp = f"{config.profile} profile · {config.variant} variant · drawn from the settings, no data"
@@ -92,6 +96,15 @@ def _score(c: Config) -> str:
     return {"max": "maximum", "max-over-root-mean": "maximum / √mean"}[c.image_score]
 
 
+def _fused(c: Config) -> str:
+    """What the fusion operator makes of the two maps."""
+    weight = "" if c.xyz_weight == 1 else f"{c.xyz_weight:g} "  # of the standardised 3D map alone
+    return {
+        "product": "Ψ2D ⊙ Ψ3D", "sum": "Ψ2D + Ψ3D", "max": "max(Ψ2D, Ψ3D)", "rgb": "Ψ2D", "xyz": "Ψ3D",
+        "calibrated_sum": f"z(Ψ2D) + {weight}z(Ψ3D)", "calibrated_max": f"max(z(Ψ2D), {weight}z(Ψ3D))",
+    }[c.fusion]  # fmt: skip
+
+
 def _draw(axes: Axes, c: Config) -> None:
     axes.set(xlim=(0, 23), ylim=(0.2, 9.3))
     axes.axis("off")
@@ -118,9 +131,9 @@ def _draw(axes: Axes, c: Config) -> None:
     r3d = _box(axes, 16.2, lower, 1.7, 1.2, f"Ê3D\n{c.xyz_dim}", GREEN)
     psi2d = _box(axes, 18.9, upper, 2.2, 1.2, "Ψ2D\n‖E2D − Ê2D‖₂", BLUE)
     psi3d = _box(axes, 18.9, lower, 2.2, 1.2, "Ψ3D\n‖E3D − Ê3D‖₂", GREEN)
-    sign = {"product": "Ψ2D ⊙ Ψ3D", "sum": "Ψ2D + Ψ3D", "max": "max(Ψ2D, Ψ3D)", "rgb": "Ψ2D", "xyz": "Ψ3D"}[c.fusion]
     size = f"at {c.image_size}×{c.image_size} pixels,\n" if c.grid < c.image_size else ""
-    combined = _box(axes, 18.4, middle, 2.6, 1.2, f"{sign}\n{size}0 without 3D point", ORANGE)
+    outside = {"point": "without 3D point", "filled": "outside the part"}[c.scored]
+    combined = _box(axes, 18.4, middle, 2.6, 1.2, f"{_fused(c)}\n{size}0 {outside}", ORANGE)
     blur = _box(axes, 21.5, middle, 2.5, 1.2, _blur(c).replace(", ", "\n").replace(": ", ":\n"), GREY)
     final = _box(axes, 21.5, upper, 2.5, 1.2, f"anomaly map Ψ\n{c.image_size}×{c.image_size}", BLACK)
     score = _box(axes, 21.5, lower, 2.5, 1.2, f"image score\n{_score(c)}", BLACK)
