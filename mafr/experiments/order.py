@@ -6,7 +6,7 @@ demo's settings, and its steps to the preset for own parts. Both generators were
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -84,13 +84,19 @@ def rank_correlation(real: Sequence[float], generated: Sequence[float]) -> float
 
 
 def correlation_gain(
-    real: Sequence[float], second: Sequence[float], first: Sequence[float], seed: int
+    real: Sequence[float], second: Sequence[float], first: Sequence[float], runs: Sequence[Hashable], seed: int
 ) -> tuple[float, float]:
-    """95 % interval of how much better `second` correlates with `real` than `first` does, by resampling rows."""
+    """95 % interval of how much better `second` correlates with `real` than `first` does, by resampling runs.
+
+    runs: each row's. Rows of one run are maps of the same training and are drawn together: they are not independent.
+    """
     values, rng = np.array([real, second, first]), np.random.default_rng(seed)
-    gains = []
+    rows: dict[Hashable, list[int]] = {}
+    for k, run in enumerate(runs):
+        rows.setdefault(run, []).append(k)
+    groups, gains = list(rows.values()), []
     while len(gains) < RESAMPLES:
-        drawn = values[:, rng.integers(values.shape[1], size=values.shape[1])]
+        drawn = values[:, np.concatenate([groups[k] for k in rng.integers(len(groups), size=len(groups))])]
         if all(len(np.unique(row)) > 1 for row in drawn):
             gains.append(rank_correlation(drawn[0], drawn[1]) - rank_correlation(drawn[0], drawn[2]))
     low, high = np.quantile(gains, [0.025, 0.975])

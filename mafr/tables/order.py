@@ -6,6 +6,7 @@ import numpy as np
 
 from mafr.baselines.registry import MAFR, title
 from mafr.config import Config
+from mafr.errors import ResultError
 from mafr.experiments.order import (
     FIRST,
     METRICS,
@@ -29,8 +30,16 @@ _GROUPS = {REAL: "Real scans", SECOND: "GENERATED, second generator", FIRST: "GE
 
 
 def order_table(category: str, records: Mapping[str, Mapping[Run, dict]]) -> Table:
-    """One row per method or setting, then the rank correlations of each generator's columns with the real one's."""
+    """One row per method or setting, then the rank correlations of each generator's columns with the real one's.
+
+    Raises ResultError where no row is finished on every source.
+    """
     found = {metric: values_of(records, category, metric) for metric in METRICS}
+    if not found[METRICS[0]]:
+        raise ResultError(
+            f"no method or setting is finished on real scans of {category} and on both generators' scans of it; "
+            f"`mafr survey --scores --categories {category}` runs them"
+        )
     config = next(iter(found[METRICS[0]])).config
     columns = [
         Column(f"{source}_{metric}", paper.METRIC_TITLES[metric], _GROUPS[source])
@@ -41,16 +50,17 @@ def order_table(category: str, records: Mapping[str, Mapping[Run, dict]]) -> Tab
         values = {f"{source}_{metric}": found[metric][entry][source] for source in SOURCES for metric in METRICS}
         rows.append(Row((_label(entry),), "measured", values, _stamp(entry.config)))
     correlations, gaps, notes = {}, {}, []
+    runs = [entry.run(REAL, category) for entry in found[METRICS[0]]]
     for metric in METRICS:
         lists = {source: [values[source] for values in found[metric].values()] for source in SOURCES}
         for source in (SECOND, FIRST):
             correlations[f"{source}_{metric}"] = rank_correlation(lists[REAL], lists[source])
             gaps[f"{source}_{metric}"] = float(np.mean(np.abs(np.subtract(lists[REAL], lists[source]))))
-        low, high = correlation_gain(lists[REAL], lists[SECOND], lists[FIRST], config.seed)
+        low, high = correlation_gain(lists[REAL], lists[SECOND], lists[FIRST], runs, config.seed)
         gain = correlations[f"{SECOND}_{metric}"] - correlations[f"{FIRST}_{metric}"]
         notes.append(
             f"{paper.METRIC_TITLES[metric]}: the second generator's rank correlation less the first one's is "
-            f"{gain:.3f}, its 95 % interval by resampled rows {low:.3f} to {high:.3f}."
+            f"{gain:.3f}, its 95 % interval by resampled runs {low:.3f} to {high:.3f}."
         )
     stamp = {"data": "rank correlations", "profile": "n/a", "variant": "n/a", "seeds": "n/a", "config": "n/a"}
     rows.append(Row((GAPS,), "measured", gaps, stamp))
@@ -63,6 +73,8 @@ def order_table(category: str, records: Mapping[str, Mapping[Run, dict]]) -> Tab
         "Settings of the demo profile where nothing else is said. A line with + adds to the line before it; the last "
         "of these is the preset for own parts.",
         *notes,
+        f"The {len(runs)} rows come from {len(set(runs))} runs: maps of one run are rows of their own, and the intervals "
+        "draw a run's rows together.",
         "One category and one seed: a row's interval is wide, and so is a correlation's.",
     ]
     heading = f"Methods and settings on real and on generated scans of {category}"

@@ -7,6 +7,7 @@ import pytest
 
 from mafr.cli import main
 from mafr.config import deciding, deciding_settings
+from mafr.errors import ResultError
 from mafr.experiments.order import SOURCES, correlation_gain, entries, rank_correlation, values_of
 from mafr.scoring import MAP
 from mafr.tables.order import order_table
@@ -57,10 +58,30 @@ def test_rank_correlations_and_their_interval():
     real = rng.random(20)
     near, far = real + 0.05 * rng.random(20), rng.random(20)
     assert rank_correlation(real, np.exp(real)) == pytest.approx(1)
-    low, high = correlation_gain(real, near, far, 1)
+    low, high = correlation_gain(real, near, far, range(20), 1)
     assert 0 < low < high < 2
-    low, high = correlation_gain(real, near, near, 1)
+    low, high = correlation_gain(real, near, near, range(20), 1)
     assert low == high == 0
+
+
+def test_rows_of_one_run_are_no_evidence_of_their_own():
+    """Every row four times over: the interval stays that of the runs, where counting rows would halve it."""
+    rng = np.random.default_rng(0)
+    real = rng.random(10)
+    second, first = real + 0.5 * rng.random(10), real + rng.random(10)
+    once = correlation_gain(real, second, first, range(10), 1)
+    lists = [np.repeat(values, 4) for values in (real, second, first)]
+    assert correlation_gain(*lists, np.repeat(range(10), 4), 1) == pytest.approx(once)
+    low, high = correlation_gain(*lists, range(40), 1)
+    assert high - low < 0.7 * (once[1] - once[0])
+
+
+def test_the_table_counts_runs_and_names_the_command_where_there_are_none(records):
+    runs = {entry.run("real", CATEGORY) for entry in entries()}
+    said = f"The {len(entries())} rows come from {len(runs)} runs"
+    assert len(runs) < len(entries()) and said in order_table(CATEGORY, records).to_markdown()
+    with pytest.raises(ResultError, match=f"mafr survey --scores --categories {CATEGORY}"):
+        order_table(CATEGORY, {source: {} for source in SOURCES})
 
 
 def test_rows_need_every_source(records):
