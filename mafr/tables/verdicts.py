@@ -219,7 +219,12 @@ def longer(files: Mapping[str, Mapping], one: str, other: str) -> list[Evidence]
 
 
 def all_level(claim: str, evidence: Sequence[Evidence]) -> Verdict:
-    """The claim that two are the same: not reproduced if one differs. Being level does not prove it: undecided."""
+    """The claim that two are the same: not reproduced if one differs. Being level does not prove it: undecided.
+
+    Without evidence it cannot be tested.
+    """
+    if not evidence:
+        return Verdict(claim, UNTESTED)
     return Verdict(claim, OPEN if {one.result for one in evidence} == {SAME} else FAILED, evidence)
 
 

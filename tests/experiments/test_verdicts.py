@@ -174,6 +174,7 @@ def test_rules():
     assert verdicts.all_higher("", []).result == UNTESTED
     assert verdicts.all_level("", [level]).result == OPEN  # level is not proof that two are the same
     assert verdicts.all_level("", [higher]).result == FAILED
+    assert verdicts.all_level("", []).result == UNTESTED
     text = verdicts.verdict_table([verdicts.all_higher("A claim", [higher])], "GENERATED")
     assert "| A claim | **reproduced here** | higher |" in text and text.startswith("**GENERATED**")
     assert text.endswith("*reproduced here*: all evidence speaks for it, intervals included.")
