@@ -166,11 +166,9 @@ def test_workers_end_with_the_main_process_and_nothing_is_said(tmp_path, blow):
     while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < until:
         time.sleep(0.05)
     workers = [int(path.name) for path in tmp_path.iterdir()]
-    start = time.monotonic()
     os.kill(process.pid, blow)
-    assert len(workers) == 2 and all(ended(worker) for worker in workers)
+    assert len(workers) == 2 and all(ended(worker) for worker in workers)  # long before their minute's sleep is over
     _, errors = process.communicate(timeout=20)  # the resource tracker holds stderr until it has ended
-    assert time.monotonic() - start < 10
     assert "resource_tracker" not in errors and "leaked" not in errors
 
 
