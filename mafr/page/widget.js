@@ -8,7 +8,9 @@ function render({model, el}) {
     asked = new Map();
   const collected = (bytes) => new Samples(JSON.parse(new TextDecoder().decode(bytes)));
 
+  let wanted = ""; // what was last asked to be shown
   function load(key) {
+    wanted = key;
     const one = loaded.get(key) ?? (key === model.get("_first_key") ? first() : ask(key));
     one.catch(() => loaded.delete(key));
     return decode.keep(loaded, key, one, 2); // the one in use and the one before
@@ -20,7 +22,7 @@ function render({model, el}) {
     return new Promise((done, failed) => {
       const mine = {done, failed};
       asked.set(key, mine);
-      const late = "No answer from the kernel: it is busy, or gone. Run the cells again.";
+      const late = "No answer from the kernel yet: it is busy, or gone. Where it is gone, run the cells again.";
       try {
         model.send({load: key});
       } catch {
@@ -31,9 +33,18 @@ function render({model, el}) {
     });
   }
 
+  // A busy kernel still answers: then what was asked for is shown, unless a hand or a cell has gone on since.
   function refused(key, reason) {
+    const before = JSON.stringify(read()),
+      [dataset, category] = key.split("/");
+    const done = () => {
+      const view = read();
+      if (wanted !== key || JSON.stringify(view) !== before) return;
+      if (view.dataset === dataset && view.category === category) explorer.open(view);
+      else explorer.open({...view, dataset, category, id: undefined, kind: "all", find: ""}, true);
+    };
     asked.get(key).failed(new Error(reason));
-    asked.set(key, {done: () => explorer.open(read()), failed: () => null}); // it may still answer
+    asked.set(key, {done, failed: () => null});
   }
 
   function answered({key, error}, buffers) {
