@@ -73,8 +73,8 @@ def order_table(category: str, records: Mapping[str, Mapping[Run, dict]]) -> Tab
         "Settings of the demo profile where nothing else is said. A line with + adds to the line before it; the last "
         "of these is the preset for own parts.",
         *notes,
-        f"The {len(runs)} rows come from {len(set(runs))} runs: maps of one run are rows of their own, and the intervals "
-        "draw a run's rows together.",
+        f"The {len(runs)} rows come from {len(set(runs))} runs: maps of one run are rows of their own, and the "
+        "intervals draw a run's rows together.",
         "One category and one seed: a row's interval is wide, and so is a correlation's.",
     ]
     heading = f"Methods and settings on real and on generated scans of {category}"

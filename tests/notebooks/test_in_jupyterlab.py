@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 from support import jupyter
 from support.browser import browser, resize
+from support.limits import GENEROUS
 from support.places import CHECKOUT
 
-NAME = "explorer.ipynb"
+NAME, SEEN = "explorer.ipynb", "seen"  # the notebook; the file that tells its kernel of the widget
 # Voilà's own page asks another host for its icons; `offline` refuses them, and the notebook shows all the same.
 VOILA_ASKS = ("https://cdn.jsdelivr.net/npm/@fortawesome/",)
 # The explorer's root, its frame, and all its panels as one text.
@@ -58,11 +59,20 @@ def notebook(smoke, tmp_path_factory) -> Path:
     cell = next(cell for cell in made.cells if "parameters" in cell.metadata.get("tags", []))
     assert cell.source.startswith('profile = "demo"')
     cell.source = cell.source.replace('"demo"', '"smoke"', 1)
-    # What cells set while the page opens, as a reader may who runs all cells.
+    folder = tmp_path_factory.mktemp("opened")
+    # What cells set while the page opens, as a reader may who runs all cells: once the widget is seen.
     at = 1 + next(k for k, cell in enumerate(made.cells) if cell.source.endswith("\nexplorer"))
-    late = "import time\n\ntime.sleep(3)\nexplorer.fusion, explorer.sigma = 'max', 9.0"
+    late = f"""
+import time
+from pathlib import Path
+
+until = time.monotonic() + {GENEROUS}
+while not Path({str(folder / SEEN)!r}).exists() and time.monotonic() < until:
+    time.sleep(0.05)
+explorer.fusion, explorer.sigma = "max", 9.0
+"""
     made.cells.insert(at, nbformat.v4.new_code_cell(late))
-    path = tmp_path_factory.mktemp("opened") / NAME
+    path = folder / NAME
     nbformat.write(made, path)
     return path
 
@@ -81,9 +91,14 @@ def lab(driver, notebook, env) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def ran(driver, lab) -> Ran:
+def ran(driver, lab, notebook) -> Ran:
+    def seen() -> None:
+        there = "return window.ran || !!document.querySelector('.mafr-explorer')?.shadowRoot"
+        jupyter.until(driver, there, GENEROUS, "no widget")
+        notebook.with_name(SEEN).touch()
+
     jupyter.open_notebook(driver, lab, NAME)
-    jupyter.run_all(driver)  # an error of a cell ends here
+    jupyter.run_all(driver, meanwhile=seen)  # an error of a cell ends here
     cell = jupyter.widget_cell(driver)
     jupyter.controls(driver, cell)
     return Ran(driver, cell, jupyter.severe(driver), jupyter.foreign_requests(driver))
@@ -146,10 +161,11 @@ def test_keys_typed_into_the_widget_leave_the_notebook_alone(ran):
 
 
 def settled(driver: object) -> str:
-    """The panels, once all is computed and drawn."""
+    """The panels, once all is computed and drawn: a late answer of the kernel comes after all."""
     driver.execute_async_script(
-        f"{ROOT} const done = arguments[0]; const look = () => frame.matches('.busy') || !root.getElementById('said')"
-        ".textContent ? setTimeout(look, 10) : requestAnimationFrame(() => requestAnimationFrame(done)); look();"
+        f"{ROOT} const done = arguments[0], text = (id) => root.getElementById(id).textContent;"
+        "const look = () => frame.matches('.busy') || !text('said') || text('reading').startsWith('No answer')"
+        "? setTimeout(look, 10) : requestAnimationFrame(() => requestAnimationFrame(done)); look();"
     )
     return driver.execute_script(PICTURES)
 
@@ -192,7 +208,8 @@ def test_the_kernel_changes_the_picture(ran):
     before = settled(ran.driver)
     in_kernel(ran.driver, "explorer.dataset, explorer.category, explorer.fusion = 'mvtec3d', 'tire', 'max'", "1")
     name = f"{ROOT} return root.getElementById('name').textContent + root.getElementById('fusion').value"
-    jupyter.until(ran.driver, f"{ROOT} return /^tire/.test(root.getElementById('name').textContent)", 20, "no tire")
+    tire = f"{ROOT} return /^tire/.test(root.getElementById('name').textContent)"
+    jupyter.until(ran.driver, tire, GENEROUS, "no tire")
     assert settled(ran.driver) != before
     said = ran.driver.execute_script(name)
     assert said.startswith("tire") and said.endswith("max")
@@ -227,9 +244,9 @@ def test_it_follows_the_theme(ran):
     change = "window.jupyterapp.commands.execute('apputils:change-theme', {theme: arguments[0]})"
     assert not ran.driver.execute_script(dark)
     ran.driver.execute_script(change, "JupyterLab Dark")
-    jupyter.until(ran.driver, dark, 20, "not dark")
+    jupyter.until(ran.driver, dark, GENEROUS, "not dark")
     ran.driver.execute_script(change, "JupyterLab Light")
-    jupyter.until(ran.driver, f"{ROOT} return !frame.classList.contains('dark')", 20, "not light")
+    jupyter.until(ran.driver, f"{ROOT} return !frame.classList.contains('dark')", GENEROUS, "not light")
 
 
 def test_memory_does_not_grow_over_many_samples(ran):
@@ -244,6 +261,7 @@ def test_memory_does_not_grow_over_many_samples(ran):
 
 
 def test_voila_shows_the_widget(driver, notebook, env):
+    notebook.with_name(SEEN).touch()  # Voilà shows a page when all its cells have run
     with jupyter.voila(notebook, env) as address:
         jupyter.open_voila(driver, address)
         asked, said = jupyter.foreign_requests(driver), jupyter.severe(driver)

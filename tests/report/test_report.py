@@ -9,7 +9,6 @@ import math
 import re
 import shutil
 import tempfile
-import time
 import tracemalloc
 import zlib
 from dataclasses import replace
@@ -20,6 +19,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.browser import browser, resize
+from support.explorer import address
+from support.limits import GENEROUS
 from support.places import CHECKOUT
 from support.samples import make_sample
 
@@ -315,7 +316,7 @@ def drawn(driver: object, selector: str) -> list[int]:
 def test_the_page_begins_with_all_parts_as_pictures_the_worst_first(opened: object) -> None:
     from selenium.webdriver.support.wait import WebDriverWait
 
-    WebDriverWait(opened, 20).until(lambda driver: min(drawn(driver, "#samples canvas")) > 10)
+    WebDriverWait(opened, GENEROUS).until(lambda driver: min(drawn(driver, "#samples canvas")) > 10)
     texts = [item.text.split() for item in opened.find_elements("css selector", "#samples li")]
     assert [" ".join(words[:2]) for words in texts[:2]] == ["scan 4", "scan 3"] and "bad.tiff" in texts[-1]
     assert any("threshold" in words for words in texts)
@@ -357,10 +358,10 @@ def test_a_part_opens_with_map_mask_cloud_and_scores(opened: object) -> None:
     opened.find_element("css selector", "body").send_keys("n")
     settle(opened)
     assert opened.find_element("id", "name").text != name
-    time.sleep(0.3)  # the address is written a moment after
-    kept, address = opened.find_element("id", "name").text, opened.current_url
+    kept = opened.find_element("id", "name").text
+    link = address(opened, f"id={kept.rpartition(', ')[2]}")
     opened.get("about:blank")
-    opened.get(address)  # the link to this part
+    opened.get(link)  # the link to this part
     settle(opened)
     assert opened.find_element("id", "name").text == kept
     assert severe(opened) == []

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support.limits import GENEROUS
 
 FLAGS = (
     "--headless=new", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync",
@@ -31,7 +32,8 @@ def browser(width: int = 1366, height: int = 768) -> Iterator[object]:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     made = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
     try:
-        made.set_script_timeout(60)
+        made.set_script_timeout(GENEROUS)
+        made.command_executor.client_config.timeout = GENEROUS + 30  # longer, so that the driver says what was late
         resize(made, width, height)
         yield made
     finally:

@@ -1,6 +1,9 @@
 """Steps of tests in the explorer's page: wait until all is computed, set a control, read a panel."""
 
 import time
+from urllib.parse import parse_qsl, urlsplit
+
+from support.limits import GENEROUS
 
 PANELS = "document.querySelectorAll('canvas.panel')"
 
@@ -13,10 +16,21 @@ def wait(driver) -> None:
     )
 
 
-def address(driver) -> str:
-    """Of the view: it is written a moment after."""
-    time.sleep(0.3)
-    return driver.current_url
+def address(driver, *expected: str) -> str:
+    """Of the view, which is written a moment after: once it holds what is expected, each as `name=value`.
+
+    Raises TimeoutError.
+    """
+    until = time.monotonic() + GENEROUS
+    while not set(expected) <= _told(found := driver.current_url):
+        if time.monotonic() > until:
+            raise TimeoutError(f"{found} does not hold {', '.join(expected)} within {GENEROUS} s")
+        time.sleep(0.05)
+    return found
+
+
+def _told(url: str) -> set[str]:
+    return {f"{name}={value}" for name, value in parse_qsl(urlsplit(url).fragment)}
 
 
 def picture(driver, number: int) -> str:

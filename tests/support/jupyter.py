@@ -11,16 +11,17 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from support.limits import GENEROUS
 from support.places import CHECKOUT
 
 LOCAL = "127.0.0.1"
-START = 60  # seconds for a server to answer
+ATTEMPTS = 5  # to start a server: another process may take the port that was free
 # Settings of JupyterLab: no news, which it would ask first and then fetch from another host.
 _SETTINGS = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True},
@@ -69,14 +70,13 @@ def jupyterlab(folder: Path, env: Mapping[str, str] | None = None) -> Iterator[s
     without JupyterLab.
     """
     _needs("jupyterlab", "JupyterLab")
-    port = _free_port()
     with tempfile.TemporaryDirectory(prefix="jupyter", ignore_cleanup_errors=True) as scratch:
         for name, values in _SETTINGS.items():
             path = Path(scratch) / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(values), encoding="utf-8")
-        command = [*_LAB, f"--ServerApp.port={port}", f"--ServerApp.root_dir={folder}"]
-        with _server(command, folder, Path(scratch), port, "/api/status", env) as address:
+        command = [*_LAB, f"--ServerApp.root_dir={folder}"]
+        with _server(command, "--ServerApp.port", folder, Path(scratch), "/api/status", env) as address:
             yield address
 
 
@@ -84,11 +84,10 @@ def jupyterlab(folder: Path, env: Mapping[str, str] | None = None) -> Iterator[s
 def voila(notebook: Path, env: Mapping[str, str] | None = None) -> Iterator[str]:
     """The address of a notebook as Voilà serves it; see `jupyterlab`. Each visit runs it. Skips without Voilà."""
     _needs("voila", "Voilà")
-    port = _free_port()
     with tempfile.TemporaryDirectory(prefix="voila", ignore_cleanup_errors=True) as scratch:
-        command = [*_VOILA, f"--port={port}", str(notebook)]
+        command = [*_VOILA, str(notebook)]
         # The page itself would run the notebook; what is asked here does not exist.
-        with _server(command, notebook.parent, Path(scratch), port, "/voila/ready", env) as address:
+        with _server(command, "--port", notebook.parent, Path(scratch), "/voila/ready", env) as address:
             yield address
 
 
@@ -105,9 +104,9 @@ def _free_port() -> int:
 
 @contextmanager
 def _server(
-    command: Sequence[str], folder: Path, scratch: Path, port: int, probe: str, env: Mapping[str, str] | None
+    command: Sequence[str], option: str, folder: Path, scratch: Path, probe: str, env: Mapping[str, str] | None
 ) -> Iterator[str]:
-    """Run a server until the block ends, then end it and all its kernels."""
+    """Run a server until the block ends, then end it and all its kernels; option: the one that takes its port."""
     own = {name: str(scratch / part) for name, part in (
         ("JUPYTER_CONFIG_DIR", "config"), ("JUPYTER_DATA_DIR", "data"), ("JUPYTER_RUNTIME_DIR", "runtime"),
         ("JUPYTERLAB_SETTINGS_DIR", "settings"), ("JUPYTERLAB_WORKSPACES_DIR", "workspaces"), ("IPYTHONDIR", "ipython"),
@@ -115,29 +114,36 @@ def _server(
     search = os.pathsep.join(filter(None, (str(CHECKOUT), os.environ.get("PYTHONPATH"))))
     environment = os.environ | own | {"PYTHONPATH": search, "no_proxy": LOCAL} | dict(env or {})
     said = scratch / "said.txt"
-    with said.open("wb") as log, ExitStack() as after:
-        process = subprocess.Popen(
-            [sys.executable, *command], cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            start_new_session=True,
-        )  # fmt: skip
-        after.callback(_end, process)
-        address = f"http://{LOCAL}:{port}"
-        _wait_for(address + probe, process, said)
-        yield address
+    for _ in range(ATTEMPTS):
+        port = _free_port()
+        with said.open("wb") as log, ExitStack() as after:
+            process = subprocess.Popen(
+                [sys.executable, *command, f"{option}={port}"], cwd=folder, env=environment, stdin=subprocess.DEVNULL,
+                stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+            after.callback(_end, process)
+            address = f"http://{LOCAL}:{port}"
+            if _answers(address, probe, process, said):
+                yield address
+                return
+    raise RuntimeError(f"no answer at {address}{probe}:\n{said.read_text(errors='replace')[-4000:]}")
 
 
-def _wait_for(url: str, process: subprocess.Popen, said: Path) -> None:
+def _answers(address: str, probe: str, process: subprocess.Popen, said: Path) -> bool:
+    """Wait for the answer of a server, which tells its address once the port is its own; False: it has ended."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    until = time.monotonic() + START
+    until = time.monotonic() + GENEROUS
     while time.monotonic() < until and process.poll() is None:
-        try:
-            opener.open(url, timeout=5).close()
-            return
-        except urllib.error.HTTPError:  # an answer
-            return
-        except OSError:
-            time.sleep(0.1)
-    raise RuntimeError(f"no answer at {url}:\n{said.read_text(errors='replace')[-4000:]}")
+        if f"{address}/" in said.read_text(errors="replace"):
+            try:
+                opener.open(address + probe, timeout=5).close()
+                return True
+            except urllib.error.HTTPError:  # an answer
+                return True
+            except OSError:
+                pass
+        time.sleep(0.1)
+    return False
 
 
 def _end(process: subprocess.Popen) -> None:
@@ -149,14 +155,14 @@ def _end(process: subprocess.Popen) -> None:
         for one in (process, *family):  # the server first: it would start a killed kernel again
             with suppress(psutil.NoSuchProcess):
                 one.kill()
-        psutil.wait_procs(family, timeout=10)
-    process.wait(timeout=10)
+        psutil.wait_procs(family, timeout=60)
+    process.wait(timeout=60)
 
 
 # ------------------------------------------------------------------ notebooks
 
 
-def open_notebook(driver: object, address: str, path: str, timeout: float = 60, kernel: bool = True) -> None:
+def open_notebook(driver: object, address: str, path: str, timeout: float = GENEROUS, kernel: bool = True) -> None:
     """Show a notebook of a `jupyterlab` (path below its folder), with an idle kernel or with none.
 
     What the browser has logged before is dropped.
@@ -179,11 +185,16 @@ def open_notebook(driver: object, address: str, path: str, timeout: float = 60, 
         timeout, "the notebook was not ready", path)  # fmt: skip
 
 
-def run_all(driver: object, timeout: float = 60) -> None:
-    """Run all cells of the open notebook. Raises CellError with the first error of a cell."""
+def run_all(driver: object, timeout: float = GENEROUS, meanwhile: Callable[[], None] | None = None) -> None:
+    """Run all cells of the open notebook; meanwhile: what is done once they have begun.
+
+    Raises CellError with the first error of a cell.
+    """
     driver.execute_script("""
         window.ran = false;
         window.jupyterapp.commands.execute("notebook:run-all-cells").finally(() => { window.ran = true; });""")
+    if meanwhile is not None:
+        meanwhile()
     until(driver, "return window.ran", timeout, "the cells were not done")
     errors = driver.execute_script(f"""
         {_PANEL} return cells.flatMap((cell, number) => outputs(cell).filter((one) => one.output_type === "error")
@@ -216,7 +227,7 @@ def widget_cell(driver: object) -> int:
     raise ValueError("no cell shows a widget")
 
 
-def controls(driver: object, cell: int, timeout: float = 20) -> list:
+def controls(driver: object, cell: int, timeout: float = GENEROUS) -> list:
     """The elements in a cell's outputs that take keys, in shadow roots too; waits for the first."""
     return until(driver, f"{_PANEL} {_FIND} return found;", timeout, f"cell {cell} shows no control", cell)
 
@@ -273,7 +284,7 @@ def output_texts(driver: object, cell: int) -> list[str]:
         ".map((one) => one.innerText);", cell)  # fmt: skip
 
 
-def open_voila(driver: object, address: str, timeout: float = 90) -> None:
+def open_voila(driver: object, address: str, timeout: float = GENEROUS) -> None:
     """Show the notebook of a `voila`, its cells run, and wait for a widget. Raises CellError with a cell's error.
 
     What the browser has logged before is dropped.
