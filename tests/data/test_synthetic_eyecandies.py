@@ -102,9 +102,12 @@ def test_complete_class_is_kept_and_others_are_made_again(config, tmp_path):
     folder = generate("eyecandies", tmp_path, tiny, ["Confetto"])[0]
     before = digest(folder)
     stamp = (folder / GENERATED).stat().st_mtime_ns
-    start = time.process_time()  # whatever else the machine does
-    generate("eyecandies", tmp_path, tiny, ["Confetto"])
-    assert time.process_time() - start < 0.2
+    times = []
+    for _ in range(3):
+        start = time.process_time()  # this process's own, its threads' included
+        generate("eyecandies", tmp_path, tiny, ["Confetto"])
+        times.append(time.process_time() - start)
+    assert min(times) < 0.2
     assert (folder / GENERATED).stat().st_mtime_ns == stamp
     larger = dataclasses.replace(tiny, eyecandies_train=2)
     generate("eyecandies", tmp_path, larger, ["Confetto"])

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.own_process import anonymous, measured
 
 from mafr.baselines.btf import BTF
 from mafr.baselines.registry import METHODS, method_class, method_settings
@@ -249,18 +250,20 @@ def test_a_run_begins_without_the_memory_that_the_one_before_has_freed(smoke, mo
     if not hasattr(ctypes.CDLL(None), "malloc_trim"):
         pytest.skip("needs glibc")
 
-    def resident() -> float:
-        rows = Path("/proc/self/status").read_text().splitlines()
-        return next(int(row.split()[1]) / 1024 for row in rows if row.startswith("RssAnon:"))
+    held, left = measured(memory_of_freed_blocks)
+    assert held > 200 * 1024 and left < 100 * 1024  # kB
 
+
+def memory_of_freed_blocks() -> tuple[int, int]:
+    """Anonymous memory, kB, that 300 freed MB still hold, and what they hold once it is given back."""
     keep_freed_memory()
-    release_freed_memory()  # gaps of other tests, which the blocks might fill
-    before = resident()
+    release_freed_memory()  # gaps that the blocks might fill
+    before = anonymous()
     blocks = [torch.ones(2**18) for _ in range(300)]  # 1 MB each
     del blocks[:-1]  # the last one lies above the gap
-    assert resident() - before > 200
+    held = anonymous() - before
     release_freed_memory()
-    assert resident() - before < 100
+    return held, anonymous() - before
 
 
 def test_stored_residuals_give_the_stored_metrics(smoke):

@@ -2,8 +2,10 @@
 
 import json
 from dataclasses import replace
+from importlib.metadata import version
 
 import pytest
+from packaging.requirements import Requirement
 from support.places import CHECKOUT
 
 from mafr.cli import main
@@ -14,6 +16,9 @@ from mafr.experiments.run_store import read_records
 from mafr.tables.digests import LIST, MAIN, SEEDS, met_where, note_digest, read_digests, tables_digest
 
 THIS = processor()
+NUMERIC = (
+    "numpy", "scipy", "numba", "llvmlite", "torch", "torchvision", "timm", "scikit-learn", "scikit-image", "pandas",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("what", [MAIN, SEEDS])
@@ -31,7 +36,25 @@ def test_a_fresh_reproduction_meets_the_list(smoke):
     known = met_where(read_digests(), MAIN, "smoke", THIS)
     if not known:
         pytest.skip(f"no entry for {THIS['processor']} and results {RESULTS_VERSION}; see `mafr tables --digest`")
+    if others := unlike_the_lock((CHECKOUT / "requirements.lock").read_text(encoding="utf-8")):
+        pytest.skip(f"bytes are those of requirements.lock, and installed are {', '.join(others)}")
     assert known == [tables_digest(MAIN, paths.tables)]
+
+
+def unlike_the_lock(lock: str) -> list[str]:
+    """The numeric libraries whose installed version is not that of the lock, with the installed version."""
+    wanted = [Requirement(line) for line in lock.splitlines()]
+    wanted = [one for one in wanted if one.name in NUMERIC and (one.marker is None or one.marker.evaluate())]
+    assert sorted(one.name for one in wanted) == sorted(NUMERIC)
+    return [f"{one.name} {found}" for one in wanted if not one.specifier.contains(found := version(one.name))]
+
+
+def test_bytes_are_compared_only_with_the_locked_libraries():
+    lock = (CHECKOUT / "requirements.lock").read_text(encoding="utf-8")
+    there = "\n".join(f"{name}=={version(name)}" for name in NUMERIC)
+    assert unlike_the_lock(there) == []
+    assert unlike_the_lock(there.replace(f"scipy=={version('scipy')}", "scipy==0.1")) == [f"scipy {version('scipy')}"]
+    assert set(unlike_the_lock(lock)) <= {f"{name} {version(name)}" for name in NUMERIC}
 
 
 def test_the_list_holds_one_entry_for_each_processor():
