@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mafr.config import Config
 from mafr.device import computing
-from mafr.expected import PARTS, Expected
+from mafr.expected import MOST_SAMPLES, Expected
 from mafr.fast.restorer import Restorer, Scene, open_scene, scores_every_pixel
 from mafr.features.extract import FeatureExtractor, Tokens
 from mafr.features.sources.splits import Split
@@ -75,7 +75,7 @@ class Detector(Method):
 
     def _learn_expected(self, split: Split, indices: Sequence[int]) -> Expected:
         """What restored features say of the residuals of training samples."""
-        restorer, some = self._restorer(), indices[:: -(-len(indices) // PARTS)]
+        restorer, some = self._restorer(), indices[:: -(-len(indices) // MOST_SAMPLES)]
         with torch.no_grad():
             scenes = (self._scene(split.tokens([k])) for k in some)
             return Expected.fit(restorer.restored(scene) for scene in scenes)

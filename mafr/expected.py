@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 RIDGE = 300.0  # on standardised features, against thousands of cells
-PARTS = 60  # training samples that are looked at, evenly chosen
+MOST_SAMPLES = 60  # at most so many training samples are looked at, evenly chosen
 _LEAST = 1e-9
 
 

@@ -24,7 +24,7 @@ PARTS = {  # name on the command line -> contents
     "differences": "MAFR with one difference between text and code at a time",
     "preset": "the preset for own parts, with all training scans and with fewer",
 }
-EPOCHS = (1, 6, 20, 100)  # of the paper variant; the demo trains 6, the paper 100
+EPOCHS = (1, 6, 20, 100)  # of the paper variant; the first demo trained 6, the paper 100
 BASE_EPOCHS = 20  # of the trials that show one difference at a time
 BASE_SEEDS = 3  # of these trials' common start, so that a difference can be held against the spread of seeds
 FEWER = {"mvtec3d": (100, 50, 20), "eyecandies": (20,)}  # training scans of the preset's trials, beside all

@@ -83,22 +83,6 @@ def note_digest(
     return f"{what} of {config.profile}: {digest[:12]} on {machine['processor']}{limit}, in {path}"
 
 
-def met_where(digests: list[dict], what: str, profile: str, machine: Mapping) -> list[str]:
-    """The digests with which a processor should meet tables of this version of the results.
-
-    machine: as `mafr.experiments.provenance.processor`. All processors of a reach meet the same.
-    """
-    alike = [
-        one
-        for one in digests
-        if (one["tables"], one["profile"], one["results_version"]) == (what, profile, RESULTS_VERSION)
-        and one["same_bytes"] == machine["same_bytes"]
-    ]
-    if not machine["same_bytes"]:
-        alike = [one for one in alike if all(one[name] == machine[name] for name in ("processor", "instruction_sets"))]
-    return list(dict.fromkeys(one["digest"] for one in alike))
-
-
 def _replaces(entry: Mapping, old: Mapping) -> bool:
     same = all(entry[name] == old[name] for name in ("tables", "profile"))
     return same and (

@@ -13,7 +13,7 @@ from mafr.errors import ConfigError, ResultError, StorageError
 from mafr.experiments.plan import RESULTS_VERSION, all_runs
 from mafr.experiments.provenance import processor
 from mafr.experiments.run_store import read_records
-from mafr.tables.digests import LIST, MAIN, SEEDS, met_where, note_digest, read_digests, tables_digest
+from mafr.tables.digests import LIST, MAIN, SEEDS, note_digest, read_digests, tables_digest
 
 THIS = processor()
 NUMERIC = (
@@ -39,6 +39,22 @@ def test_a_fresh_reproduction_meets_the_list(smoke):
     if others := unlike_the_lock((CHECKOUT / "requirements.lock").read_text(encoding="utf-8")):
         pytest.skip(f"bytes are those of requirements.lock, and installed are {', '.join(others)}")
     assert known == [tables_digest(MAIN, paths.tables)]
+
+
+def met_where(digests: list[dict], what: str, profile: str, machine: dict) -> list[str]:
+    """The digests with which a processor should meet tables of this version of the results.
+
+    machine: as `mafr.experiments.provenance.processor`. All processors of a reach meet the same.
+    """
+    alike = [
+        one
+        for one in digests
+        if (one["tables"], one["profile"], one["results_version"]) == (what, profile, RESULTS_VERSION)
+        and one["same_bytes"] == machine["same_bytes"]
+    ]
+    if not machine["same_bytes"]:
+        alike = [one for one in alike if all(one[name] == machine[name] for name in ("processor", "instruction_sets"))]
+    return list(dict.fromkeys(one["digest"] for one in alike))
 
 
 def unlike_the_lock(lock: str) -> list[str]:

@@ -147,12 +147,10 @@ class Frame:
         return np.where(count > 0, planes, -1).astype(np.float32).reshape(3, self.side, self.side, self.side)
 
     def turned_grid(self, points: np.ndarray, colours: np.ndarray, angle: float, view: DepthAxis) -> np.ndarray:
-        """`grid` of points (N, 3) turned by `turn_points` around the cube's centre; if they are float32, in one pass.
+        """`grid` of points (N, 3) float32 turned around the cube's centre as by `turning`, in one pass.
 
-        There, a point on the edge of a voxel may fall into the next one by rounding.
+        A point on the edge of a voxel may fall into the next one by rounding.
         """
-        if points.dtype != np.float32:
-            return self.grid(turn_points(points, angle, view, self.middle), colours)
         from mafr.fast.loops.voxels import turned_grid  # Numba takes half a second
 
         made = np.empty((3, self.side, self.side, self.side), dtype=np.float32)
@@ -170,16 +168,6 @@ def turning(angle: float, view: DepthAxis, middle: np.ndarray) -> tuple[np.ndarr
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     turn = across.T @ rotation @ across + np.outer(along, along)
     return turn, across.T @ (across @ middle - rotation @ (across @ middle))
-
-
-def turn_points(points: np.ndarray, angle: float, view: DepthAxis, middle: np.ndarray) -> np.ndarray:
-    """Turn points (N, 3) by `angle` (radians) around the line through `middle` along the viewing axis."""
-    across = view.across()
-    x, y = across @ points.T - (across @ middle)[:, None]
-    left, right = np.cos(angle) * x - np.sin(angle) * y, np.sin(angle) * x + np.cos(angle) * y
-    turned = across.T @ (np.stack([left, right]) + (across @ middle)[:, None])
-    turned += np.outer(view.direction, view.along(points.T))
-    return turned.T.astype(points.dtype)
 
 
 def filled(

@@ -31,11 +31,6 @@ def row_max(a: Array) -> Array:
     return reduce(np.maximum, np.moveaxis(a, -1, 0))
 
 
-def row_min(a: Array) -> Array:
-    """`a.min(-1)` of (..., few)."""
-    return reduce(np.minimum, np.moveaxis(a, -1, 0))
-
-
 def length(v: Array) -> Array:
     """Euclidean norm along the last axis."""
     if v.ndim == 2 and v.shape[1] == 3 and v.dtype == np.float32:
