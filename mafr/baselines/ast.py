@@ -51,7 +51,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from mafr.baselines.parts.flow import Flow, likelihood_loss, positional_encoding
-from mafr.baselines.parts.inputs import filled
+from mafr.baselines.parts.inputs import CAMERA, without_holes
 from mafr.baselines.parts.student import distance, student_network
 from mafr.config import Config
 from mafr.data.depth_axis import DepthAxis
@@ -74,7 +74,6 @@ KERNEL = 3  # of all coupling blocks but the last
 KEPT = 2**28  # bytes of image and points up to which a training keeps its samples between two passes over them
 SMALL = 2**18  # cells of a batch times channels up to which a CPU takes the steps without automatic gradients
 FILLS = 3  # passes that fill missing points
-CAMERA = DepthAxis((0.0, 0.0, 1.0), 0.0)  # at the origin, looking along the third coordinate
 CENTIMETRES = 100  # per metre
 
 
@@ -93,7 +92,7 @@ def depth_map(
         raise DataError(f"{sample.category} {sample.id} has no 3D point; leave the sample out")
     depth = np.where(known, view.along(xyz), 0)
     missing = ndimage.binary_fill_holes(known) & ~known
-    depth, known = filled(depth, known, missing, FILLS)
+    depth, known = without_holes(depth, known, missing, FILLS)
     depth = np.where(known, depth - depth[known].mean(), 0) * CENTIMETRES
     both = torch.from_numpy(np.stack([depth, known]).astype(np.float32))[None]
     both = F.interpolate(both, (side, side), mode="bilinear", align_corners=False)

@@ -51,14 +51,13 @@ import torch
 from torch import Tensor
 
 from mafr.baselines.parts.depth_features import hog, pooled_sift, raw_depth
+from mafr.baselines.parts.inputs import CAMERA
 from mafr.baselines.parts.patches import PATCH, PatchMethod, check_size, pooled_fpfh
 from mafr.config import Config
 from mafr.data.depth_axis import DepthAxis
 from mafr.errors import ConfigError
 from mafr.features.extract import FeatureExtractor
 from mafr.features.sources.splits import Split
-
-CAMERA = DepthAxis((0.0, 0.0, 1.0), 0.0)  # the cloud is in the camera's frame: depth is its third coordinate
 
 
 class SingleFeature(PatchMethod):

@@ -44,28 +44,28 @@ def arrange(network: nn.Module) -> None:
             layer.weight.data = there.permute(np.argsort(order).tolist())
 
 
-class Rows(NamedTuple):
+class Buffer(NamedTuple):
     """The same numbers (P, C) for torch and for compiled loops; asking torch for an array costs as much as a loop."""
 
     tensor: Tensor
     array: np.ndarray
 
     @classmethod
-    def of(cls, tensor: Tensor) -> Rows:
+    def of(cls, tensor: Tensor) -> Buffer:
         return cls(tensor, tensor.numpy())
 
 
 class Scratch:
-    """Rows that each step fills anew: under one name and shape always the same memory."""
+    """Buffers that each step fills anew: under one name and shape always the same memory."""
 
     def __init__(self) -> None:
-        self.kept: dict[Hashable, Rows] = {}
+        self.kept: dict[Hashable, Buffer] = {}
 
-    def __call__(self, name: Hashable, rows: int, width: int) -> Rows:
+    def __call__(self, name: Hashable, rows: int, width: int) -> Buffer:
         """(rows, width) with the values of its last use."""
         key = name, rows, width
         if key not in self.kept:
-            self.kept[key] = Rows.of(torch.zeros(rows, width))
+            self.kept[key] = Buffer.of(torch.zeros(rows, width))
         return self.kept[key]
 
 
@@ -91,7 +91,7 @@ class Convolution:
         self.transposed = self.matrix.T
         self.bias, self.d_bias = layer.bias.detach().numpy(), layer.bias.grad.numpy()
 
-    def forward(self, x: Rows) -> Rows:
+    def forward(self, x: Buffer) -> Buffer:
         """(P, inputs) -> (P, outputs); x must stay until `backward`."""
         rows, taps = x.array.shape[0], self.places.shape[1]
         out = self.scratch((self, "out"), rows, self.outputs)
@@ -107,7 +107,7 @@ class Convolution:
             shifts.add_row(self.bias, out.array)
         return out
 
-    def backward(self, g: Rows, wanted: int | None = None) -> Rows | None:
+    def backward(self, g: Buffer, wanted: int | None = None) -> Buffer | None:
         """Take the gradient of the output (P, outputs); write those of weight and bias, in place of earlier ones.
 
         Returns the gradient of the first `wanted` channels of the input (None: of all; 0: nothing), which lasts until
@@ -130,7 +130,7 @@ class Convolution:
         gathered = self.scratch("product", rows, len(self.matrix))
         torch.mm(g.tensor, self.transposed, out=gathered.tensor)
         shifts.gather_back(gathered.array, self.places, d_x.array)
-        return d_x if wanted == self.inputs else Rows.of(d_x.tensor[:, :wanted].contiguous())
+        return d_x if wanted == self.inputs else Buffer.of(d_x.tensor[:, :wanted].contiguous())
 
     def _matrix(self, weight: Tensor) -> Tensor:
         there = weight.permute(WIDER_IN if self.shifts_last else WIDER_OUT)

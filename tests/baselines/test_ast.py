@@ -13,7 +13,7 @@ from PIL import Image
 from scipy import ndimage
 
 from mafr.baselines.ast import AST, depth_map, distance, in_square, student_network
-from mafr.baselines.parts.inputs import filled
+from mafr.baselines.parts.inputs import without_holes
 from mafr.config import Config
 from mafr.data.samples import Sample
 from mafr.data.scan import Scan
@@ -400,7 +400,7 @@ def test_holes_are_filled_as_by_filters_over_the_whole_image() -> None:
     missing |= inside & (np.hypot(*np.mgrid[-20:20, -25:25]) < 12)  # deeper than three pixels
     known = inside & ~missing
     depth = np.where(known, g.normal(5, 1, known.shape), 0)
-    found = filled(depth, known, missing, 3)
+    found = without_holes(depth, known, missing, 3)
     there, values = known.copy(), depth.copy()
     for _ in range(3):
         share = ndimage.uniform_filter(there.astype(np.float64), 3, mode="constant")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mafr.errors import ConfigError
-from mafr.fast.convolution import Convolution, Rows, Scratch, arrange, neighbours, rows_of
+from mafr.fast.convolution import Buffer, Convolution, Scratch, arrange, neighbours, rows_of
 from mafr.fast.loops import coupling
 from mafr.fast.weights import FlatWeights
 
@@ -39,9 +39,9 @@ def test_it_equals_torchs_convolution_with_its_gradients(inputs, outputs, kernel
         expected = plain(x)
         expected.backward(up)
         with torch.no_grad():
-            found = ours.forward(Rows.of(rows_of(x.detach())))
+            found = ours.forward(Buffer.of(rows_of(x.detach())))
             torch.testing.assert_close(found.tensor, rows_of(expected), rtol=1e-5, atol=1e-6)
-            d_x = ours.backward(Rows.of(rows_of(up)))
+            d_x = ours.backward(Buffer.of(rows_of(up)))
         torch.testing.assert_close(d_x.tensor, rows_of(x.grad), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(layer.weight.grad, plain.weight.grad, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(layer.bias.grad, plain.bias.grad, rtol=1e-4, atol=1e-5)
@@ -56,7 +56,7 @@ def test_the_gradient_of_some_inputs_is_that_part_of_all(inputs, outputs):
     arrange(layer)
     FlatWeights(layer)
     ours, g = Convolution(layer, HEIGHT, WIDTH, Scratch()), torch.Generator().manual_seed(2)
-    x, up = (Rows.of(torch.randn(2 * HEIGHT * WIDTH, width, generator=g)) for width in (inputs, outputs))
+    x, up = (Buffer.of(torch.randn(2 * HEIGHT * WIDTH, width, generator=g)) for width in (inputs, outputs))
     with torch.no_grad():
         ours.forward(x)
         whole = ours.backward(up).tensor.clone()

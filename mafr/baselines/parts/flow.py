@@ -19,8 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mafr.errors import ConfigError
-
-ATAN_SCALE = 0.636  # brings atan to about ±1, as in the authors' code
+from mafr.fast.loops import ATAN_SCALE
 
 
 class Subnet(nn.Module):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mafr.baselines.parts.flow import Coupling, Flow, Subnet
-from mafr.fast.convolution import Convolution, Rows, Scratch, arrange, rows_of
+from mafr.fast.convolution import Buffer, Convolution, Scratch, arrange, rows_of
 from mafr.fast.loops import coupling as loops
 from mafr.fast.loops import shifts
 from mafr.fast.weights import FlatWeights
@@ -48,8 +48,8 @@ class FlowStep:
         return torch.tensor(value, dtype=torch.float32)
 
     @torch.no_grad()
-    def _outputs(self, x: Tensor) -> tuple[Rows, np.ndarray]:
-        h, logdet = Rows.of(x), np.zeros(len(x), dtype=np.float32)
+    def _outputs(self, x: Tensor) -> tuple[Buffer, np.ndarray]:
+        h, logdet = Buffer.of(x), np.zeros(len(x), dtype=np.float32)
         for block in self.blocks:
             h = block.forward(h, logdet)
         return h, logdet
@@ -60,13 +60,13 @@ class _Subnet:
         self.enter, self.leave = (Convolution(layer, *size, scratch) for layer in (subnet.enter, subnet.leave))
         self.gamma, self.d_gamma = subnet.gamma.detach().numpy(), subnet.gamma.grad.numpy()
 
-    def forward(self, x: Rows) -> Rows:
+    def forward(self, x: Buffer) -> Buffer:
         """(P, inputs) -> the outputs before the factor gamma."""
         self.hidden = self.enter.forward(x)
         shifts.bend(self.hidden.array, _NOTHING, self.hidden.array)
         return self.leave.forward(self.hidden)
 
-    def backward(self, g: Rows, wanted: int) -> Rows | None:
+    def backward(self, g: Buffer, wanted: int) -> Buffer | None:
         """The gradient of the first `wanted` inputs."""
         inner = self.leave.backward(g)
         shifts.bend_back(inner.array, self.hidden.array, _NOTHING)
@@ -85,7 +85,7 @@ class _Coupling:
         self.from_right, self.from_left = (_Subnet(net, size, scratch) for net in (block.from_right, block.from_left))
         self.clamp = np.float32(block.clamp)
 
-    def forward(self, x: Rows, logdet: np.ndarray) -> Rows:
+    def forward(self, x: Buffer, logdet: np.ndarray) -> Buffer:
         """x (P, C) -> y (P, C); the log-determinant is added to logdet (P,)."""
         rows, known = len(logdet), self.positions.shape[1]
         self.half = self.scratch((self, "half"), rows, self.left)  # the left half, before
@@ -104,13 +104,13 @@ class _Coupling:
         self.raw.append(self._transform(self.from_left, 1, self.inputs[0], y, self.left, logdet))
         return y
 
-    def _transform(self, net: _Subnet, k: int, half: Rows, y: Rows, first: int, logdet: np.ndarray) -> Rows:
+    def _transform(self, net: _Subnet, k: int, half: Buffer, y: Buffer, first: int, logdet: np.ndarray) -> Buffer:
         raw = net.forward(self.inputs[k])
         scale = self.scales[k].array
         loops.couple(raw.array, net.gamma[0], self.clamp, half.array, scale, y.array, first, logdet)
         return raw
 
-    def backward(self, g: Rows, push: np.ndarray, whole: bool) -> None:
+    def backward(self, g: Buffer, push: np.ndarray, whole: bool) -> None:
         """The gradient of y (P, C), in place, becomes that of x if `whole`. push (P,): minus the log-determinant's."""
         right, d_left = self._back(self.from_left, 1, self.inputs[0], g, self.left, push, self.left)
         loops.add_columns(d_left.array, g.array)
@@ -120,8 +120,8 @@ class _Coupling:
             loops.put(left.array, right.array, self.order, g.array)
 
     def _back(
-        self, net: _Subnet, k: int, half: Rows, g: Rows, first: int, push: np.ndarray, wanted: int
-    ) -> tuple[Rows, Rows | None]:
+        self, net: _Subnet, k: int, half: Buffer, g: Buffer, first: int, push: np.ndarray, wanted: int
+    ) -> tuple[Buffer, Buffer | None]:
         raw, scale = self.raw[k], self.scales[k]
         d_half = self.scratch((k, "half"), *scale.array.shape)
         net.d_gamma[0] = loops.couple_back(

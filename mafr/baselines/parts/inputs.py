@@ -14,6 +14,8 @@ from torch import Tensor
 from mafr.data.depth_axis import DepthAxis
 from mafr.errors import DataError
 
+CAMERA = DepthAxis((0.0, 0.0, 1.0), 0.0)  # of clouds in the camera's frame: depth is their third coordinate
+
 
 def distance(xyz: np.ndarray) -> np.ndarray:
     """(3, S, S) metres -> (S, S) Euclidean distance to the camera's centre, the origin; 0 where there is no point."""
@@ -170,7 +172,7 @@ def turning(angle: float, view: DepthAxis, middle: np.ndarray) -> tuple[np.ndarr
     return turn, across.T @ (across @ middle - rotation @ (across @ middle))
 
 
-def filled(
+def without_holes(
     depth: np.ndarray, known: np.ndarray, missing: np.ndarray, passes: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Depth and known pixels (H, W) once each missing pixel has the mean of those known around it.

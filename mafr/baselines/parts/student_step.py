@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mafr.baselines.parts.student import ResidualBlock
-from mafr.fast.convolution import Convolution, Rows, Scratch, arrange
+from mafr.fast.convolution import Buffer, Convolution, Scratch, arrange
 from mafr.fast.loops import batch_norm, shifts
 from mafr.fast.weights import FlatWeights
 
@@ -37,7 +37,7 @@ class StudentStep:
 
         Running means and variances of the network's batch norms move on, as in its own training mode.
         """
-        entered = h = self.first.forward(Rows.of(x))
+        entered = h = self.first.forward(Buffer.of(x))
         shifts.bend(h.array, self.slope, h.array)
         for block in self.blocks:
             h = block.forward(h)
@@ -61,7 +61,7 @@ class _Block:
         self.norms = [_Norm(norm, bend, scratch), _Norm(other_norm, other_bend, scratch)]
         self.scratch = scratch
 
-    def forward(self, x: Rows) -> Rows:
+    def forward(self, x: Buffer) -> Buffer:
         """(P, W) -> (P, W)."""
         h = x
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
@@ -70,7 +70,7 @@ class _Block:
         torch.add(x.tensor, h.tensor, out=out.tensor)
         return out
 
-    def backward(self, g: Rows) -> None:
+    def backward(self, g: Buffer) -> None:
         """The gradient of the output, in place, becomes that of the input."""
         h = self.scratch("branch", *g.array.shape)
         h.tensor.copy_(g.tensor)
@@ -90,7 +90,7 @@ class _Norm:
         self.running = norm.running_mean.numpy(), norm.running_var.numpy(), np.float32(norm.momentum)
         self.inverse, self.scratch = np.empty_like(self.gamma), scratch
 
-    def forward(self, h: Rows) -> Rows:
+    def forward(self, h: Buffer) -> Buffer:
         """(P, W) -> (P, W); overwrites h."""
         self.h, self.out = h, self.scratch((self, "out"), *h.array.shape)
         batch_norm.normalise(
@@ -99,7 +99,7 @@ class _Norm:
         self.norm.num_batches_tracked += 1
         return self.out
 
-    def backward(self, g: Rows) -> None:
+    def backward(self, g: Buffer) -> None:
         """In place."""
         batch_norm.normalise_back(
             g.array, self.h.array, self.out.array, self.gamma, self.slope, self.inverse, self.d_gamma, self.d_beta

@@ -21,7 +21,7 @@ PAGES = {
     "eyecandies": "https://eyecan-ai.github.io/eyecandies/",
     "adam3d": "https://huggingface.co/datasets/pmchard/3D-ADAM_anomalib",
 }
-LICENCES = {"mvtec3d": "CC BY-NC-SA 4.0, ", "adam3d": "CC BY-NC-SA 4.0, "}  # Eyecandies names it on its page
+LICENCE_NAMES = {"mvtec3d": "CC BY-NC-SA 4.0, ", "adam3d": "CC BY-NC-SA 4.0, "}  # Eyecandies names it on its page
 MVTEC3D_ARCHIVE = "mvtec_3d_anomaly_detection.tar.xz"
 MVTEC3D_MD5 = "d8bb2800fbf3ac88e798da6ae10dc819"
 MVTEC3D_ADDRESSES = (  # newer, older
@@ -146,7 +146,7 @@ def download_raw(
     unpacked, largest = unpacked_bytes(dataset, missing) or packed * sum(sizes.values()), max(sizes.values())
     staged = sum(staged_size([downloads / name], raw, wanted) for name in sizes if (downloads / name).is_file())
     check_space(downloads, title, largest if len(sizes) > 1 else left, unpacked, staged)
-    size, licence = size_text(sum(sizes.values())), LICENCES.get(dataset, "")
+    size, licence = size_text(sum(sizes.values())), LICENCE_NAMES.get(dataset, "")
     notice(
         f"no {', '.join(missing) or 'categories'} in {raw}: downloading {title} ({size}; licence: {licence}see "
         f"{page}); --archive or --source take what is on disk already"

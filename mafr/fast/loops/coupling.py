@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from mafr.fast.loops import ATAN_SCALE as SCALE
 from mafr.fast.loops.elementary import F, compiled, dot, exp, inlined, total
 
-ATAN_SCALE = F(0.636)  # as in `mafr.baselines.parts.flow`
+ATAN_SCALE = F(SCALE)
 _STEEP, _FLAT = F(2.414213562373095), F(0.4142135623730950)  # tan(3π/8), tan(π/8)
 
 
