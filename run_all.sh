@@ -6,28 +6,32 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 case "${1:-}" in -h | --help) sed -n '2,4s/^# //p' run_all.sh && exit 0 ;; esac
 
+# As `requires-python` in pyproject.toml.
+suitable='(3, 11) <= sys.version_info < (3, 14)'
+
 find_python() {
   local candidate
   for candidate in python3 python3.13 python3.12 python3.11 python; do
-    if "$candidate" -c 'import sys; sys.exit(not sys.version_info >= (3, 11))' 2>/dev/null; then
+    if "$candidate" -c "import sys; sys.exit(not $suitable)" 2>/dev/null; then
       echo "$candidate" && return
     fi
   done
-  echo "run_all.sh: needs Python 3.11 or newer, and found none on the PATH" >&2
+  echo "run_all.sh: needs Python 3.11, 3.12 or 3.13, and found none of them on the PATH" >&2
   return 1
 }
 
-# An active environment counts only if this very checkout and what it needs are installed there. -I: the current
-# folder alone, where a package `mafr` always lies, must not count.
+# An active environment counts only if this very checkout and what it needs are installed there: torch, and for
+# `test` pytest with its workers. -I: the current folder alone, where a package `mafr` always lies, must not count.
 installed() {
-  python -I - "$PWD" <<'PYTHON'
+  python -I - "$PWD" torch $([ "${1:-}" != test ] || echo pytest xdist) <<PYTHON
 import importlib.util, pathlib, sys
-found = importlib.util.find_spec("mafr") if sys.version_info >= (3, 11) and importlib.util.find_spec("torch") else None
+there = $suitable and all(importlib.util.find_spec(name) for name in sys.argv[2:])
+found = importlib.util.find_spec("mafr") if there else None
 sys.exit(found is None or pathlib.Path(found.origin).resolve().parent.parent != pathlib.Path(sys.argv[1]).resolve())
 PYTHON
 }
 
-if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] || ! installed 2>/dev/null; then
+if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] || ! installed "${1:-}" 2>/dev/null; then
   base=$(find_python)
   stamp=$(cat requirements.lock pyproject.toml | "$base" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')
   if [ "$(cat .venv/.installed 2>/dev/null)" != "$stamp" ]; then

@@ -1,5 +1,6 @@
 """Settings: profiles, variants, validation; the dependency lists agree."""
 
+import ast
 import dataclasses
 import hashlib
 import json
@@ -10,11 +11,14 @@ import subprocess
 import sys
 import tomllib
 import venv
+from importlib.metadata import packages_distributions
+from itertools import chain
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from support.places import CHECKOUT
 
 from mafr.baselines.registry import METHODS
@@ -234,10 +238,90 @@ def test_the_lock_satisfies_pyproject_and_conda_installs_it():
 def test_run_all_does_not_take_an_empty_environment_for_its_own(tmp_path):
     """`mafr` lies in the current folder, so that a bare `import mafr` succeeds in any environment."""
     venv.create(tmp_path / "empty", with_pip=False)
-    script = """eval "$(sed -n '/^installed()/,/^}/p' run_all.sh)"; installed && echo yes || echo no"""
     answers = []
     for folder in (tmp_path / "empty" / "bin", Path(sys.executable).parent):
-        environment = os.environ | {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
-        done = subprocess.run(["bash", "-c", script], cwd=CHECKOUT, env=environment, capture_output=True, text=True)
-        answers.append(done.stdout.strip())
+        environment = {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+        answers.append(of_run_all("installed && echo yes || echo no", **environment).stdout.strip())
     assert answers == ["no", "yes"]
+
+
+def of_run_all(script: str, **environment: str) -> subprocess.CompletedProcess:
+    """What bash does with a script after the functions of run_all.sh."""
+    functions = "sed -n '/^suitable=/p; /^find_python()/,/^}/p; /^installed()/,/^}/p' run_all.sh"
+    return subprocess.run(
+        ["bash", "-c", f'eval "$({functions})"; {script}'], cwd=CHECKOUT, env=os.environ | environment,
+        capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def interpreter(folder: Path, name: str, version: tuple[int, int], *, there: str = "") -> None:
+    """A program that behaves as a Python of that version, in which the modules of `there` are installed."""
+    code = "import importlib.util, sys; sys.version_info = %r; spec = importlib.util.find_spec; "
+    code += "importlib.util.find_spec = lambda one: spec(one) if one in %r.split() else None; "
+    path = folder / name
+    path.write_text(
+        f"#!{sys.executable}\nimport sys\nwords = [one for one in sys.argv[1:] if one != '-I']\n"
+        f"text = words[1] if words[0] == '-c' else sys.stdin.read()\nsys.argv = words\n"
+        f"exec({code % (version, there)!r} + '\\n' + text)\n"
+    )
+    path.chmod(0o755)
+
+
+def test_run_all_takes_no_python_outside_the_bounds(tmp_path):
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    bounds = SpecifierSet(project["requires-python"])
+    names = ("python3", "python3.13", "python3.12", "python3.11", "python")
+    for version in ((3, 9), (3, 10), (3, 11), (3, 12), (3, 13), (3, 14)):
+        for name in names:
+            interpreter(tmp_path, name, version)
+        done = of_run_all("find_python", PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+        if bounds.contains(".".join(map(str, version))):
+            assert done.stdout.strip() == "python3"
+        else:
+            assert done.returncode != 0 and done.stdout == ""
+            assert "needs Python 3.11, 3.12 or 3.13" in done.stderr
+    interpreter(tmp_path, "python3.12", (3, 12))  # beside a python3 that is too new
+    assert of_run_all("find_python", PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}").stdout.strip() == "python3.12"
+
+
+@pytest.mark.parametrize(
+    ("there", "first", "answer"),
+    [("mafr torch", "", "yes"), ("mafr torch", "test", "no"), ("mafr torch pytest", "test", "no"),
+     ("mafr torch pytest xdist", "test", "yes"), ("mafr pytest xdist", "", "no")],
+)  # fmt: skip
+def test_run_all_needs_pytest_and_its_workers_for_tests_alone(tmp_path, there, first, answer):
+    interpreter(tmp_path, "python", (3, 12), there=there)
+    environment = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(CHECKOUT)}
+    done = of_run_all(f'installed "{first}" && echo yes || echo no', **environment)
+    assert (done.stdout.strip(), done.stderr) == (answer, "")
+
+
+def test_an_active_environment_outside_the_bounds_does_not_count(tmp_path):
+    interpreter(tmp_path, "python", (3, 14), there="mafr torch")
+    environment = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(CHECKOUT)}
+    assert of_run_all("installed && echo yes || echo no", **environment).stdout.strip() == "no"
+
+
+def test_what_is_imported_is_declared():
+    """Of the sources and of the tests; a package that another one brings may leave with it."""
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    extras, always = project["optional-dependencies"], project["dependencies"]
+    declared = {"mafr": [*always, *extras["site"], *extras["dask"]], "tests": [*always, *chain(*extras.values())]}
+    known = {"mafr", "support", *sys.stdlib_module_names, *(path.stem for path in (CHECKOUT / "tests").rglob("*.py"))}
+    holders = packages_distributions()
+    for folder, requirements in declared.items():
+        names = {normal(Requirement(one).name) for one in requirements}
+        for path in (CHECKOUT / folder).rglob("*.py"):
+            for module in imported(path) - known:
+                assert names & {normal(one) for one in holders.get(module, [module])}, f"{path}: {module}"
+
+
+def imported(path: Path) -> set[str]:
+    """The top names of the modules that a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {one.name.partition(".")[0] for one in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found
