@@ -1,12 +1,12 @@
 """Pictures of trials on real scans: numbers beside published ones, the course over epochs, heatmaps per defect type."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from mafr.baselines.registry import title
-from mafr.config import FUSIONS
+from mafr.config import CATEGORIES, FUSIONS
 from mafr.data.depth_axis import DepthAxis
 from mafr.data.samples import Sample
 from mafr.experiments.certainty import auroc_with_interval
@@ -31,17 +31,27 @@ from mafr.tables.published import FUSION_TITLES, METRIC_TITLES
 
 Done = Mapping[Trial, Mapping]
 
-SOURCE = "Real scans: MVTec 3D-AD, (c) MVTec Software GmbH, CC BY-NC-SA 4.0; Eyecandies, Bonfiglioli et al. 2022"
+_SOURCES = {  # what a picture of a data set's scans or of numbers from them says
+    "mvtec3d": "Real scans: MVTec 3D-AD, (c) MVTec Software GmbH, CC BY-NC-SA 4.0",
+    "eyecandies": "Original Eyecandies (rendered by its authors): Bonfiglioli et al., ACCV 2022",
+}
 _COLOURS = {"product": BLACK, "sum": ORANGE, "max": GREY, "rgb": BLUE, "xyz": GREEN}
 
 
-def plot_beside_published(table: Table, metrics: Mapping[str, str], stamp: str = SOURCE) -> Picture:
+def source_of(categories: Iterable[str]) -> str:
+    """Origin and licence of the data sets of these categories, and of no other."""
+    wanted = set(categories)
+    return "; ".join(text for dataset, text in _SOURCES.items() if wanted & set(CATEGORIES[dataset]))
+
+
+def plot_beside_published(table: Table, metrics: Mapping[str, str], stamp: str | None = None) -> Picture:
     """Published values (rings) and measured ones (dots) of a validation table, one panel for each of `metrics`.
 
     metrics: name of a column without its group -> heading.
     """
     frame = table.frame
     names = [f"{row['Method']}\n{row['Settings']}" for _, row in frame.iterrows()]
+    stamp = stamp or source_of(frame["Category"])
     figure = new_figure(2.0 + 2.1 * len(metrics), 0.6 + 0.33 * len(frame), "Published and measured", stamp)
     (grid,) = figure.subplots(1, len(metrics), sharey=True, squeeze=False)
     for axes, (name, heading) in zip(grid, metrics.items(), strict=True):
@@ -58,9 +68,10 @@ def plot_beside_published(table: Table, metrics: Mapping[str, str], stamp: str =
     return figure
 
 
-def plot_epochs(done: Done, category: str, stamp: str = SOURCE) -> Picture:
+def plot_epochs(done: Done, category: str, stamp: str | None = None) -> Picture:
     """Metrics of the five maps of the paper variant over epochs; crosses: the released variant."""
     chosen = [(t, r) for t, r in done.items() if t.part == "mafr" and t.run.category == category]
+    stamp = stamp or source_of([category])
     figure = new_figure(8.6, 2.5, f"{category.replace('_', ' ')}: MAFR over epochs", stamp)
     grid = figure.subplots(1, 3)
     for axes, metric in zip(grid, ("i_auroc", "p_auroc", "aupro_01"), strict=True):
@@ -82,10 +93,11 @@ def plot_epochs(done: Done, category: str, stamp: str = SOURCE) -> Picture:
     return figure
 
 
-def plot_methods(done: Done, category: str, printed: Mapping[str, float], stamp: str = SOURCE) -> Picture:
+def plot_methods(done: Done, category: str, printed: Mapping[str, float], stamp: str | None = None) -> Picture:
     """The I-AUROC of every trial of MAFR and the compared methods; rings: published, with large backbones."""
     chosen = [(t, r) for t, r in done.items() if t.part in ("mafr", "compared") and t.run.category == category]
     names = [f"{t.run.table_method.title}, {t.how}" for t, _ in chosen]
+    stamp = stamp or source_of([category])
     figure = new_figure(6.4, 0.5 + 0.2 * len(chosen), f"{category.replace('_', ' ')}: I-AUROC of all methods", stamp)
     axes, rows = figure.subplots(), np.arange(len(chosen))[::-1]
     for row, (trial, record) in zip(rows, chosen, strict=True):
@@ -103,12 +115,13 @@ def plot_methods(done: Done, category: str, printed: Mapping[str, float], stamp:
     return figure
 
 
-def plot_differences(table: Table, stamp: str = SOURCE) -> Picture:
+def plot_differences(table: Table, stamp: str | None = None) -> Picture:
     """Each changed setting's metrics minus those of the start with its seed; grey: how far the start's seeds part."""
     frame, metrics = table.frame, ("i_auroc", "p_auroc", "aupro_30")
     names = list(dict.fromkeys(name for name in frame["Setting"] if not name.startswith("paper, seed")))
     categories = list(dict.fromkeys(frame["Category"]))
     height = 0.5 + 0.19 * len(names)
+    stamp = stamp or source_of(categories)
     figure = new_figure(9.0, height * len(categories), "Change by one setting", stamp)
     grid = figure.subplots(len(categories), len(metrics), squeeze=False, sharey=True)
     rows = np.arange(len(names))[::-1]
@@ -127,7 +140,7 @@ def plot_differences(table: Table, stamp: str = SOURCE) -> Picture:
     return figure
 
 
-def plot_defects(results: Mapping[str, Result], view: DepthAxis, stamp: str = SOURCE) -> Picture:
+def plot_defects(results: Mapping[str, Result], view: DepthAxis, stamp: str | None = None) -> Picture:
     """Of each defect type the sample with the median score by the last result: RGB, depth and every result's maps.
 
     results: heading -> result, all of one category; view: its viewing axis. Each map has one colour scale over the
@@ -142,6 +155,7 @@ def plot_defects(results: Mapping[str, Result], view: DepthAxis, stamp: str = SO
         "Maps: black is the median pixel of the good images, the lightest colour the top 0.1 % of all pixels; light "
         "grey: no 3D point; cyan: the true defect."
     )
+    stamp = stamp or source_of([last.run.category])
     figure = new_figure(1.25 * len(names), 1.3 * len(chosen), "", stamp, caption)
     grid = figure.subplots(len(chosen), len(names), squeeze=False)
     maps = [m for one in results.values() for m in (*one.residuals(range(len(one.ids))), one.maps)]
@@ -168,11 +182,12 @@ def _median(result: Result, defect: str) -> int:
     return order[(len(order) - 1) // 2]
 
 
-def plot_scans(samples: Sequence[Sample], view: DepthAxis, stamp: str = SOURCE) -> Picture:
+def plot_scans(samples: Sequence[Sample], view: DepthAxis, stamp: str | None = None) -> Picture:
     """RGB above depth of some samples, cropped to the part, with the outline of the ground truth.
 
     view: the category's viewing axis.
     """
+    stamp = stamp or source_of(one.category for one in samples)
     figure = new_figure(1.5 * len(samples), 3.1, "", stamp)
     grid = figure.subplots(2, len(samples), squeeze=False)
     for (upper, lower), sample in zip(grid.T, samples, strict=True):

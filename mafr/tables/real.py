@@ -16,6 +16,10 @@ from mafr.tables.published_others import AST_DEPTH, FEATURE_STUDY, STUDY_TITLES
 
 Done = Mapping[Trial, Mapping]  # each finished trial with its record
 
+ORIGINS = {  # before a category's name
+    "mvtec3d": f"Real scans: {DATASET_TITLES['mvtec3d']}, ",
+    "eyecandies": "Original Eyecandies (rendered by its authors): ",
+}
 LICENCES = {
     "mvtec3d": "MVTec 3D-AD, (c) MVTec Software GmbH, CC BY-NC-SA 4.0 (Bergmann et al., VISAPP 2022)",
     "eyecandies": "Eyecandies (Bonfiglioli et al., ACCV 2022), for non-commercial use",
@@ -167,7 +171,7 @@ def _notes(done: Done) -> list[str]:
         part = "" if c["train"] == whole.train else f" (a part: {whole.train} training samples are published)"
         counts = f"{c['train']} / {c['validation']} / {c['test_good']} / {c['test_defective']}"
         what = "train / validation / test good / test anomalous"
-        notes.append(f"Real scans: {DATASET_TITLES[run.dataset]}, {run.category}, {what}: {counts}{part}.")
+        notes.append(f"{ORIGINS[run.dataset]}{run.category}, {what}: {counts}{part}.")
     notes += [f"Source and licence: {LICENCES[dataset]}." for dataset in dict.fromkeys(dataset for dataset, _ in seen)]
     return notes
 

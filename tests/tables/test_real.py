@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from support.fake_results import words
 
 from mafr.config import CALIBRATED, FUSIONS
 from mafr.experiments.validation import trials
@@ -45,6 +46,19 @@ def test_every_table_names_source_licence_and_parts_of_data_sets(done):
         assert "CC BY-NC-SA 4.0" in text
         if "CandyCane" in text:
             assert "CandyCane, train / validation / test good / test anomalous: 50 / 8 / 25 / 25 (a part: 1000" in text
+
+
+def test_what_was_rendered_is_called_no_scan_and_has_its_own_origin(done):
+    text = tables.methods_table(done).to_markdown()
+    assert "Real scans: MVTec 3D-AD, cable_gland, train" in text
+    assert "Original Eyecandies (rendered by its authors): CandyCane, train" in text
+    assert "Real scans: Eyecandies" not in text
+    of = {name: words(figures.plot_epochs(done, name)) for name in ("cable_gland", "CandyCane")}
+    assert "Real scans: MVTec 3D-AD" in of["cable_gland"] and "Eyecandies" not in of["cable_gland"]
+    assert "Original Eyecandies (rendered by its authors)" in of["CandyCane"]
+    assert "Real scans" not in of["CandyCane"] and "MVTec" not in of["CandyCane"]
+    both = words(figures.plot_differences(tables.differences_table(done)))
+    assert "Real scans: MVTec 3D-AD" in both and "Original Eyecandies" in both
 
 
 def test_all_operators_and_published_values_of_large_backbones(done):
