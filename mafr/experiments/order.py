@@ -84,15 +84,16 @@ def rank_correlation(real: Sequence[float], generated: Sequence[float]) -> float
 
 
 def correlation_gain(
-    real: Sequence[float], second: Sequence[float], first: Sequence[float], runs: Sequence[Hashable], seed: int
-) -> tuple[float, float]:
+    real: Sequence[float], second: Sequence[float], first: Sequence[float], seed: int,
+    runs: Sequence[Hashable] | None = None,
+) -> tuple[float, float]:  # fmt: skip
     """95 % interval of how much better `second` correlates with `real` than `first` does, by resampling runs.
 
-    runs: each row's. Rows of one run are maps of the same training and are drawn together: they are not independent.
+    runs: each row's, where rows share some: maps of the same training are not independent and are drawn together.
     """
     values, rng = np.array([real, second, first]), np.random.default_rng(seed)
     rows: dict[Hashable, list[int]] = {}
-    for k, run in enumerate(runs):
+    for k, run in enumerate(range(len(values[0])) if runs is None else runs):
         rows.setdefault(run, []).append(k)
     groups, gains = list(rows.values()), []
     while len(gains) < RESAMPLES:

@@ -1,6 +1,6 @@
 """The table of `mafr survey --scores`: methods and settings on real and on generated scans, and how alike they rank."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from mafr.experiments.order import (
     TRAIN,
     Entry,
     correlation_gain,
+    entries,
     rank_correlation,
     values_of,
 )
@@ -50,13 +51,13 @@ def order_table(category: str, records: Mapping[str, Mapping[Run, dict]]) -> Tab
         values = {f"{source}_{metric}": found[metric][entry][source] for source in SOURCES for metric in METRICS}
         rows.append(Row((_label(entry),), "measured", values, _stamp(entry.config)))
     correlations, gaps, notes = {}, {}, []
-    runs = [entry.run(REAL, category) for entry in found[METRICS[0]]]
+    runs = runs_of(map(_label, found[METRICS[0]]))
     for metric in METRICS:
         lists = {source: [values[source] for values in found[metric].values()] for source in SOURCES}
         for source in (SECOND, FIRST):
             correlations[f"{source}_{metric}"] = rank_correlation(lists[REAL], lists[source])
             gaps[f"{source}_{metric}"] = float(np.mean(np.abs(np.subtract(lists[REAL], lists[source]))))
-        low, high = correlation_gain(lists[REAL], lists[SECOND], lists[FIRST], runs, config.seed)
+        low, high = correlation_gain(lists[REAL], lists[SECOND], lists[FIRST], config.seed, runs)
         gain = correlations[f"{SECOND}_{metric}"] - correlations[f"{FIRST}_{metric}"]
         notes.append(
             f"{paper.METRIC_TITLES[metric]}: the second generator's rank correlation less the first one's is "
@@ -79,6 +80,12 @@ def order_table(category: str, records: Mapping[str, Mapping[Run, dict]]) -> Tab
     ]
     heading = f"Methods and settings on real and on generated scans of {category}"
     return Table(f"order_{category}", heading, ("Method",), columns, rows, notes=notes)
+
+
+def runs_of(labels: Iterable[str]) -> list[Hashable]:
+    """What tells the runs behind the table's rows apart, by the rows' labels: several are maps of one run."""
+    known = {_label(entry): (entry.method, entry.config.digest()) for entry in entries()}
+    return [known[label] for label in labels]
 
 
 def _label(entry: Entry) -> str:

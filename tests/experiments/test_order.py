@@ -10,7 +10,7 @@ from mafr.config import deciding, deciding_settings
 from mafr.errors import ResultError
 from mafr.experiments.order import SOURCES, correlation_gain, entries, rank_correlation, values_of
 from mafr.scoring import MAP
-from mafr.tables.order import order_table
+from mafr.tables.order import order_table, runs_of
 
 CATEGORY = "cable_gland"
 RANKS = {"real": 1, "second": 1, "first": -1}  # of the invented values: the first generator ranks the other way round
@@ -58,9 +58,9 @@ def test_rank_correlations_and_their_interval():
     real = rng.random(20)
     near, far = real + 0.05 * rng.random(20), rng.random(20)
     assert rank_correlation(real, np.exp(real)) == pytest.approx(1)
-    low, high = correlation_gain(real, near, far, range(20), 1)
+    low, high = correlation_gain(real, near, far, 1)
     assert 0 < low < high < 2
-    low, high = correlation_gain(real, near, near, range(20), 1)
+    low, high = correlation_gain(real, near, near, 1)
     assert low == high == 0
 
 
@@ -69,17 +69,21 @@ def test_rows_of_one_run_are_no_evidence_of_their_own():
     rng = np.random.default_rng(0)
     real = rng.random(10)
     second, first = real + 0.5 * rng.random(10), real + rng.random(10)
-    once = correlation_gain(real, second, first, range(10), 1)
+    once = correlation_gain(real, second, first, 1)
     lists = [np.repeat(values, 4) for values in (real, second, first)]
-    assert correlation_gain(*lists, np.repeat(range(10), 4), 1) == pytest.approx(once)
-    low, high = correlation_gain(*lists, range(40), 1)
+    assert correlation_gain(*lists, 1, np.repeat(range(10), 4)) == pytest.approx(once)
+    low, high = correlation_gain(*lists, 1)
     assert high - low < 0.7 * (once[1] - once[0])
 
 
 def test_the_table_counts_runs_and_names_the_command_where_there_are_none(records):
     runs = {entry.run("real", CATEGORY) for entry in entries()}
     said = f"The {len(entries())} rows come from {len(runs)} runs"
-    assert len(runs) < len(entries()) and said in order_table(CATEGORY, records).to_markdown()
+    table = order_table(CATEGORY, records)
+    assert len(runs) < len(entries()) and said in table.to_markdown()
+    told = runs_of(table.frame["Method"][:-2])
+    own = [entry.run("real", CATEGORY) for entry in entries()]
+    assert [told.index(one) for one in told] == [own.index(run) for run in own]
     with pytest.raises(ResultError, match=f"mafr survey --scores --categories {CATEGORY}"):
         order_table(CATEGORY, {source: {} for source in SOURCES})
 
