@@ -4,21 +4,17 @@ In a group's file the function that adds a command's options stands above the on
 options that commands share. Heavy imports wait until a command needs them: `mafr --help` is quick and loads no torch.
 """
 
-import codecs
-import sys
-
+from mafr.cli.terminal import prepare_output
 from mafr.disk import explained
 from mafr.errors import MafrError, notice
 from mafr.processor import limit
-
-_PLAIN = {"…": "...", "±": "+-", "×": "x", "–": "-", "—": "-", "→": "->", "·": "*", "≥": ">=", "≤": "<=", "−": "-"}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     from mafr.cli.parser import build_parser
 
-    _degrade_output()
+    prepare_output()
     arguments = build_parser().parse_args(argv)
     # Of the commands that keep what is finished; these two make no runs.
     makes_runs = arguments.run.__name__ not in ("predict", "survey_scans")
@@ -36,18 +32,3 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         notice(f"{explained(error)}{kept}")
         return 1
-
-
-def _degrade_output() -> None:
-    """Let the output show what its encoding has, and plain characters for the rest, instead of failing."""
-    codecs.register_error("mafr-plain", _plain)
-    for stream in (sys.stdout, sys.stderr):
-        if getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="mafr-plain")
-
-
-def _plain(error: UnicodeError) -> tuple[str, int]:
-    """An error handler of `codecs`: the nearest plain characters, or a question mark for each."""
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    return "".join(_PLAIN.get(one, "?") for one in error.object[error.start : error.end]), error.end
