@@ -1,6 +1,7 @@
 """Errors that a user can fix. The command line prints their text and exits with status 1, without a traceback."""
 
 import sys
+from contextlib import suppress
 
 
 def printable(text: str) -> str:
@@ -12,7 +13,8 @@ def printable(text: str) -> str:
 
 def notice(text: str) -> None:
     """Say something on stderr that is no error but should be known, as one printable line."""
-    print(f"mafr: {printable(text)}", file=sys.stderr, flush=True)
+    with suppress(BrokenPipeError):  # nobody reads on
+        print(f"mafr: {printable(text)}", file=sys.stderr, flush=True)
 
 
 class MafrError(Exception):

@@ -4,21 +4,40 @@ In a group's file the function that adds a command's options stands above the on
 options that commands share. Heavy imports wait until a command needs them: `mafr --help` is quick and loads no torch.
 """
 
-from mafr.cli.terminal import prepare_output
+import sys
+
+from mafr.cli.terminal import GONE, has_reader, prepare_output, silence
 from mafr.disk import explained
 from mafr.errors import MafrError, notice
 from mafr.processor import limit
 
+# The commands that keep nothing on the way: what they print, or make in one go, starts anew.
+_KEEP_NOTHING = ("predict", "survey_scans", "print_settings", "import_released", "show_weights")
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
+    prepare_output()
+    try:
+        try:
+            return _run(argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # nobody reads on, as in `mafr config | head -1`
+        silence()
+        return GONE
+    except OSError as error:  # a full disk, where the output goes to a file
+        silence()
+        notice(f"standard output: {explained(error)}")
+        return 1
+
+
+def _run(argv: list[str] | None) -> int:
     from mafr.cli.parser import build_parser
 
-    prepare_output()
     arguments = build_parser().parse_args(argv)
-    # Of the commands that keep what is finished; these two make no runs.
-    makes_runs = arguments.run.__name__ not in ("predict", "survey_scans")
-    kept = "; finished runs are kept, the same command continues from here" if makes_runs else ""
+    keeps = arguments.run.__name__ not in _KEEP_NOTHING
+    kept = "; finished runs are kept, the same command continues from here" if keeps else ""
     try:
         if reach := getattr(arguments, "same_bytes", None):
             limit(reach)  # before a command loads torch
@@ -30,5 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         notice(f"interrupted{kept}")
         return 130
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and not has_reader():
+            raise
         notice(f"{explained(error)}{kept}")
         return 1

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mafr.cli.options import HELP_AS_WRITTEN, Commands, add_same_bytes
+from mafr.cli.terminal import going_on
 from mafr.config import UNTRAINED
 from mafr.errors import ConfigError, DataError, notice, printable
 
@@ -123,17 +124,26 @@ def predict_parts(arguments: argparse.Namespace) -> int:
         notice(f"warning: {warning}")
     if arguments.watch:
         notice(f"watching {folder}; Ctrl-C ends it")
+    show, keep_on = _show_json if arguments.json == "-" else _show, bool(places.made())
+
+    def show_while_read(line: dict[str, object]) -> None:
+        with going_on(keep_on):
+            show(line)
+
     with stoppable() as stop:
         try:
             work = watch_folder if arguments.watch else score_folder
-            work(folder, scorer, outputs, _show_json if arguments.json == "-" else _show, stop)
+            work(folder, scorer, outputs, show_while_read, stop)
+        except KeyboardInterrupt:  # a second one
+            stop.set()
         finally:
             counted = outputs.finish()
             words = [f"{counted}; threshold {threshold:#.4g} ({source})", *places.made()]
-            print("\n".join(words), file=sys.stderr if arguments.json == "-" else sys.stdout)
+            with going_on(keep_on):
+                print("\n".join(words), file=sys.stderr if arguments.json == "-" else sys.stdout, flush=True)
     if stop.is_set() and not arguments.watch:
-        way = "; --resume goes on from there" if places.csv else ""
-        notice(f"interrupted; the lines of the parts that were done are kept{way}")
+        kept = "; the lines of the parts that were done are kept" if places.csv or places.json else ""
+        notice(f"interrupted{kept}{'; --resume goes on from there' if places.csv else ''}")
         return 130
     return 1 if outputs.counts[UNREADABLE] else 0
 
