@@ -9,8 +9,8 @@ import secrets
 import shutil
 import socket
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -180,6 +180,28 @@ def write_atomically(path: Path, content: bytes | str) -> None:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writable_folder(folder: Path) -> Iterator[Path]:
+    """A folder that is there and can be written to, for what the block makes: seen before the work, not after it.
+
+    Folders made for it go where the block fails and leaves them empty. Raises StorageError where the disk refuses it.
+    """
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            sweep(folder)
+            probe = temporary_beside(folder / "probe")
+            probe.touch()
+            probe.unlink()
+        yield folder
+    except BaseException:
+        for place in made:
+            with suppress(OSError):  # not empty, or never made
+                place.rmdir()
+        raise
 
 
 def write_json(path: Path, value: Mapping | list) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mafr.baselines.registry import BASELINES, MAFR, METHODS
 from mafr.cli.options import COMPARED, OWN_PARTS, Commands, add_command, read_settings
 from mafr.config import ALL_DATASETS, UNTRAINED
 from mafr.errors import DataError, notice, printable
-from mafr.paths import Paths
+from mafr.paths import Paths, writable_folder
 
 if TYPE_CHECKING:
     from mafr.features.sources.splits import Split
@@ -38,11 +39,12 @@ def fit_detector(arguments: argparse.Namespace) -> None:
     config, paths = read_settings(arguments)
     config = method_settings(arguments.method, config, dataset=arguments.dataset)
     detector = method_class(arguments.method)(config)
-    train, validation = _training_inputs(detector, paths, arguments.dataset, arguments.category)
-    if (count := len(train)) < FEW:
-        notice(f"warning: {count} good training parts are few; notebook 05 shows what that costs")
-    threshold = detector.fit_split(train, show=True, validation=validation).calibrate_split(validation)
-    detector.save(arguments.out)
+    with writable_folder(Path(arguments.out)) as out:
+        train, validation = _training_inputs(detector, paths, arguments.dataset, arguments.category)
+        if (count := len(train)) < FEW:
+            notice(f"warning: {count} good training parts are few; notebook 05 shows what that costs")
+        threshold = detector.fit_split(train, show=True, validation=validation).calibrate_split(validation)
+        detector.save(out)
     scores, promised = detector.validation_scores, detector.false_alarms
     origin = f"the {config.quantile:.0%} quantile of the good validation scores"
     print(f"detector in {printable(arguments.out)}; threshold {threshold:.4g}, {origin}")

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from support import rawdata
 
-from mafr.baselines.registry import load_detector
+from mafr.baselines.registry import load_detector, method_class
 from mafr.cli import main
 from mafr.config import Config
 from mafr.data import open_dataset, preprocess
 from mafr.detector import Detector
+from mafr.errors import MafrError
 from mafr.features.extract import FeatureExtractor
 from mafr.paths import Paths
 
@@ -134,3 +135,28 @@ def test_own_parts_get_the_preset_unless_a_profile_is_named(data: Path, home: Pa
     assert main([*asked, "--method", "depthvm"]) == 0
     assert json.loads((home / "own/detector.json").read_text())["config"]["profile"] == "demo"
     capsys.readouterr()
+
+
+@pytest.mark.parametrize("blocked", ["a file", "a file above"])
+def test_a_place_that_takes_no_detector_is_named_before_the_training(
+    data: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys, blocked: str
+) -> None:
+    (home / "out").write_text("")
+    monkeypatch.setattr(Detector, "train", None)
+    out = home / "out" if blocked == "a file" else home / "out" / "a" / "b"
+    assert main(command("fit", data, "--out", str(out))) == 1
+    assert f"{home / 'out'} is a file where a folder is needed" in capsys.readouterr().err
+    assert not (home / "features").exists()
+
+
+@pytest.mark.parametrize("error", [MafrError("the loss became nan"), KeyboardInterrupt()])
+def test_a_training_that_fails_leaves_no_folder(
+    data: Path, home: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def fail(*_: object) -> None:
+        assert (home / "new" / "out").is_dir()
+        raise error
+
+    monkeypatch.setattr(method_class("depthvm"), "train", fail)
+    assert main(command("fit", data, "--method", "depthvm", "--out", str(home / "new" / "out"))) > 0
+    assert not (home / "new").exists()
