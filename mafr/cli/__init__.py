@@ -11,8 +11,8 @@ from mafr.disk import explained
 from mafr.errors import MafrError, notice
 from mafr.processor import limit
 
-# The commands that keep nothing on the way: what they print, or make in one go, starts anew.
-_KEEP_NOTHING = ("predict", "survey_scans", "print_settings", "import_released", "show_weights")
+# The commands that keep no runs; what some keep else they say themselves.
+_KEEP_NO_RUNS = ("predict", "survey_scans", "print_settings", "fit_detector", "import_released", "show_weights")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,7 +36,7 @@ def _run(argv: list[str] | None) -> int:
     from mafr.cli.parser import build_parser
 
     arguments = build_parser().parse_args(argv)
-    keeps = arguments.run.__name__ not in _KEEP_NOTHING
+    keeps = arguments.run.__name__ not in _KEEP_NO_RUNS
     kept = "; finished runs are kept, the same command continues from here" if keeps else ""
     try:
         if reach := getattr(arguments, "same_bytes", None):

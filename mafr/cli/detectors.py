@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mafr import __version__
 from mafr.baselines.registry import BASELINES, MAFR, METHODS
 from mafr.cli.options import COMPARED, OWN_PARTS, Commands, add_command, read_settings
 from mafr.config import ALL_DATASETS, UNTRAINED
 from mafr.errors import DataError, notice, printable
 from mafr.paths import Paths, writable_folder
+from mafr.processor import limited
 
 if TYPE_CHECKING:
     from mafr.features.sources.splits import Split
     from mafr.method import Method
 
 FEW = 10  # training parts below which a warning is given
+STATES = ".training-*.pt"  # of unfinished trainings, in the detector's folder
 
 
 def add_fit(commands: Commands) -> None:
@@ -30,7 +35,8 @@ def add_fit(commands: Commands) -> None:
     sub.add_argument("--out", required=True, metavar="DIR", help="folder for the detector")
 
 
-def fit_detector(arguments: argparse.Namespace) -> None:
+def fit_detector(arguments: argparse.Namespace) -> int:
+    """Train, take the threshold and save; an interrupted training goes on where it was, to the same bytes."""
     from mafr.baselines.registry import method_class, method_settings
     from mafr.calibration import score_lines
 
@@ -38,13 +44,23 @@ def fit_detector(arguments: argparse.Namespace) -> None:
         arguments.profile = OWN_PARTS if arguments.method == MAFR else COMPARED
     config, paths = read_settings(arguments)
     config = method_settings(arguments.method, config, dataset=arguments.dataset)
-    detector = method_class(arguments.method)(config)
-    with writable_folder(Path(arguments.out)) as out:
-        train, validation = _training_inputs(detector, paths, arguments.dataset, arguments.category)
-        if (count := len(train)) < FEW:
-            notice(f"warning: {count} good training parts are few; notebook 05 shows what that costs")
-        threshold = detector.fit_split(train, show=True, validation=validation).calibrate_split(validation)
-        detector.save(out)
+    detector, states = method_class(arguments.method)(config), None
+    try:
+        with writable_folder(Path(arguments.out)) as out:
+            train, validation = _training_inputs(detector, paths, arguments.dataset, arguments.category)
+            if (count := len(train)) < FEW:
+                notice(f"warning: {count} good training parts are few; notebook 05 shows what that costs")
+            states = _state_file(out, detector, train, validation)
+            detector.fit_split(train, checkpoint=states, show=True, validation=validation)
+            threshold = detector.calibrate_split(validation)
+            detector.save(out)
+    except KeyboardInterrupt:
+        kept = states is not None and states.exists()
+        way = f"the same command goes on with the state in {states}" if kept else "the same command starts anew"
+        notice(f"interrupted; features that are stored are kept, {way}")
+        return 130
+    for state in out.glob(STATES):  # also of other settings or data
+        state.unlink(missing_ok=True)
     scores, promised = detector.validation_scores, detector.false_alarms
     origin = f"the {config.quantile:.0%} quantile of the good validation scores"
     print(f"detector in {printable(arguments.out)}; threshold {threshold:.4g}, {origin}")
@@ -55,6 +71,20 @@ def fit_detector(arguments: argparse.Namespace) -> None:
         print(f"warning: {promised.warning}")
     if config.random_weights:
         print(UNTRAINED)
+    return 0
+
+
+def _state_file(out: Path, detector: Method, train: Split, validation: Split) -> Path | None:
+    """Where a training keeps its state, named by all that decides its bytes; None for a method that uses no features.
+
+    A state of other settings, data or places is never taken.
+    """
+    if not detector.reads:
+        return None
+    decides = [detector.name, detector.config.as_dict(), detector.place.kind, limited(), __version__]
+    decides += [split.store.fingerprint for split in (train, validation)]
+    key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+    return out / STATES.replace("*", key[:12])
 
 
 def _training_inputs(detector: Method, paths: Paths, dataset: str, category: str) -> list[Split]:

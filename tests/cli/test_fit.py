@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from support import rawdata
 
+from mafr import training
 from mafr.baselines.registry import load_detector, method_class
 from mafr.cli import main
 from mafr.config import Config
@@ -160,3 +161,36 @@ def test_a_training_that_fails_leaves_no_folder(
     monkeypatch.setattr(method_class("depthvm"), "train", fail)
     assert main(command("fit", data, "--method", "depthvm", "--out", str(home / "new" / "out"))) > 0
     assert not (home / "new").exists()
+
+
+def test_an_interrupted_training_goes_on_to_the_same_bytes(
+    data: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    def fit(out: str, *more: str) -> list[int]:
+        """The exit status, then the epochs that were trained."""
+        epochs.clear()
+        return [main([*command("fit", data), "--set", "epochs=3", *more, "--out", str(home / out)]), *epochs]
+
+    def counted(*arguments: object) -> dict[str, float]:
+        epochs.append(arguments[5])
+        if epochs[-1] == stop:
+            raise KeyboardInterrupt
+        return one_epoch(*arguments)
+
+    epochs, one_epoch, stop = [], training._epoch, 2
+    monkeypatch.setattr(training, "_epoch", counted)
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    assert fit("out") == [130, 0, 1, 2]
+    (state,) = (home / "out").iterdir()
+    assert f"interrupted; features that are stored are kept, the same command goes on with the state in {state}" in (
+        capsys.readouterr().err
+    )
+    assert fit("other", "--set", "seed=1") == [130, 0, 1, 2]
+    (home / "out" / next((home / "other").iterdir()).name).touch()  # of other settings: neither taken nor kept
+    stop = None
+    assert fit("out") == [0, 2]
+    assert fit("whole") == [0, 0, 1, 2]
+    assert content(home / "out") == content(home / "whole")
+    stop = 0
+    assert fit("none", "--set", "seed=2") == [130, 0]
+    assert "the same command starts anew" in capsys.readouterr().err and not (home / "none").exists()
