@@ -278,7 +278,9 @@ class Method(ABC):
                 raise TypeError("config is no dict, or threshold no number")
             saved = Config.from_dict(record["config"])
             scores = [float(score) for score in record.get("validation_scores", ())]  # older detectors have none
-        except (KeyError, TypeError, ValueError, ConfigError) as error:
+            if not np.isfinite([*scores, *([] if threshold is None else [float(threshold)])]).all():
+                raise ValueError(f"threshold {threshold} or a validation score is no finite number")
+        except (KeyError, TypeError, ValueError, OverflowError, ConfigError) as error:
             path = folder / RECORD
             raise WeightsError(f"{path} lacks what this version needs ({error}); save the detector again") from error
         if config is not None and (odd := differences(saved, config, cls.name)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,6 +55,8 @@ def add_predict(commands: Commands) -> None:
 
 def predict(arguments: argparse.Namespace) -> int:
     """One scan or many parts; returns the exit status."""
+    if arguments.threshold is not None and not math.isfinite(arguments.threshold):
+        raise ConfigError(f"--threshold must be a finite number, not {arguments.threshold}")
     if arguments.parts:
         if arguments.rgb or arguments.xyz:
             raise ConfigError("give --parts FOLDER, or --rgb FILE and --xyz FILE, not both")

@@ -163,6 +163,8 @@ def test_options_that_do_not_go_together(given, tmp_path, capsys):
         ([], "nothing to score"),
         (["--parts", str(tmp_path), "--rgb", "a.png"], "not both"),
         (["--rgb", "a.png", "--xyz", "a.tiff", "--watch"], "--watch goes with --parts"),
+        (["--parts", str(tmp_path), "--threshold", "nan"], "--threshold must be a finite number, not nan"),
+        (["--rgb", "a.png", "--xyz", "a.tiff", "--threshold", "-inf"], "must be a finite number, not -inf"),
         (["--parts", str(tmp_path / "none")], "no such folder"),
         (["--parts", str(tmp_path)], "no parts; expected are rgb/NAME.png"),
     ):
