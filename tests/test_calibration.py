@@ -106,7 +106,7 @@ def test_a_saved_detector_keeps_its_validation_scores_and_older_ones_load(tmp_pa
     nan, huge = float("nan"), 10**400
     for wrong in ({"threshold": nan}, {"threshold": huge}, {"validation_scores": [1.0, float("inf")]}):
         (tmp_path / "new" / "detector.json").write_text(json.dumps(record | wrong))
-        with pytest.raises(WeightsError, match="detector.json .*; save the detector again"):
+        with pytest.raises(WeightsError, match=r"detector\.json .*; save the detector again"):
             DepthVM.load(tmp_path / "new")
 
 

@@ -74,6 +74,8 @@ def predict_pair(arguments: argparse.Namespace) -> None:
     from mafr.data import load_pair
     from mafr.predict.engine import scoring_threads, verdict_of
 
+    given = {"json": arguments.json if arguments.json != "-" else None, "out": arguments.out}
+    _check_apart({name: Path(value) for name, value in given.items() if value})
     if arguments.out:
         from mafr.figures import picture_format, plot_heatmap, save_figure
 
@@ -169,7 +171,17 @@ def _places(arguments: argparse.Namespace) -> Places:
     if given["json"] == "-":
         given["json"] = None  # to the terminal
     paths = {name: Path(value).expanduser() for name, value in given.items() if value}
-    return Places(**({name: out / file for name, file in beside.items()} | paths))
+    paths = {name: out / file for name, file in beside.items()} | paths
+    _check_apart(paths)
+    return Places(**paths)
+
+
+def _check_apart(paths: dict[str, Path]) -> None:
+    """Raises ConfigError where two options, by their names, would write the same file."""
+    seen: dict[Path, str] = {}
+    for name, path in paths.items():
+        if (other := seen.setdefault(path.resolve(), name)) != name:
+            raise ConfigError(f"--{other} and --{name} name the same file, {path}; give each its own")
 
 
 def _show(line: dict[str, object]) -> None:

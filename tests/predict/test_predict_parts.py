@@ -157,14 +157,17 @@ def test_a_second_call_goes_on_where_the_first_one_ended(given, tmp_path, capsys
     assert "--resume needs --csv FILE or --out PATH" in capsys.readouterr().err
 
 
-def test_options_that_do_not_go_together(given, tmp_path, capsys):
-    start = ["predict", "--detector", str(given[0])]
+def test_options_that_do_not_go_together(tmp_path, capsys):
+    start = ["predict", "--detector", "none"]  # said before one is loaded
     for options, message in (
         ([], "nothing to score"),
         (["--parts", str(tmp_path), "--rgb", "a.png"], "not both"),
         (["--rgb", "a.png", "--xyz", "a.tiff", "--watch"], "--watch goes with --parts"),
         (["--parts", str(tmp_path), "--threshold", "nan"], "--threshold must be a finite number, not nan"),
-        (["--rgb", "a.png", "--xyz", "a.tiff", "--threshold", "-inf"], "must be a finite number, not -inf"),
+        (["--rgb", "a.png", "--xyz", "a.tiff", "--threshold=-inf"], "must be a finite number, not -inf"),
+        (["--parts", str(tmp_path), "--csv", "a/x", "--json", "a/../a/x"], "--csv and --json name the same file, "),
+        (["--parts", str(tmp_path), "--out", "a", "--json", "a/report.html"], "--json and --report name the same file"),
+        (["--rgb", "a.png", "--xyz", "a.tiff", "--json", "a.pdf", "--out", "./a.pdf"], "--json and --out name the"),
         (["--parts", str(tmp_path / "none")], "no such folder"),
         (["--parts", str(tmp_path)], "no parts; expected are rgb/NAME.png"),
     ):
