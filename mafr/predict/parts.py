@@ -11,7 +11,8 @@ from mafr.data.formats.clouds import camera_file
 from mafr.data.layout import RAW_SUFFIXES, TIFF, numeric_order, same
 from mafr.errors import DataError
 
-_NOT_ENTERED = ("rgb", "xyz", "depth", "gt")
+_KINDS = ("rgb", "xyz", "depth")
+_NOT_ENTERED = (*_KINDS, "gt")
 
 
 @dataclass(frozen=True)
@@ -43,18 +44,23 @@ def find_parts(folder: str | Path, missing_ok: bool = False) -> list[PartFiles]:
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; --parts needs one with rgb/ and xyz/ (or depth/) in it or below it")
-    found = [part for place in _places(folder, set()) for part in _parts_of(place, folder)]
-    if not found and not missing_ok:
-        hint = "; name the folder above" if folder.name in _NOT_ENTERED else ""
+    places = list(_places(folder, set()))
+    found = [part for place, kinds in places for part in _parts_of(place, kinds, folder)]
+    if not missing_ok and not (found and any(_is_whole(kinds) for _, kinds in places)):
+        hint = "; name the folder above" if folder.name.lower() in _NOT_ENTERED else ""
+        half = f"; {found[0].error}" if found else ""
         raise DataError(
             f"{folder}: no parts; expected are rgb/NAME.png with xyz/NAME.tiff, .ply or .pcd (or depth/NAME.png), "
-            f"in it or below it{hint}"
+            f"in it or below it{half}{hint}"
         )
     return found
 
 
-def _places(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
-    """The folders with rgb/ or a cloud folder, each once; links are followed, hidden folders are not entered."""
+def _places(folder: Path, seen: set[tuple[int, int]]) -> Iterator[tuple[Path, dict[str, Path]]]:
+    """The folders with folders of images or clouds, and which these are by kind, "rgb", "xyz" and "depth".
+
+    Their names may have capitals. Each folder comes once; links are followed, hidden folders are not entered.
+    """
     try:
         status = folder.stat()
         if (status.st_dev, status.st_ino) in seen:
@@ -64,40 +70,55 @@ def _places(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
             names = sorted(item.name for item in items if not item.name.startswith(".") and item.is_dir())
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error.strerror}); give access to it, or move it away") from error
-    if "rgb" in names and ("xyz" in names or "depth" in names):
-        yield folder
+    kinds = {name.lower(): folder / name for name in names if name.lower() in _KINDS}  # of RGB and rgb the latter
+    if kinds:
+        yield folder, kinds
     for name in names:
         if name not in _NOT_ENTERED:
             yield from _places(folder / name, seen)
 
 
-def _parts_of(place: Path, root: Path) -> list[PartFiles]:
-    images = _by_stem(place / "rgb", RAW_SUFFIXES["rgb"])
+def _is_whole(kinds: dict[str, Path]) -> bool:
+    """Whether a folder has images and clouds."""
+    return "rgb" in kinds and len(kinds) > 1
+
+
+def _parts_of(place: Path, kinds: dict[str, Path], root: Path) -> list[PartFiles]:
+    files = {kind: _by_stem(folder) for kind, folder in kinds.items()}
+    images, other_images = _read(files.get("rgb", {}), "rgb")
+    clouds, other_clouds = _read(files.get("xyz", {}), "xyz")
     kind = "xyz"
-    clouds = _by_stem(place / kind, RAW_SUFFIXES[kind])
-    if not clouds and (depth := _by_stem(place / "depth", RAW_SUFFIXES["depth"])):
-        kind, clouds = "depth", depth
+    if not clouds and "depth" in kinds:
+        clouds, other_depth = _read(files["depth"], "depth")
+        if clouds or not other_clouds:
+            kind, other_clouds = "depth", other_depth
     camera = _camera(place, root)
     prefix = place.relative_to(root)
+    stems = images.keys() | clouds.keys() | (other_images.keys() & other_clouds.keys())
     parts = []
-    for stem in sorted(images.keys() | clouds.keys(), key=numeric_order):
+    for stem in sorted(stems, key=numeric_order):
         name = (prefix / stem).as_posix()
         rgb, xyz = images.get(stem, ()), clouds.get(stem, ())
         if len(rgb) > 1 or len(xyz) > 1:
             twice = " and ".join(path.name for path in (rgb if len(rgb) > 1 else xyz))
             parts.append(PartFiles(name, *rgb[:1], error=f"{place}: both {twice} hold part {stem}; remove one"))
-        elif not xyz:
-            parts.append(PartFiles(name, error=f"{rgb[0]}: no {kind}/ file of this name beside it; add or remove one"))
-        elif not rgb:
-            parts.append(PartFiles(name, error=f"{xyz[0]}: no rgb/ image of this name beside it; add or remove one"))
+        elif not rgb or not xyz:
+            lacking, others = (kind, other_clouds) if not xyz else ("rgb", other_images)
+            if stem in others:
+                read = ", ".join(RAW_SUFFIXES[lacking])
+                error = f"{others[stem][0]}: not a kind that is read; in {lacking}/ these are: {read}; convert it"
+            else:
+                what = "rgb/ image" if lacking == "rgb" else f"{lacking}/ file"
+                error = f"{(rgb or xyz)[0]}: no {what} of this name beside it; add or remove one"
+            parts.append(PartFiles(name, error=error))
         else:
             needs_camera = kind == "depth" or xyz[0].suffix.lower() not in TIFF
             parts.append(PartFiles(name, rgb[0], xyz[0], camera if needs_camera else None))
     return parts
 
 
-def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
-    """Stem, composed as most systems write it -> the visible files of that name with one of the suffixes."""
+def _by_stem(folder: Path) -> dict[str, list[Path]]:
+    """Stem, composed as most systems write it -> the visible files of that name."""
     files: dict[str, list[Path]] = {}
     try:
         names = sorted(os.listdir(folder))  # noqa: PTH208 (names alone: quicker, and thousands of them)
@@ -106,10 +127,20 @@ def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error.strerror}); give access to it, or move it away") from error
     for name in names:
-        stem, suffix = os.path.splitext(name)  # noqa: PTH122
-        if suffix.lower() in suffixes and not name.startswith("."):
-            files.setdefault(same(stem), []).append(folder / name)
+        if not name.startswith("."):
+            files.setdefault(same(os.path.splitext(name)[0]), []).append(folder / name)  # noqa: PTH122
     return files
+
+
+def _read(files: dict[str, list[Path]], kind: str) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
+    """The files by stem that are read as images or clouds, and those of other suffixes."""
+    read: dict[str, list[Path]] = {}
+    others: dict[str, list[Path]] = {}
+    for stem, paths in files.items():
+        for path in paths:
+            of_kind = path.suffix.lower() in RAW_SUFFIXES[kind]
+            (read if of_kind else others).setdefault(stem, []).append(path)
+    return read, others
 
 
 def _camera(place: Path, root: Path) -> Path | None:

@@ -193,6 +193,40 @@ def test_parts_are_found_at_any_depth_and_paired_by_name(tmp_path):
         find_parts(tmp_path / "c" / "rgb")
 
 
+def touched(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+def test_a_folder_without_the_other_kind_and_names_in_capitals_are_found(tmp_path):
+    touched(tmp_path, "a/rgb/0.png", "a/rgb/1.png", "b/RGB/0.png", "b/Xyz/0.tiff", "c/xyz/0.tiff", "d/DEPTH/2.png",
+            "XYZ/rgb/0.png", "XYZ/xyz/0.ply")  # fmt: skip
+    found = {part.name: part for part in find_parts(tmp_path)}
+    assert list(found) == ["XYZ/0", "a/0", "a/1", "b/0", "c/0", "d/2"]
+    assert [name for name, part in found.items() if not part.error] == ["XYZ/0", "b/0"]
+    assert found["a/1"].error == f"{tmp_path}/a/rgb/1.png: no xyz/ file of this name beside it; add or remove one"
+    assert found["d/2"].error.startswith(f"{tmp_path}/d/DEPTH/2.png: no rgb/ image of this name")
+    with pytest.raises(DataError, match=r"no parts; expected are .*a/rgb/0.png: no xyz/ file of this name"):
+        find_parts(tmp_path / "a")
+    assert len(find_parts(tmp_path / "a", missing_ok=True)) == 2
+
+
+def test_files_of_kinds_that_are_not_read_are_named(tmp_path):
+    touched(tmp_path, "rgb/0.png", "xyz/0.npy", "rgb/1.tiff", "xyz/1.tiff", "rgb/2.bmp", "xyz/2.npz", "rgb/Thumbs.db",
+            "rgb/3.png", "rgb/3.txt", "xyz/3.tiff", "z/rgb/0.png", "z/depth/0.exr")  # fmt: skip
+    errors = {part.name: part.error for part in find_parts(tmp_path)}
+    clouds = "not a kind that is read; in xyz/ these are: .tiff, .tif, .ply, .pcd; convert it"
+    assert errors == {
+        "0": f"{tmp_path}/xyz/0.npy: {clouds}",
+        "1": f"{tmp_path}/rgb/1.tiff: not a kind that is read; in rgb/ these are: .png, .jpg, .jpeg; convert it",
+        "2": f"{tmp_path}/xyz/2.npz: {clouds}",
+        "3": "",
+        "z/0": f"{tmp_path}/z/depth/0.exr: not a kind that is read; in depth/ these are: .png, .tiff, .tif; convert it",
+    }
+
+
 def test_watching_waits_for_whole_files_and_goes_on_with_what_its_csv_lists(given, tmp_path):
     from mafr.baselines.registry import load_detector
 
