@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mafr.errors import DataError, notice
 from mafr.parallel.progress import bar
 from mafr.predict.engine import Scored, Scorer
 from mafr.predict.outputs import Outputs
@@ -16,6 +17,7 @@ from mafr.predict.parts import PartFiles, find_parts
 
 POLL = 1.0  # seconds between two looks into a watched folder
 PATIENCE = 10.0  # seconds that the files of an unreadable part must be unchanged before it counts as such
+MOST_TOLD = 10  # files without a partner that are named in the end
 
 Show = Callable[[dict[str, object]], None]
 
@@ -41,7 +43,8 @@ def watch_folder(
 
     A part is scored when both its files are there and have not changed between two looks. One that cannot be read then
     is tried again until its files have not changed for `patience` seconds; then the error is its line. Files that are
-    written anew later make a part again. Parts whose names an earlier run has listed are passed over.
+    written anew later make a part again. Parts whose names an earlier run has listed are passed over. What lacks its
+    partner is named on stderr in the end. A folder that goes is waited for.
     """
     arrivals = _Arrivals(folder, outputs.listed, patience)
     with scorer:
@@ -50,8 +53,14 @@ def watch_folder(
                 if arrivals.is_done(scored):
                     show(outputs.add(scored))
                 if stop.is_set():
-                    return
-            stop.wait(poll)
+                    break
+            else:
+                stop.wait(poll)
+    alone = list(arrivals.alone.values())
+    for error in alone[:MOST_TOLD]:
+        notice(f"not scored: {error}")
+    if more := len(alone[MOST_TOLD:]):
+        notice(f"not scored: {more} more files without a partner")
 
 
 class _Arrivals:
@@ -59,14 +68,28 @@ class _Arrivals:
 
     def __init__(self, folder: Path, listed: set[str], patience: float) -> None:
         self.folder, self.patience = folder, patience
+        self.alone: dict[str, str] = {}  # name -> error, of files that lacked their partner at the last look
+        self._away = False
         self._listed = listed
         self._done: dict[str, int] = {}  # name -> hash of the stamp that was scored
         self._last: dict[str, tuple] = {}  # name -> stamp at the last look, of parts that are not done
         self._since: dict[str, float] = {}  # name -> when that stamp was first seen
 
     def ready(self) -> list[PartFiles]:
+        try:
+            found = find_parts(self.folder, missing_ok=True)
+        except DataError as error:  # a disk of the network, for one
+            if not self._away:
+                notice(f"{error}; watching goes on when it is back")
+            self._away = True
+            return []
+        if self._away:
+            notice(f"{self.folder} is back")
+            self._away = False
         now, ready, last = time.monotonic(), [], {}
-        for part in find_parts(self.folder, missing_ok=True):
+        known = self._listed | self._done.keys()
+        self.alone = {part.name: part.error for part in found if part.unpaired and part.name not in known}
+        for part in found:
             if part.unpaired or part.name in self._listed:
                 continue
             stamp = part.stamp()

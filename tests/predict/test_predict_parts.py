@@ -16,16 +16,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
 from mafr.cli import main
 from mafr.cli.predict import _show as show_line
+from mafr.config import Config
 from mafr.data import load_pair
 from mafr.errors import DataError, StorageError
 from mafr.experiments.plan import Run
 from mafr.predict import command, parts
-from mafr.predict.engine import Scored, Scorer
+from mafr.predict.engine import Scored, Scorer, read_pair
 from mafr.predict.outputs import FIELDS, Outputs, Places
 from mafr.predict.parts import find_parts
 
@@ -269,6 +271,47 @@ def test_watching_waits_for_whole_files_and_goes_on_with_what_its_csv_lists(give
     (tmp_path / "b.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match="not the lines of an earlier call"):
         Outputs(Places(csv=tmp_path / "b.csv"), 1.0, append=True)
+
+
+def test_a_cleaned_scan_is_told_of_an_option_that_there_is(tmp_path):
+    Image.new("RGB", (60, 60)).save(tmp_path / "a.png")
+    cloud = np.zeros((60, 60, 3), np.float32)
+    cloud[20:40, 20:40] = 0.1
+    tifffile.imwrite(tmp_path / "a.tiff", cloud, photometric="rgb")
+    with pytest.raises(DataError) as told:
+        read_pair(tmp_path / "a.png", tmp_path / "a.tiff", Config.preset("smoke"), "remove", None)
+    assert "too few to find the table plane" in str(told.value) and "use `mafr predict --processed`" in str(told.value)
+    assert "--plane" not in str(told.value)
+
+
+class Reader:
+    """Stands for a scorer: it reads and scores nothing."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def __call__(self, found):
+        return (Scored(part, 0.5, "OK") for part in found)
+
+
+def test_watching_waits_for_a_folder_that_goes_and_names_what_stayed_alone(tmp_path, capsys):
+    folder, away, lines, stop = tmp_path / "parts", tmp_path / "away", [], threading.Event()
+    touched(folder, "rgb/0.png", "rgb/1.png", "rgb/2.png")
+    steps = iter((
+        lambda: folder.rename(away), lambda: None, lambda: None, lambda: away.rename(folder),
+        lambda: [(folder / "xyz").mkdir(), (folder / "xyz" / "0.tiff").touch()], lambda: None, lambda: None, stop.set,
+    ))  # fmt: skip
+    stop.wait = lambda _: next(steps)()
+    command.watch_folder(folder, Reader(), Outputs(Places(), 1.0), lines.append, stop, 0.0, 0.0)
+    assert [line["name"] for line in lines] == ["0"]
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 4 and "no such folder" in told[0] and told[0].endswith("; watching goes on when it is back")
+    assert told[1].endswith("parts is back")
+    assert [line.partition("/rgb/")[2][:5] for line in told[2:]] == ["1.png", "2.png"]
+    assert all(line.startswith("mafr: not scored: ") for line in told[2:])
 
 
 @pytest.mark.parametrize("watch", [True, False])
