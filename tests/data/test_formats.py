@@ -21,6 +21,37 @@ from mafr.errors import DataError
 DEFECT = rawdata.mask(True) > 0
 
 
+# ------------------------------------------------------------ deep colours
+
+
+def png16(values: np.ndarray) -> bytes:
+    """Channels (H, W, 2 to 4) uint16 as a png of 16 bits per channel, which Pillow reads but does not write."""
+    height, width, channels = values.shape
+    rows = values.astype(">u2").reshape(height, -1).view(np.uint8)
+    header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    parts = (b"IHDR", header), (b"IDAT", zlib.compress(np.insert(rows, 0, 0, axis=1).tobytes())), (b"IEND", b"")
+    chunks = (struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize("content", [
+    png16(np.full((4, 5, 3), 3500)), png16(np.full((4, 5, 4), 3500)), png16(np.full((4, 5, 2), 3500)),
+    tiff(np.full((4, 5, 3), 3500, np.uint16)),
+], ids=["colours", "with alpha", "grey with alpha", "tiff"])  # fmt: skip
+def test_colours_of_more_than_8_bits_are_refused_not_cut(content, tmp_path):
+    with pytest.raises(DataError, match=r"a.png: a colour image of 16 bits per channel; 8 bits per channel are expec"):
+        decode_rgb(content, tmp_path / "a.png")
+
+
+def test_images_of_8_bits_and_fewer_are_read(tmp_path):
+    colours = rawdata.rgb(0)
+    for kind in ("png", "tiff", "bmp"):
+        np.testing.assert_array_equal(decode_rgb(saved(Image.fromarray(colours), kind), tmp_path), colours)
+    bits = Image.fromarray(DEFECT)
+    for kind in ("png", "tiff"):
+        np.testing.assert_array_equal(decode_rgb(saved(bits, kind), tmp_path)[..., 0] > 0, DEFECT)
+
+
 # ------------------------------------------------------------------- masks
 
 

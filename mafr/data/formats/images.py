@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 from mafr.data.formats.kinds import advice_for, kind_of
 from mafr.data.formats.tiffs import decode_tiff, is_tiff
@@ -54,6 +54,11 @@ def decode_rgb(content: bytes, path: Path) -> np.ndarray:
     image = decode_image(content, path)
     if image.mode.startswith(("I", "F")):  # converting these would silently clip bright values
         raise DataError(f"{path}: an image of mode {image.mode}, more than 8 bits per channel; save it as an 8-bit png")
+    if (bits := _bits(image, content)) > 8:  # read as 8 bits, such an image would keep its high bytes alone
+        raise DataError(
+            f"{path}: a colour image of {bits} bits per channel; 8 bits per channel are expected: scale its values to 0 "
+            "to 255, by the same factor in all images, and save it as an 8-bit png"
+        )
     turned = image.getexif().get(ExifTags.Base.Orientation, 1) if image.format in ("JPEG", "MPO") else 1
     if turned != 1:
         raise DataError(
@@ -61,6 +66,15 @@ def decode_rgb(content: bytes, path: Path) -> np.ndarray:
             "known; save the image without it, pixel by pixel as the cloud"
         )
     return np.asarray(image.convert("RGB"))
+
+
+def _bits(image: Image.Image, content: bytes) -> int:
+    """The bits per channel in a png's or tiff's file, which an image's mode does not tell for colours; 8 for others."""
+    if image.format == "PNG":
+        return content[content.index(b"IHDR") + 12]  # after the chunk's name 4, width 4 and height 4
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (8,)))
+    return 8
 
 
 def decode_mask(content: bytes, path: Path) -> np.ndarray:
