@@ -154,3 +154,46 @@ def test_the_unit_is_judged_by_the_median(tmp_path):
     expected[:25] = 0
     np.testing.assert_array_equal(decode_cloud(tiff(metres), tmp_path, (40, 60), tmp_path), expected)
     assert gaps.drop_far(SCENE, 20.0, tmp_path) is SCENE
+
+
+@pytest.mark.parametrize("form", ["xyz", "ply"])
+@pytest.mark.parametrize(
+    "constant", [(-1, -1, -1), (0, 0, 1), (0, 0, -1), (0.01, 0.02, 0.5), (None, None, 0), (None, None, -1)], ids=str
+)
+@pytest.mark.parametrize("share", [0.02, 0.4])
+def test_a_point_that_many_pixels_share_is_no_data(form, constant, share, tmp_path, capsys):
+    gap = np.random.default_rng(0).random((40, 60)) < share
+    gap &= SCENE.any(axis=2)
+    points, expected = SCENE.copy(), np.where(gap[..., None], np.float32(0), SCENE)
+    for axis, value in enumerate(constant):
+        if value is not None:  # others are computed all the same
+            points[gap, axis] = value
+    content = tiff(points) if form == "xyz" else ply_of(points.reshape(-1, 3))
+    found = decode_cloud(content, tmp_path / "a", (40, 60), tmp_path)
+    np.testing.assert_array_equal(found, expected)
+    assert f"a: {np.count_nonzero(gap):,} pixels hold" in capsys.readouterr().err
+
+
+def test_two_constants_in_one_cloud(tmp_path, capsys):
+    points, expected = SCENE.copy(), SCENE.copy()
+    points[:10], points[10:15] = (-1, -1, -1), (0, 0, 1)
+    expected[:15] = 0
+    np.testing.assert_array_equal(decode_cloud(tiff(points), tmp_path / "a", (40, 60), tmp_path), expected)
+    said = capsys.readouterr().err
+    assert "hold (-1, -1, -1), while" in said
+    assert "hold (0, 0, 1), while" in said
+
+
+def test_points_and_depths_of_a_real_surface_are_kept(tmp_path, capsys):
+    """A flat table, coarse steps, each point four times, a height above a flat table, one depth only."""
+    flat, steps, height = SCENE.copy(), SCENE.copy(), SCENE.copy()
+    flat[:15, :, 2] = 0.52
+    steps[..., 2] = np.round(steps[..., 2] / 0.005) * np.float32(0.005)
+    there = SCENE.any(axis=2)
+    height[there, 2] = np.maximum(np.float32(0.49) - SCENE[there, 2], 0)
+    single = SCENE.copy()
+    single[there, 2] = 0.5
+    doubled = np.repeat(np.repeat(SCENE[:20, :30], 2, axis=0), 2, axis=1)
+    for points in (SCENE, flat, steps, height, single, doubled, np.full((40, 60, 3), np.float32(0.5))):
+        assert gaps.drop_repeated(points, tmp_path / "a") is points
+    assert not capsys.readouterr().err

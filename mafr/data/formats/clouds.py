@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mafr.data.formats.gaps import drop_constants, drop_far
+from mafr.data.formats.gaps import drop_constants, drop_far, drop_repeated
 from mafr.data.formats.images import check_same_size, decode_image, decode_xyz
 from mafr.data.formats.kinds import kind_of
 from mafr.data.formats.points import decode_pcd, decode_ply, is_pcd, is_ply
@@ -111,12 +111,14 @@ def decode_cloud(
 ) -> np.ndarray:
     """An organised cloud (H, W, 3) float32, metres, from an xyz tiff, PLY or PCD file; (0, 0, 0) for no point.
 
+    A point that many pixels share stands for "no data", see `mafr.data.formats.gaps`.
+
     image: (height, width); PLY and PCD files must hold a point for each of its pixels, row by row. camera: for the unit
     of PLY and PCD files. Raises DataError where the file is damaged or not organised as the image is, or no point is
     valid.
     """
     if not is_ply(content) and not is_pcd(content):
-        return drop_far(decode_xyz(content, path), FARTHEST, path)
+        return drop_repeated(drop_far(decode_xyz(content, path), FARTHEST, path), path)
     points, size = (decode_ply if is_ply(content) else decode_pcd)(content, path)
     if size is not None and size[0] * size[1] == len(points):
         check_same_size(image, image_path, size, path)
@@ -205,7 +207,7 @@ def camera_file(folder: Path) -> Path | None:
 
 def _finished(points: np.ndarray, path: Path) -> np.ndarray:
     points = np.where(np.isfinite(points).all(axis=2, keepdims=True), points, 0).astype(np.float32)
-    points = drop_far(points, FARTHEST, path)
+    points = drop_repeated(drop_far(points, FARTHEST, path), path)
     if not points.any():
         raise DataError(f"{path}: no valid point; scan again or leave it out")
     if odd := odd_unit(points):
