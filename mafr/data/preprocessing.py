@@ -11,6 +11,7 @@ from types import ModuleType
 
 from mafr.config import ALL_DATASETS, DATASET_TITLES, Config
 from mafr.data import eyecandies, manifest, mvtec3d
+from mafr.data.copies import warn_of_copies
 from mafr.data.formats.images import encode_xyz, read_bytes
 from mafr.data.found import chosen_categories
 from mafr.data.held_out import announce, held_out, is_in_place, placed, record_of
@@ -149,6 +150,7 @@ def _plan(
     if finished and finished.get("settings") == settings and finished.get("source") == source:
         listing = manifest.listing_digest({"key": key, "listing": text} for key, text in listings.items())
         if finished["raw_listing"] == listing and len(records) == len(samples):
+            warn_of_copies(out, records.values())
             return None
     for path in (out / _JOURNAL).glob("*.json"):
         entry = manifest.read_json(path, f"delete it and {again}") or {}
@@ -218,6 +220,7 @@ def _finish(plan: _Job, made: list[dict]) -> None:
     write_json(plan.out / manifest.MANIFEST, built | record_of(plan.held, current))
     (plan.out / _PREVIOUS).unlink(missing_ok=True)
     shutil.rmtree(plan.out / _JOURNAL, ignore_errors=True)
+    warn_of_copies(plan.out, current)
 
 
 def _journal(out: Path, sample: RawSample) -> Path:

@@ -56,8 +56,8 @@ def decode_rgb(content: bytes, path: Path) -> np.ndarray:
         raise DataError(f"{path}: an image of mode {image.mode}, more than 8 bits per channel; save it as an 8-bit png")
     if (bits := _bits(image, content)) > 8:  # read as 8 bits, such an image would keep its high bytes alone
         raise DataError(
-            f"{path}: a colour image of {bits} bits per channel; 8 bits per channel are expected: scale its values to 0 "
-            "to 255, by the same factor in all images, and save it as an 8-bit png"
+            f"{path}: a colour image of {bits} bits per channel; 8 bits per channel are expected: scale its values to "
+            "0 to 255, by the same factor in all images, and save it as an 8-bit png"
         )
     turned = image.getexif().get(ExifTags.Base.Orientation, 1) if image.format in ("JPEG", "MPO") else 1
     if turned != 1:

@@ -1,0 +1,58 @@
+"""Data that is prepared though something about it is doubtful: one line for a category says so."""
+
+import shutil
+
+import pytest
+from support import rawdata
+
+from mafr.data import preprocess
+
+
+@pytest.fixture
+def raw(tmp_path):
+    rawdata.write_mvtec3d(tmp_path / "raw")
+    return tmp_path / "raw"
+
+
+def notices(raw, capsys, out="out", **settings):
+    preprocess("mvtec3d", raw, raw.parent / out, rawdata.config(), **settings)
+    return capsys.readouterr().err.splitlines()
+
+
+def copied(raw, source, target):
+    """A scan under another name; source and target are keys, <split>/<defect>/<stem>."""
+    one, other = ((raw / "bracket" / key).parent for key in (source, target))
+    for kind, end in (("rgb", ".png"), ("xyz", ".tiff")):
+        (other / kind).mkdir(parents=True, exist_ok=True)
+        names = (f"{key.rpartition('/')[2]}{end}" for key in (source, target))
+        shutil.copyfile(one / kind / next(names), other / kind / next(names))
+
+
+# ------------------------------------------------------- one scan in two splits
+
+
+def test_the_same_scan_in_two_splits_is_named(raw, capsys):
+    copied(raw, "train/good/000", "validation/good/005")
+    copied(raw, "train/good/002", "validation/good/006")
+    copied(raw, "train/good/010", "test/good/010")
+    shutil.copyfile(raw / "bracket/test/good/gt/000.png", raw / "bracket/test/good/gt/010.png")
+    for _ in range(2):  # when it is made, and when all is up to date
+        test, validation = notices(raw, capsys)
+        assert "bracket: 1 test scan is also in train, byte for byte (test/good/010 is train/good/010): the met" in test
+        assert "bracket: 2 validation scans are also in train, byte for byte (validation/good/005 is " in validation
+        assert "threshold set by them will be too low" in validation
+
+
+def test_a_held_out_copy_is_named_by_its_raw_file(raw, capsys):
+    shutil.rmtree(raw / "bracket/validation")
+    for key in ("002", "010", "003", "004"):  # whichever is held out
+        copied(raw, "train/good/000", f"train/good/{key}")
+    held, line = notices(raw, capsys)
+    assert "is held out" in held
+    assert "1 validation scan is also in train" in line
+    assert "in the processed copy) is train/good/0" in line
+
+
+def test_one_file_of_two_alike_is_no_copy(raw, capsys):
+    shutil.copyfile(raw / "bracket/train/good/rgb/000.png", raw / "bracket/validation/good/rgb/001.png")
+    assert not notices(raw, capsys)
