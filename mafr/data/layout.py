@@ -62,6 +62,7 @@ class Processed:
     """One processed sample: `id` is "<split>/<defect>/<stem>", `xyz` (H, W, 3), `rgb` and `gt` png files.
 
     seed: what the cleaning's draws came from: `SEED_CONTENTS`, or "" for the sample's name or where nothing is drawn.
+    dropped: the largest piece above the table that was left out, in points per point of the part.
     """
 
     id: str
@@ -69,6 +70,7 @@ class Processed:
     xyz: np.ndarray
     gt: bytes | None
     seed: str = ""
+    dropped: float = 0.0
 
 
 def processed_files(category_folder: Path, name: str) -> tuple[Path, Path, Path]:

@@ -95,11 +95,11 @@ def convert(folder: Path, raw: RawSample, contents: dict[str, bytes], plane: str
     gt = contents.get("gt")
     if mask is None and raw.key.startswith("test/"):
         gt = encode_mask(np.zeros(image.shape[:2], dtype=bool))
-    cleaned = clean_cloud(xyz, plane, cloud_file(folder, raw), raw.seed_text)
+    cleaned, dropped = largest_piece(xyz, plane, cloud_file(folder, raw), raw.seed_text)
     drawn = plane != "none" and not raw.seed_text
     is_png = dict(raw.files)["rgb"].lower().endswith(".png")  # a jpeg's pixels are kept without another loss
     rgb = contents["rgb"] if is_png else encode_png(image)
-    return Processed(raw.key, rgb, cleaned, gt, SEED_CONTENTS if drawn else "")
+    return Processed(raw.key, rgb, cleaned, gt, SEED_CONTENTS if drawn else "", dropped)
 
 
 def clean_cloud(xyz: np.ndarray, plane: str, path: Path, seed_text: str = "") -> np.ndarray:
@@ -113,6 +113,11 @@ def clean_cloud(xyz: np.ndarray, plane: str, path: Path, seed_text: str = "") ->
     the next multiple of 100. Raises DataError where the coordinates are not metres, no table is found, or nothing is
     left without it; `path` is for the message.
     """
+    return largest_piece(xyz, plane, path, seed_text)[0]
+
+
+def largest_piece(xyz: np.ndarray, plane: str, path: Path, seed_text: str = "") -> tuple[np.ndarray, float]:
+    """The part by `clean_cloud`; and the largest piece above the table that is left out, in points per point of it."""
     if odd := odd_unit(xyz):  # the unit in intrinsics.json is that of other files than xyz tiffs
         raise DataError(
             f"{path}: {odd}; metres expected: divide millimetres by 1,000 and centimetres by 100, or save the cloud as "
@@ -120,7 +125,7 @@ def clean_cloud(xyz: np.ndarray, plane: str, path: Path, seed_text: str = "") ->
         )
     side = square_side(*xyz.shape[:2])
     if plane == "none":
-        return pad_square(xyz, side)
+        return pad_square(xyz, side), 0.0
     border = border_points(xyz, BORDER)
     if len(border) < PLANE_SAMPLE:
         raise DataError(
@@ -130,13 +135,13 @@ def clean_cloud(xyz: np.ndarray, plane: str, path: Path, seed_text: str = "") ->
     normal, offset = _table(border, seed_text or contents_seed(xyz))
     points = xyz.astype(np.float64)
     kept = has_point(xyz) & (np.abs(points @ normal + offset) >= PLANE_DISTANCE)
-    kept[kept] = largest_cluster(points[kept], CLUSTER_EPS, CLUSTER_POINTS)
+    kept[kept], dropped = largest_cluster(points[kept], CLUSTER_EPS, CLUSTER_POINTS)
     if not kept.any():
         raise DataError(
             f"{path}: no part is left without the table plane (nothing more than {PLANE_DISTANCE} m above it has "
             f'{CLUSTER_POINTS} points within {CLUSTER_EPS} m); check the unit, or use plane="none" (--plane none)'
         )
-    return pad_square(np.where(kept[:, :, None], xyz, np.float32(0)), side)
+    return pad_square(np.where(kept[:, :, None], xyz, np.float32(0)), side), dropped
 
 
 def shows_table(xyz: np.ndarray) -> bool:

@@ -16,6 +16,7 @@ from mafr.data.formats.images import encode_xyz, read_bytes
 from mafr.data.found import chosen_categories
 from mafr.data.held_out import announce, held_out, is_in_place, placed, record_of
 from mafr.data.layout import PROCESSED_SHARE, SPLITS, RawSample, empty_category, processed_files, some_of, subfolders
+from mafr.data.pieces import PIECE, warn_of_pieces
 from mafr.data.verify import changed_samples
 from mafr.disk import writing
 from mafr.errors import DataError, notice
@@ -203,6 +204,8 @@ def _process_sample(job: _Job, sample: RawSample, old: dict | None) -> dict:
         record |= manifest.reach_of_this_process()
         if made.seed:  # not said by older manifests, whose samples were seeded by their names
             record["seed"] = made.seed
+        if made.dropped >= PIECE and not sample.seed_text:
+            record["dropped"] = round(made.dropped, 3)
     write_json(_journal(job.out, sample), {"settings": job.settings, "record": record})
     return record
 
@@ -221,6 +224,7 @@ def _finish(plan: _Job, made: list[dict]) -> None:
     (plan.out / _PREVIOUS).unlink(missing_ok=True)
     shutil.rmtree(plan.out / _JOURNAL, ignore_errors=True)
     warn_of_copies(plan.out, current)
+    warn_of_pieces(plan.raw, current)
 
 
 def _journal(out: Path, sample: RawSample) -> Path:

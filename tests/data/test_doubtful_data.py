@@ -56,3 +56,21 @@ def test_a_held_out_copy_is_named_by_its_raw_file(raw, capsys):
 def test_one_file_of_two_alike_is_no_copy(raw, capsys):
     shutil.copyfile(raw / "bracket/train/good/rgb/000.png", raw / "bracket/validation/good/rgb/001.png")
     assert not notices(raw, capsys)
+
+
+# ---------------------------------------------------------- pieces left out
+
+
+def test_a_second_piece_in_most_scans_is_said_once(raw, capsys):
+    clouds = sorted(raw.rglob("*.tiff"))
+    assert not notices(raw, capsys)
+    for count, path in enumerate(clouds, 1):
+        cloud = rawdata.read_tiff(path)
+        cloud[12:28, 2:8, 2] -= 0.02  # a block beside the dome
+        rawdata.write_tiff(path, cloud)
+        found = notices(raw, capsys, f"out{count}")
+        assert len(found) == (2 * count >= len(clouds))
+    assert f"bracket: in {count} of {count} scans a second piece above the table" in found[0]
+    assert "--plane none" in found[0]
+    preprocess("mvtec3d", raw, raw.parent / "whole", rawdata.config(), plane="none")
+    assert not capsys.readouterr().err

@@ -36,9 +36,9 @@ def test_they_are_the_ones_in_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         used["plane"] = settings
         return fit_plane(points, seed_text, *settings)
 
-    def cluster(points: np.ndarray, *settings: float) -> np.ndarray:
+    def cluster(points: np.ndarray, *settings: float) -> tuple[np.ndarray, float]:
         used["cluster"] = settings
-        return np.ones(len(points), dtype=bool)
+        return np.ones(len(points), dtype=bool), 0.0
 
     monkeypatch.setattr(mvtec3d, "border_points", border)
     monkeypatch.setattr(mvtec3d, "fit_plane", plane)

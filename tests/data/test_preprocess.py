@@ -80,11 +80,23 @@ def test_far_outliers_do_not_overflow_the_grid():
 def test_noise_is_no_cluster():
     rng = np.random.default_rng(0)
     points = np.concatenate([rng.random((500, 3)), rng.random((60, 3)) * 0.003])
-    kept = largest_cluster(points, 0.006, 30)  # more noise than cluster
+    kept, other = largest_cluster(points, 0.006, 30)  # more noise than cluster
     assert kept[500:].all()
     assert kept.sum() == 60
-    assert not largest_cluster(points[:20], 0.006, 30).any()
-    assert largest_cluster(np.empty((0, 3)), 0.006, 30).shape == (0,)
+    assert other == 0
+    for few in (points[:20], np.empty((0, 3))):
+        kept, other = largest_cluster(few, 0.006, 30)
+        assert kept.shape == (len(few),)
+        assert not kept.any()
+        assert other == 0
+
+
+def test_the_largest_cluster_and_the_share_of_the_next():
+    rng = np.random.default_rng(0)
+    points = np.concatenate([rng.random((n, 3)) * 0.003 + k for k, n in enumerate((50, 200, 40))])
+    kept, other = largest_cluster(points, 0.006, 30)
+    assert np.flatnonzero(kept).tolist() == list(range(50, 250))
+    assert other == 0.25
 
 
 # ------------------------------------------------------------------ plane

@@ -51,14 +51,19 @@ def dbscan(points: np.ndarray, eps: float, min_points: int) -> np.ndarray:
     return labels
 
 
-def largest_cluster(points: np.ndarray, eps: float, min_points: int) -> np.ndarray:
-    """Membership (N,) in the largest DBSCAN cluster of points (N, 3), the first of equally large ones.
+def largest_cluster(points: np.ndarray, eps: float, min_points: int) -> tuple[np.ndarray, float]:
+    """Membership (N,) in the largest DBSCAN cluster of points (N, 3), the first of equally large ones; and the next.
 
-    All false where everything is noise.
+    The next largest cluster's points per point of the largest, 0 where there is no other. All false and 0 where
+    everything is noise.
     """
     labels = dbscan(points, eps, min_points)
     clustered = labels[labels >= 0]
-    return labels == np.bincount(clustered).argmax() if clustered.size else labels >= 0
+    if not clustered.size:
+        return labels >= 0, 0.0
+    sizes = np.bincount(clustered)
+    largest = sizes.argmax()
+    return labels == largest, float(np.delete(sizes, largest).max(initial=0) / sizes[largest])
 
 
 def _grid(points: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray]:
