@@ -98,7 +98,7 @@ def open_dataset(name: str, root: str | Path, category: str, split: str, config:
     listed = {same(sample) for sample in manifest["samples"] if sample.startswith(f"{split}/")}
     if split == "validation" and not listed and not subfolders(folder / split):
         raise DataError(
-            f"{folder / split}: no validation samples; `{data_command(name, config, category)}` holds some of the "
+            f"{folder / split}: no validation samples; `{data_command(name, config, category, only=True)}` holds some of the "
             "training samples out, or add a validation folder to the raw data"
         )
     entries = scan_split(folder, split)
@@ -106,7 +106,7 @@ def open_dataset(name: str, root: str | Path, category: str, split: str, config:
     if odd:
         raise DataError(
             f"{folder}: {len(odd)} samples differ from what was preprocessed (the first is {odd[0]}); add or remove "
-            f"samples in the raw folder, then use `{data_command(name, config)}`"
+            f"samples in the raw folder, then use `{data_command(name, config, folder.name)}`"
         )
     fingerprint, reach = manifest["fingerprints"][split], split_reach(manifest, split)
     return FolderDataset(name, category, split, tuple(entries), fingerprint, InputRules.of(config), reach)

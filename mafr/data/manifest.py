@@ -21,11 +21,16 @@ GENERATED = "generated.json"  # beside the raw files of a generated category
 SAME_BYTES = "same_bytes"  # in it and in samples' records: the reach, see `mafr.processor`, where there was one
 
 
-def data_command(dataset: str, config: Config, category: str = "") -> str:
-    """The command that prepares a profile's data set; of a real one, only the category if given."""
+def data_command(dataset: str, config: Config, category: str = "", only: bool = False) -> str:
+    """The command that prepares a profile's data set; of a real one, of the category `only` where it is asked for.
+
+    A category of a name that was not published is the user's own: it is prepared from their folder, not downloaded.
+    """
     if config.generated and dataset in DATASETS:
         return "mafr data generate" + (f" --profile {config.profile}" if config.profile != "demo" else "")
-    return f"mafr data {dataset} --data-root DIR" + (f" --categories {category}" if category else "")
+    is_own = category and CATEGORIES[dataset] and category not in CATEGORIES[dataset]
+    source = " --source MY_PARTS" if is_own else ""
+    return f"mafr data {dataset}{source} --data-root DIR" + (f" --categories {category}" if only else "")
 
 
 def check_category(dataset: str, root: Path, category: str, config: Config) -> None:
@@ -36,7 +41,7 @@ def check_category(dataset: str, root: Path, category: str, config: Config) -> N
         raise DataError(f"{root}: this is a category itself; name the folder above it, {root.parent}")
     if category not in CATEGORIES[dataset] and subfolders(root):
         raise unknown_category(dataset, root, category)
-    way = data_command(dataset, config, category)
+    way = data_command(dataset, config, category, only=True)
     raise DataError(f"{root / category}: no such folder ({found_in(root)}); make the data ready with `{way}`")
 
 
@@ -71,7 +76,7 @@ def read_json(path: Path, way_out: str) -> dict | None:
 
 def check_source(source: Mapping | None, folder: Path, dataset: str, config: Config) -> None:
     """Raise DataError where data is generated but should not be, the reverse, or of other settings."""
-    command = data_command(dataset, config)
+    command = data_command(dataset, config, folder.name)
     if config.generated and source is None:
         other = f", or make the generated data with `{command}`" if dataset in DATASETS else ""
         raise DataError(
@@ -175,7 +180,7 @@ def _problem(manifest: Mapping) -> str:
 
 def load_manifest(folder: Path, dataset: str, config: Config) -> dict:
     """The manifest of a processed category that fits the settings. Raises DataError otherwise."""
-    command = data_command(dataset, config)
+    command = data_command(dataset, config, folder.name)
     again = f"preprocess again with `{command}`"
     manifest = read_manifest(folder / MANIFEST, again)
     if manifest is None:

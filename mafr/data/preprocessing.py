@@ -119,7 +119,7 @@ def _plan(
 ) -> _Job | None:  # fmt: skip
     """The work on a category, None where all is up to date. workers: for verifying."""
     module = _MODULES[dataset]
-    command = manifest.data_command(dataset, config)
+    command = manifest.data_command(dataset, config, raw.name)
     source = manifest.read_json(raw / manifest.GENERATED, f"make the data again with `{command}`")
     manifest.check_source(source, raw, dataset, config)
     samples = tuple(module.scan(raw))

@@ -60,6 +60,19 @@ def test_missing_folders_name_the_command(tmp_path, done):
         _preprocess(tmp_path / "void")
 
 
+def test_own_parts_are_prepared_from_their_own_folder(done):
+    own, published = "`mafr data mvtec3d --source MY_PARTS --data-root DIR`", "`mafr data mvtec3d --data-root DIR`"
+    shutil.copytree(done / "bracket", done / "bagel")
+    for name, command in (("bracket", own), ("bagel", published)):
+        with pytest.raises(DataError, match=f"again with {command}"):
+            _open(done, name, config=rawdata.config(plane="none"))
+        (done / name / "manifest.json").unlink()
+        with pytest.raises(DataError, match=f"Preprocess it with {command}"):
+            _open(done, name)
+    with pytest.raises(DataError, match="Preprocess it with `mafr data adam3d --data-root DIR`"):
+        _open(done, "bagel", name="adam3d")
+
+
 def test_unknown_names(tmp_path, done):
     with pytest.raises(DataError, match=r"unknown data set 'mvtec'; choose one of mvtec3d, eyecandies"):
         _open(done, name="mvtec")
