@@ -139,8 +139,9 @@ def load_pair(
         xyz = clean_cloud(xyz, plane, xyz_path)
     elif config.plane == "remove" and shows_table(xyz):
         raise DataError(
-            f'{xyz_path}: the cloud still shows the table it lies on; use plane="remove" to preprocess it '
-            '(`mafr predict` without --processed), or plane="none" if that is the part'
+            f"{xyz_path}: the cloud still shows the table it lies on; `mafr predict` without --processed "
+            '(plane="remove" in Python) preprocesses it; if what fills the border is the part itself, prepare the data '
+            "with `mafr data ... --plane none` and fit the detector with --set plane=none"
         )
     arrays = _arrays(rgb, rgb_path, xyz, xyz_path, None, InputRules.of(config))
     scan = partial(Scan.of, rgb, xyz)

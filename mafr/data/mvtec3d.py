@@ -29,6 +29,10 @@ PLANE_ITERATIONS = 1000
 PLANE_DISTANCE = 0.005
 CLUSTER_EPS = 0.006
 CLUSTER_POINTS = 30
+NO_TABLE = (
+    "parts without a table, or cleaned of it already, are prepared with `mafr data ... --plane none` and fitted with "
+    '--set plane=none (plane="none" in Python); `mafr predict` takes a scan that is prepared already with --processed'
+)
 LAYOUT = "{train,validation,test}/<good or a defect's name>/{rgb,xyz,gt} with NNN.png, NNN.tiff and NNN.png"
 PARAMETERS = {
     "border": BORDER, "plane_inlier": PLANE_INLIER, "plane_sample": PLANE_SAMPLE, "plane_iterations": PLANE_ITERATIONS,
@@ -130,7 +134,7 @@ def largest_piece(xyz: np.ndarray, plane: str, path: Path, seed_text: str = "") 
     if len(border) < PLANE_SAMPLE:
         raise DataError(
             f"{path}: {len(border)} valid points within {BORDER} pixels of the edge, too few to find the table plane; "
-            'if the table is removed already or there is none, use plane="none" (--plane none)'
+            f"{NO_TABLE}"
         )
     normal, offset = _table(border, seed_text or contents_seed(xyz))
     points = xyz.astype(np.float64)
@@ -139,7 +143,7 @@ def largest_piece(xyz: np.ndarray, plane: str, path: Path, seed_text: str = "") 
     if not kept.any():
         raise DataError(
             f"{path}: no part is left without the table plane (nothing more than {PLANE_DISTANCE} m above it has "
-            f'{CLUSTER_POINTS} points within {CLUSTER_EPS} m); check the unit, or use plane="none" (--plane none)'
+            f"{CLUSTER_POINTS} points within {CLUSTER_EPS} m); check the unit; {NO_TABLE}"
         )
     return pad_square(np.where(kept[:, :, None], xyz, np.float32(0)), side), dropped
 

@@ -278,7 +278,7 @@ def test_a_scan_without_table_names_the_way_out(raw):
     cloud = rawdata.scene(0)
     cloud[:10] = cloud[-10:] = cloud[:, :10] = cloud[:, -10:] = 0
     rawdata.write_tiff(raw / XYZ, cloud)
-    with pytest.raises(DataError, match=r"0 valid points within 10 pixels.*--plane none"):
+    with pytest.raises(DataError, match=r"0 valid points within 10 pixels.*`mafr data ... --plane none`.*--processed"):
         _preprocess(raw)
 
 

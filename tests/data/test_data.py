@@ -190,7 +190,8 @@ def test_a_pair_is_read_as_the_data_set_reads_it(processed, tmp_path):
     cleaned = load_pair(tmp_path / "raw.png", tmp_path / "raw.tiff", config, plane="remove")
     as_is = load_pair(tmp_path / "raw.png", str(tmp_path / "raw.tiff"), config, plane="none")
     assert 0 < cleaned.valid.mean() < as_is.valid.mean() / 2
-    with pytest.raises(DataError, match=r"raw\.tiff: the cloud still shows the table.*plane"):
+    message = r"raw\.tiff: the cloud still shows the table.*`mafr data ... --plane none`.*--set plane=none"
+    with pytest.raises(DataError, match=message):
         load_pair(tmp_path / "raw.png", tmp_path / "raw.tiff", config)
 
 
