@@ -18,6 +18,8 @@ from mafr.cli.options import (
 from mafr.config import ALL_DATASETS, UNTRAINED, VARIANTS, Config
 from mafr.errors import ConfigError, printable
 
+OWN_MAP = "  ← this profile's map"  # of several, the one whose scores `fit` and `predict` use
+
 
 def add_reproduce(commands: Commands) -> None:
     text = "regenerate every table, figure and notebook"
@@ -91,7 +93,8 @@ def make_runs(arguments: argparse.Namespace) -> None:
         print(f"  {'map':8} {'  '.join(METRIC_TITLES.values())}")
         for how, metrics in record["metrics"].items():
             cells = [f"{metrics[name]:{len(head)}.3f}" for name, head in METRIC_TITLES.items()]
-            print(f"  {how:8} {'  '.join(cells)}")
+            own = OWN_MAP if how == run.config.fusion and len(record["metrics"]) > 1 else ""
+            print(f"  {how:8} {'  '.join(cells)}{own}")
 
 
 def add_tables(commands: Commands) -> None:

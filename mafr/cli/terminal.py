@@ -11,7 +11,9 @@ from contextlib import contextmanager
 
 GONE = 141  # exit status of a command whose reader has gone: 128 and the number of SIGPIPE
 
-_PLAIN = {"…": "...", "±": "+-", "×": "x", "–": "-", "—": "-", "→": "->", "·": "*", "≥": ">=", "≤": "<=", "−": "-"}
+_PLAIN = {
+    "…": "...", "±": "+-", "×": "x", "–": "-", "—": "-", "→": "->", "←": "<-", "·": "*", "≥": ">=", "≤": "<=", "−": "-",
+}  # fmt: skip
 
 
 def prepare_output() -> None:

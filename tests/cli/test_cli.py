@@ -17,6 +17,7 @@ from mafr.config import Config
 from mafr.errors import ConfigError
 from mafr.experiments.plan import Run
 from mafr.experiments.run_store import read_record
+from mafr.tables.published import METRIC_TITLES
 
 
 @pytest.fixture
@@ -176,6 +177,21 @@ def test_run_prints_the_metrics(at_smoke, capsys):
     text = capsys.readouterr().out
     assert text.count("mvtec3d/bagel") == 2
     assert text.count("product") == 2
+
+
+def test_run_marks_the_map_that_its_settings_choose(monkeypatch, capsys):
+    values = dict.fromkeys(METRIC_TITLES, 0.5)
+    metrics = {"mafr": dict.fromkeys(("rgb", "product", "calibrated_sum"), values), "depthvm": {"map": values}}
+    monkeypatch.setattr("mafr.features.weights.files.provide_files", lambda *_: None)
+    monkeypatch.setattr("mafr.experiments.prepare.extract_category", lambda *_: None)
+    monkeypatch.setattr(
+        "mafr.experiments.execute.run_all", lambda runs, *_: {run: {"metrics": metrics[run.method]} for run in runs}
+    )
+    command = ["run", "--profile", "parts", "--category", "a", "--methods", "mafr,depthvm", "--variant", "paper"]
+    assert main([*command, "--workers", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (marked,) = [line for line in lines if "←" in line]
+    assert marked.startswith("  calibrated_sum ") and marked.endswith("0.500  ← this profile's map")
 
 
 def test_fit_predict_and_threshold(at_smoke, tmp_path, capsys):
