@@ -22,6 +22,9 @@ const list = (() => {
     return element;
   }
 
+  // A name, cut where it is too long at its beginning: see explorer.css. Inside, letters keep their own order.
+  const name = (text) => make("b", {}, make("bdi", {dir: "ltr", text}));
+
   // rows: {k, id, defect, label, score, hardness, tip}; choose(k) is called with a click. line: the two words that stand
   // above and below the threshold. Returns the rows that are shown, by their k.
   function fill(element, rows, {sort, find, bin, threshold = NaN, line}, choose) {
@@ -42,7 +45,7 @@ const list = (() => {
         "button",
         {type: "button", "data-k": row.k, title: row.tip, class: row.label ? "bad" : "fine"},
         make("canvas", {role: "img", "aria-label": `${row.id} with its map`}),
-        make("b", {text: named(row.id)}),
+        name(named(row.id)),
         make("span", {text: row.defect}),
         make("em", {text: number(row.score)}),
         bar,
@@ -76,7 +79,7 @@ const list = (() => {
   function addUnread(element, unread) {
     if (unread.length && !element.querySelector("button")) element.replaceChildren();
     for (const {id, reason} of unread) {
-      element.append(make("li", {class: "unread"}, make("b", {text: id}), make("span", {text: `! ${reason}`})));
+      element.append(make("li", {class: "unread"}, name(id), make("span", {text: `! ${reason}`})));
     }
   }
 

@@ -431,3 +431,19 @@ def test_a_report_without_a_scored_part_lists_what_was_not_read(tmp_path: Path) 
         driver.get((tmp_path / "report.html").as_uri())
         assert "not a tiff" in driver.find_element("id", "samples").text
         assert driver.get_log("browser") == []
+
+
+def test_names_too_long_for_the_grid_are_cut_at_their_beginnings(tmp_path: Path) -> None:
+    names = [f"a folder of many parts/good (second shift)/00{k}" for k in range(3)]
+    made(tmp_path / "report.html", [part(k, name=name) for k, name in enumerate(names)])
+    with browser() as driver:
+        driver.get((tmp_path / "report.html").as_uri())
+        settle(driver)
+        shown = driver.execute_script("""
+            return [...document.querySelectorAll("#samples b")].map((b) => {
+              const {left, right} = b.getBoundingClientRect(), inside = document.createRange();
+              inside.selectNodeContents(b);
+              const whole = inside.getBoundingClientRect();
+              return [b.textContent, whole.left < left - 20, whole.right <= right + 1];
+            });""")
+    assert sorted(shown) == [[name, True, True] for name in names]
