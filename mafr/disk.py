@@ -11,6 +11,8 @@ from pathlib import Path
 
 from mafr.errors import FullDiskError, StorageError
 
+CONTINUES = "; the same command continues from here"  # of a full disk; true of all commands but `mafr predict`
+
 _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota of this disk is used up"}
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _NUMPY_FULL = "requested and"  # numpy's "22500 requested and 3016 written", an OSError without a number
@@ -48,7 +50,7 @@ def storage_error(error: OSError, path: Path, needed: float | Callable[[], float
 
 def full_disk(path: Path, needed: float = 0, error: OSError | None = None) -> FullDiskError:
     """The error for a disk without room. needed: bytes that are still to be written; 0 where nobody knows."""
-    return FullDiskError(_no_room(path, needed, error) + "; the same command continues from here")
+    return FullDiskError(_no_room(path, needed, error) + CONTINUES)
 
 
 def explained(error: OSError, path: Path | None = None) -> str:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from mafr.cli.options import HELP_AS_WRITTEN, Commands, add_same_bytes
 from mafr.cli.terminal import going_on
 from mafr.config import UNTRAINED
-from mafr.errors import ConfigError, DataError, notice, printable
+from mafr.disk import CONTINUES
+from mafr.errors import ConfigError, DataError, FullDiskError, StorageError, notice, printable
 
 if TYPE_CHECKING:
     from mafr.method import Method
@@ -55,6 +56,14 @@ def add_predict(commands: Commands) -> None:
 
 def predict(arguments: argparse.Namespace) -> int:
     """One scan or many parts; returns the exit status."""
+    try:
+        return _predict(arguments)
+    except FullDiskError as error:
+        way = "; --resume goes on from there" if arguments.csv or (arguments.parts and arguments.out) else ""
+        raise StorageError(str(error).replace(CONTINUES, way)) from error
+
+
+def _predict(arguments: argparse.Namespace) -> int:
     if arguments.threshold is not None and not math.isfinite(arguments.threshold):
         raise ConfigError(f"--threshold must be a finite number, not {arguments.threshold}")
     if arguments.parts:

@@ -101,3 +101,13 @@ def test_a_second_interrupt_of_scoring_names_the_way_on(
     monkeypatch.setattr(command, "score_folder", interrupted)
     assert main([*CALL, "--csv", str(tmp_path / "a.csv")]) == 130
     assert capsys.readouterr().err.endswith("parts that were done are kept; --resume goes on from there\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(("place", "way"), [("csv", "; --resume goes on from there"), ("json", "")])
+def test_a_full_disk_names_the_way_on_that_predict_has(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, place: str, way: str
+) -> None:
+    scored(1, monkeypatch)
+    assert main([*CALL, f"--{place}", "/dev/full"]) == 1
+    assert capsys.readouterr().err.endswith(f"; make room there{way}\n")
