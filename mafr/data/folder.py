@@ -97,9 +97,10 @@ def open_dataset(name: str, root: str | Path, category: str, split: str, config:
     manifest = load_manifest(folder, name, config)
     listed = {same(sample) for sample in manifest["samples"] if sample.startswith(f"{split}/")}
     if split == "validation" and not listed and not subfolders(folder / split):
+        command = f"`{data_command(name, config, category, only=True)}`"
         raise DataError(
-            f"{folder / split}: no validation samples; `{data_command(name, config, category, only=True)}` holds some of the "
-            "training samples out, or add a validation folder to the raw data"
+            f"{folder / split}: no validation samples; {command} holds some of the training samples out, or add a "
+            "validation folder to the raw data"
         )
     entries = scan_split(folder, split)
     odd = sorted(listed ^ {same(entry.id) for entry in entries})

@@ -20,6 +20,7 @@ RAW_SUFFIXES = {
     "rgb": (".png", ".jpg", ".jpeg"), "xyz": (*TIFF, ".ply", ".pcd"), "gt": (".png",), "ground_truth": (".png",),
     "depth": (".png", *TIFF),
 }  # fmt: skip
+_GOOD = {"good", "ok", "okay", "normal", "nominal"}  # what people name the folder of good parts, in any case
 # What operating systems, disks and archivers put beside people's folders.
 _RUBBISH = {"__macosx", "@eadir", "lost+found", "system volume information", "$recycle.bin"}
 
@@ -114,7 +115,13 @@ def spelled(name: str, there: Iterable[str]) -> str:
 
 def empty_category(folder: Path, layout: str) -> DataError:
     """The error for a category's folder in which nothing of the expected layout lies."""
-    return DataError(f"{folder}: the category is empty; expected are {layout}")
+    return DataError(f"{folder}: the category is empty; expected are {layout}{misnamed(folder)}")
+
+
+def misnamed(folder: Path) -> str:
+    """The splits of a category that only the case of a letter keeps from being read, for messages; "" for none."""
+    odd = [name for name in subfolders(folder) if name not in SPLITS and name.lower() in SPLITS]
+    return f"; found is {', '.join(odd)}: rename it to {', '.join(map(str.lower, odd))}" if odd else ""
 
 
 def found_in(folder: Path) -> str:
@@ -191,6 +198,8 @@ def _scan_defect(folder: Path, split: str, defect: str, suffixes: dict[str, tupl
     _check_pairs(folder, files["rgb"], files[cloud], cloud, suffixes)
     if files[mask]:
         _check_pairs(folder, files["rgb"], files[mask], mask, suffixes)
+    elif defect != "good" and defect.lower() in _GOOD and files["rgb"]:
+        raise DataError(f"{folder}: the folder of good parts must be named good; rename it (defects need masks in gt)")
     elif defect != "good" and files["rgb"]:
         odd = "".join(f" ({found})" for found in _other_kinds(folder / "gt", files["rgb"], suffixes["gt"]))
         raise DataError(

@@ -15,7 +15,16 @@ from mafr.data.copies import warn_of_copies
 from mafr.data.formats.images import encode_xyz, read_bytes
 from mafr.data.found import chosen_categories
 from mafr.data.held_out import announce, held_out, is_in_place, placed, record_of
-from mafr.data.layout import PROCESSED_SHARE, SPLITS, RawSample, empty_category, processed_files, some_of, subfolders
+from mafr.data.layout import (
+    PROCESSED_SHARE,
+    SPLITS,
+    RawSample,
+    empty_category,
+    misnamed,
+    processed_files,
+    some_of,
+    subfolders,
+)
 from mafr.data.pieces import PIECE, warn_of_pieces
 from mafr.data.verify import changed_samples
 from mafr.disk import writing
@@ -128,7 +137,7 @@ def _plan(
     if not any(sample.key.startswith("train/") for sample in samples):
         raise DataError(
             f"{raw / 'train'}: no samples; every method learns from the good samples of a category: add them in the "
-            f"layout of {DATASET_TITLES[dataset]}"
+            f"layout of {DATASET_TITLES[dataset]}{misnamed(raw)}"
         )
     listings = {sample.key: _listing(raw, sample) for sample in samples}
     held = held_out(samples)

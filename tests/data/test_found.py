@@ -1,6 +1,7 @@
 """What lies in people's folders: rubbish of systems, folders too high or too deep, odd names, odd kinds of files."""
 
 import os
+import shutil
 import unicodedata
 
 import pytest
@@ -172,3 +173,22 @@ def test_folders_that_are_no_split_are_named(tmp_path, capsys):
     preprocess("mvtec3d", tmp_path / "raw", tmp_path / "processed", rawdata.config())
     error = capsys.readouterr().err
     assert f"{tmp_path}/raw/bracket: val is not read; the folders of a category are train, validation, test" in error
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("name", ["Good", "OK", "normal"])
+def test_the_folder_of_good_parts_by_another_name(raw, split, name):
+    (raw / "bracket" / split / "good").rename(raw / "bracket" / split / name)
+    shutil.rmtree(raw / "bracket" / split / name / "gt", ignore_errors=True)
+    with pytest.raises(DataError, match=rf"{split}/{name}: the folder of good parts must be named good; rename it"):
+        _preprocess(raw)
+
+
+def test_splits_in_capitals(raw):
+    (raw / "bracket/train").rename(raw / "bracket/Train")
+    with pytest.raises(DataError, match=r"bracket/train: no samples; .*; found is Train: rename it to train"):
+        _preprocess(raw)
+    shutil.rmtree(raw / "bracket/test")
+    shutil.rmtree(raw / "bracket/validation")
+    with pytest.raises(DataError, match=r"the category is empty; expected are .*; found is Train: rename it to train"):
+        _preprocess(raw)
