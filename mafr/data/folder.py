@@ -98,10 +98,13 @@ def open_dataset(name: str, root: str | Path, category: str, split: str, config:
     listed = {same(sample) for sample in manifest["samples"] if sample.startswith(f"{split}/")}
     if split == "validation" and not listed and not subfolders(folder / split):
         command = f"`{data_command(name, config, category, only=True)}`"
-        raise DataError(
-            f"{folder / split}: no validation samples; {command} holds some of the training samples out, or add a "
-            "validation folder to the raw data"
-        )
+        way = f"{command} holds some of the training samples out, or add a validation folder to the raw data"
+        if manifest["counts"].get("train", {}).get("good") == 1:
+            way = (
+                "none can be held out of a single good training sample: add others, or a validation folder, to the raw "
+                f"data, then use {command}"
+            )
+        raise DataError(f"{folder / split}: no validation samples; {way}")
     entries = scan_split(folder, split)
     odd = sorted(listed ^ {same(entry.id) for entry in entries})
     if odd:

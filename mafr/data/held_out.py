@@ -23,7 +23,7 @@ def held_out(samples: Sequence[RawSample]) -> frozenset[str]:
     """
     if any(not sample.key.startswith((_TRAIN, "test")) for sample in samples):  # Eyecandies' is named "val"
         return frozenset()
-    good = [sample.key for sample in samples if _is_good_training(sample.key)]
+    good = good_training(samples)
     if len(good) < 2:
         return frozenset()
     count = max(1, (len(good) + SHARE // 2) // SHARE)
@@ -47,7 +47,7 @@ def record_of(held: frozenset[str], records: Iterable[Mapping]) -> dict:
 
 
 def announce(categories: Mapping[str, tuple[int, int]]) -> None:
-    """Say, on stderr, what was held out. categories: name -> (held out, training samples that there were)."""
+    """Say, on stderr, what was held out. categories: name -> (held out, good training samples that there were)."""
     if categories:
         parts = some_of([f"{name} ({count} of {total})" for name, (count, total) in categories.items()])
         notice(
@@ -56,6 +56,7 @@ def announce(categories: Mapping[str, tuple[int, int]]) -> None:
         )
 
 
-def _is_good_training(key: str) -> bool:
-    parts = key.split("/")  # "train/good/000", Eyecandies' "train/000"
-    return parts[0] == "train" and (len(parts) == 2 or parts[1] == "good")
+def good_training(samples: Sequence[RawSample]) -> list[str]:
+    """The keys of the good training samples."""
+    parts = [(sample.key, sample.key.split("/")) for sample in samples]  # "train/good/000", Eyecandies' "train/000"
+    return [key for key, (split, *names) in parts if split == "train" and (len(names) == 1 or names[0] == "good")]

@@ -166,8 +166,14 @@ def test_an_interrupted_call_leaves_no_sample_in_two_splits(tmp_path, monkeypatc
 
 def test_a_copy_of_before_without_validation_names_the_command(tmp_path):
     config, out = rawdata.config(), tmp_path / "out"
-    rawdata.write_adam3d(tmp_path / "raw", train=1)  # of one sample none is held out
+    rawdata.write_adam3d(tmp_path / "raw", train=2)
     preprocess("adam3d", tmp_path / "raw", out, config)
+    shutil.rmtree(out / "1m1/validation")
+    path = out / "1m1/manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["samples"] = {k: v for k, v in manifest["samples"].items() if not k.startswith("validation/")}
+    manifest["counts"]["train"]["good"] = 2
+    path.write_text(json.dumps(manifest))
     with pytest.raises(DataError, match=r"validation: no validation samples; `mafr data adam3d --data-root DIR"):
         open_dataset("adam3d", out, "1m1", "validation", config)
 
@@ -237,3 +243,19 @@ def test_fit_and_run_take_the_data_set(tmp_path, monkeypatch, capsys):
     assert main(["run", *settings]) == 0
     assert "product" in capsys.readouterr().out
     assert main(["features", *settings]) == 0
+
+
+def test_of_a_single_training_sample_none_is_held_out(tmp_path):
+    rawdata.write_adam3d(tmp_path / "raw", train=1)
+    preprocess("adam3d", tmp_path / "raw", tmp_path / "out", rawdata.config())
+    with pytest.raises(DataError, match=r"no validation samples; none can be held out of a single good training sa"):
+        open_dataset("adam3d", tmp_path / "out", "1m1", "validation", rawdata.config())
+
+
+def test_only_good_training_samples_are_counted(tmp_path, capsys):
+    folder = rawdata.write_adam3d(tmp_path / "raw", train=10)
+    shutil.copytree(folder / "test/cut", folder / "train/cut")
+    for path in (folder / "train/cut/xyz").iterdir():
+        rawdata.write_tiff(path, rawdata.scene(99 + len(path.stem) + int(path.stem)))
+    preprocess("adam3d", tmp_path / "raw", tmp_path / "out", rawdata.config())
+    assert "no validation folder in 1m1 (1 of 10)" in capsys.readouterr().err
