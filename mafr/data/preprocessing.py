@@ -14,7 +14,7 @@ from mafr.data import eyecandies, manifest, mvtec3d
 from mafr.data.copies import warn_of_copies
 from mafr.data.formats.images import encode_xyz, read_bytes
 from mafr.data.found import chosen_categories
-from mafr.data.held_out import announce, held_out, is_in_place, placed, record_of
+from mafr.data.held_out import announce, good_training, held_out, is_in_place, placed, record_of
 from mafr.data.layout import (
     PROCESSED_SHARE,
     SPLITS,
@@ -26,6 +26,7 @@ from mafr.data.layout import (
     subfolders,
 )
 from mafr.data.pieces import PIECE, warn_of_pieces
+from mafr.data.resolutions import warn_of_sizes
 from mafr.data.verify import changed_samples
 from mafr.disk import writing
 from mafr.errors import DataError, notice
@@ -55,8 +56,8 @@ class _Job:
 
     @property
     def held_of(self) -> tuple[int, int]:
-        """Numbers of training samples: those held out, and all."""
-        return len(self.held), sum(sample.key.startswith("train/") for sample in self.samples)
+        """Numbers of good training samples: those held out, and all."""
+        return len(self.held), len(good_training(self.samples))
 
     def parts(self) -> Iterator[_Job]:
         """The work on samples that are not up to date, a few at a time."""
@@ -234,6 +235,8 @@ def _finish(plan: _Job, made: list[dict]) -> None:
     shutil.rmtree(plan.out / _JOURNAL, ignore_errors=True)
     warn_of_copies(plan.out, current)
     warn_of_pieces(plan.raw, current)
+    if plan.source is None:
+        warn_of_sizes(plan.out, current)
 
 
 def _journal(out: Path, sample: RawSample) -> Path:

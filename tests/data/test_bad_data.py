@@ -359,3 +359,9 @@ def test_one_bad_file_in_parallel_is_one_error(raw):
     with pytest.raises(DataError, match=r"clamp/train/good/xyz/000.tiff: not a complete tiff"):
         _preprocess(raw, workers=2)
     assert decode_xyz((raw.parent / "raw/bracket/train/good/xyz/000.tiff").read_bytes(), raw).any()
+
+
+def test_a_depth_image_in_place_of_a_cloud(raw):
+    rawdata.write_tiff(raw / XYZ, rawdata.scene(0)[..., 2])
+    with pytest.raises(DataError, match=r"found \(40, 60\); if it is a depth image, put it into depth/.*intrinsics.js"):
+        _preprocess(raw)

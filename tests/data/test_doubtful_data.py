@@ -74,3 +74,15 @@ def test_a_second_piece_in_most_scans_is_said_once(raw, capsys):
     assert "--plane none" in found[0]
     preprocess("mvtec3d", raw, raw.parent / "whole", rawdata.config(), plane="none")
     assert not capsys.readouterr().err
+
+
+# -------------------------------------------------------------------- sizes
+
+
+def test_training_images_of_two_sizes_are_counted(raw, capsys):
+    for split in ("train", "test"):
+        rawdata.write_png(raw / f"bracket/{split}/good/rgb/000.png", rawdata.rgb(0, 60, 80))
+        rawdata.write_tiff(raw / f"bracket/{split}/good/xyz/000.tiff", rawdata.scene(ord(split[1]), 60, 80))
+    rawdata.write_png(raw / "bracket/test/good/gt/000.png", rawdata.mask(False, 60, 80))
+    (line,) = notices(raw, capsys)
+    assert "bracket: the training images have 2 sizes, 60x40 (2), 80x60 (1) pixels" in line

@@ -139,7 +139,14 @@ def decode_xyz(content: bytes, path: Path) -> np.ndarray:
         raise DataError(f"{path}: {kind}, not a tiff of coordinates; {advice}")
     xyz = decode_tiff(content, path, "copy or download it again, or preprocess again")
     if xyz.ndim != 3 or xyz.shape[2] != 3:
-        raise DataError(f"{path}: an organised cloud of shape (height, width, 3) expected, found {xyz.shape}")
+        hint = (
+            "; if it is a depth image, put it into depth/ in place of xyz/, with its camera in the category's "
+            "intrinsics.json (`mafr predict`: --intrinsics FILE)"
+        )
+        raise DataError(
+            f"{path}: an organised cloud of shape (height, width, 3) expected, found {xyz.shape}"
+            f"{hint if xyz.ndim == 2 else ''}"
+        )
     if xyz.dtype not in (np.float32, np.float64):
         raise DataError(f"{path}: float32 coordinates in metres expected, found {xyz.dtype}")
     if not np.isfinite(xyz).all():
