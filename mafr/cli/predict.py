@@ -80,7 +80,8 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 
 def predict_pair(arguments: argparse.Namespace) -> None:
-    from mafr.predict.engine import read_pair, scoring_threads, verdict_of
+    from mafr.data import load_pair
+    from mafr.predict.engine import scoring_threads, verdict_of
 
     given = {"json": arguments.json if arguments.json != "-" else None, "out": arguments.out}
     _check_apart({name: Path(value) for name, value in given.items() if value})
@@ -90,7 +91,7 @@ def predict_pair(arguments: argparse.Namespace) -> None:
         picture_format(Path(arguments.out))  # a wrong suffix costs no scoring
     detector, threshold, source = _detector(arguments)
     plane = None if arguments.processed else detector.config.plane
-    sample = read_pair(arguments.rgb, arguments.xyz, detector.config, plane, arguments.intrinsics)
+    sample = load_pair(arguments.rgb, arguments.xyz, detector.config, plane, arguments.intrinsics)
     try:
         with scoring_threads(detector.config):
             prediction = detector.predict(sample)

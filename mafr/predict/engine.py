@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 MOST_READERS = 8  # threads; a GPU scores no more than these read
 AHEAD = 4  # parts per thread that are read but not scored yet: some 3 MB each at 400 x 400 pixels
-PLANE_OPTION = 'plane="none" (--plane none)'  # in messages of `mafr.data`, of making a processed copy
 
 OK, NOT_OK, UNREADABLE = "OK", "not OK", "error"
 
@@ -95,7 +94,7 @@ class Scorer:
         if part.error:
             return part.error
         try:
-            return read_pair(part.rgb, part.xyz, self.detector.config, self.plane, self.intrinsics or part.camera)
+            return load_pair(part.rgb, part.xyz, self.detector.config, self.plane, self.intrinsics or part.camera)
         except DataError as error:
             return str(error).strip()
         except Exception as error:  # a decoder's own kind for some damage: the other parts go on
@@ -109,19 +108,6 @@ class Scorer:
         except DataError as error:
             return Scored(part, error=f"{part.xyz}: {str(error).strip()}")
         return Scored(part, prediction.score, verdict_of(prediction.score, self.threshold), "", sample, prediction)
-
-
-def read_pair(
-    rgb: Path | str, xyz: Path | str, config: Config, plane: str | None, intrinsics: Path | str | None
-) -> Sample:
-    """`mafr.data.load_pair`, but its errors name what `mafr predict` has: how tables are taken away is the detector's.
-
-    Raises DataError.
-    """
-    try:
-        return load_pair(rgb, xyz, config, plane, intrinsics)
-    except DataError as error:
-        raise DataError(str(error).replace(PLANE_OPTION, "`mafr predict --processed`")) from error
 
 
 @contextmanager

@@ -11,9 +11,10 @@ import tifffile
 from PIL import Image
 
 from mafr.config import Config
+from mafr.data import load_pair
 from mafr.errors import DataError
 from mafr.predict import command
-from mafr.predict.engine import Scored, read_pair
+from mafr.predict.engine import Scored
 from mafr.predict.outputs import Outputs, Places
 from mafr.predict.parts import find_parts
 
@@ -76,9 +77,9 @@ def test_a_cleaned_scan_is_told_of_an_option_that_there_is(tmp_path):
     cloud[20:40, 20:40] = 0.1
     tifffile.imwrite(tmp_path / "a.tiff", cloud, photometric="rgb")
     with pytest.raises(DataError) as told:
-        read_pair(tmp_path / "a.png", tmp_path / "a.tiff", Config.preset("smoke"), "remove", None)
-    assert "too few to find the table plane" in str(told.value) and "use `mafr predict --processed`" in str(told.value)
-    assert "--plane" not in str(told.value)
+        load_pair(tmp_path / "a.png", tmp_path / "a.tiff", Config.preset("smoke"), "remove", None)
+    assert "too few to find the table plane" in str(told.value)
+    assert "`mafr predict` takes a scan that is prepared already with --processed" in str(told.value)
 
 
 class Reader:
