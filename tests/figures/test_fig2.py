@@ -19,8 +19,9 @@ def test_figure_2_has_a_row_a_category_and_states_its_rules(stored, result):
     config, paths = stored
     figure = figure2(config, paths)
     assert [axes.get_title() for axes in figure.axes[3:8]] == ["Ψ2D", "Ψ3D", "MAFR", "CFM", "BTF"]  # as far as run
-    assert len(figure.axes) == 8 * len(config.categories("mvtec3d")) + 2  # and two bars
-    ends = [[label.get_text() for label in axes.get_xticklabels()] for axes in figure.axes[-2:]]
+    shown = [axes for axes in figure.axes if axes.get_visible()]  # what is not only keeps the pictures in line
+    assert len(shown) == 8 * len(config.categories("mvtec3d")) + 2  # and two bars
+    ends = [[label.get_text() for label in axes.get_xticklabels()] for axes in shown[-2:]]
     assert ends == [["far", "near"], ["median of the good images' pixels", "99.9 % of all pixels"]]
     text = words(figure)
     assert "median image score" in text and "99.9 %" in text
