@@ -17,6 +17,14 @@ class Category {
     return this.unpacked.get(k);
   }
 
+  // Unpacks what is not yet, between other work, until `wanted` says no: so that the next settings need not.
+  async unpackAll(wanted) {
+    for (let k = 0; k < this.samples.length && wanted(); k++) {
+      await this.sample(k);
+      await pause();
+    }
+  }
+
   async unpack(meta) {
     const {side, grid} = this,
       packed = await decode.Packed.of(meta.bytes);

@@ -172,6 +172,8 @@ const mountExplorer = (root, page, load, home) => {
     drawAll();
     fillList();
     frame.classList.remove("busy");
+    // What came with the data needed no sample; what is damaged is told when it is asked for.
+    if (analysis.thresholds) category.unpackAll(newest).catch(() => {});
   });
 
   function drawAll() {
