@@ -11,43 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import rawdata
+from support.stored_features import CONFIG, folder_of
 
 from mafr.config import Config
-from mafr.data import open_dataset
 from mafr.errors import DataError, StorageError
 from mafr.experiments.execute import execute
 from mafr.experiments.plan import Run
 from mafr.features.sources import checks, splits
 from mafr.features.sources.checks import DamagedStoreError
-from mafr.features.sources.splits import extract_features, load_features, load_split, store_folder
+from mafr.features.sources.splits import extract_features, load_features, load_split
 from mafr.features.sources.store import find_store, open_store
 from mafr.paths import Paths
-
-CONFIG = rawdata.config(
-    image_size=64, grid=32, groups=32, group_size=8, extractor_mode="batch-statistics", epochs=1, min_steps=0
-)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Paths:
-    """Stored features of one category; not to be changed."""
-    paths = rawdata.home(tmp_path_factory.mktemp("home"), CONFIG)
-    extract_features(paths, CONFIG, "mvtec3d", ["bracket"])
-    return paths
-
-
-@pytest.fixture
-def paths(made: Paths, tmp_path: Path) -> Paths:
-    """A copy of the features, for a test to damage, beside the same data."""
-    checks._GOOD.clear()  # as in a new process
-    shutil.copytree(made.root / "features", tmp_path / "features")
-    return Paths.resolve("smoke", root=tmp_path, data_root=made.data_root)
-
-
-def folder_of(paths: Paths, split: str = "train") -> Path:
-    samples = open_dataset("mvtec3d", paths.processed("mvtec3d"), "bracket", split, CONFIG)
-    return store_folder(paths, "mvtec3d", samples, CONFIG)
 
 
 def content(folder: Path) -> dict[str, bytes]:

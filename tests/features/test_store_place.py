@@ -1,47 +1,25 @@
 """Features from another kind of place: read as they are, but not mixed into a run, and older stores are taken."""
 
 import json
-import shutil
-from pathlib import Path
 
 import pytest
-from support import rawdata
+from support.stored_features import CONFIG, folder_of
 
 from mafr.data import open_dataset
 from mafr.experiments.execute import execute
 from mafr.experiments.plan import Run
-from mafr.features.sources import checks, splits
-from mafr.features.sources.splits import extract_features, load_split, store_folder
+from mafr.features.sources import splits
+from mafr.features.sources.splits import extract_features, load_split
 from mafr.features.sources.store import open_store
 from mafr.paths import Paths
 
-CONFIG = rawdata.config(
-    image_size=64, grid=32, groups=32, group_size=8, extractor_mode="batch-statistics", epochs=1, min_steps=0
-)
 SPLITS = ("train", "validation", "test")
 ELSEWHERE = "cuda in bfloat16"
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Paths:
-    """Stored features of one category; not to be changed."""
-    paths = rawdata.home(tmp_path_factory.mktemp("home"), CONFIG)
-    extract_features(paths, CONFIG, "mvtec3d", ["bracket"])
-    return paths
-
-
-@pytest.fixture
-def paths(made: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
-    """A copy of the features, for a test to change, beside the same data."""
-    checks._GOOD.clear()  # as in a new process
+@pytest.fixture(autouse=True)
+def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(splits, "_time_parts", lambda samples, extractor: {})
-    shutil.copytree(made.root / "features", tmp_path / "features")
-    return Paths.resolve("smoke", root=tmp_path, data_root=made.data_root)
-
-
-def folder_of(paths: Paths, split: str) -> Path:
-    samples = open_dataset("mvtec3d", paths.processed("mvtec3d"), "bracket", split, CONFIG)
-    return store_folder(paths, "mvtec3d", samples, CONFIG)
 
 
 def places(paths: Paths) -> list[str | None]:
