@@ -10,6 +10,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 from scipy.stats import spearmanr
 
 from mafr.baselines.registry import MAFR, method_settings
@@ -81,6 +82,15 @@ def _place(paths: Paths, source: str) -> Paths:
 def rank_correlation(real: Sequence[float], generated: Sequence[float]) -> float:
     """Spearman's rank correlation of two lists of numbers."""
     return float(spearmanr(real, generated).statistic)
+
+
+def most_moved(rows: pd.DataFrame, metric: str, count: int) -> pd.Series:
+    """The rows whose place by a metric differs most between real scans and those of the second generator.
+
+    Returns the place on generated scans minus place on real ones (1: highest), those with the largest distance first.
+    """
+    real, made = (rows[f"{source}_{metric}"].rank(ascending=False) for source in (REAL, SECOND))
+    return (made - real).sort_values(key=abs, ascending=False, kind="stable").head(count)
 
 
 def correlation_gain(

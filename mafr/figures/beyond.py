@@ -6,7 +6,7 @@ from matplotlib.patches import Rectangle
 
 from mafr.data.samples import Sample
 from mafr.data.window import Window
-from mafr.experiments.order import SECOND, SOURCES, rank_correlation
+from mafr.experiments.order import SECOND, SOURCES, most_moved, rank_correlation
 from mafr.figures.paired import draw_differences
 from mafr.figures.samples import show_rgb
 from mafr.figures.style import BLACK, BLUE, ORANGE, Picture, bare, new_figure, small_axes
@@ -50,15 +50,6 @@ def plot_window(sample: Sample, grid: int, stamp: str, warn: bool = False) -> Pi
         axes.add_patch(frame)
         bare(axes, name)
     return figure
-
-
-def most_moved(rows: pd.DataFrame, metric: str, count: int) -> pd.Series:
-    """The rows whose place by a metric differs most between real scans and those of the second generator.
-
-    Returns the place on generated scans minus place on real ones (1: highest), those with the largest distance first.
-    """
-    real, made = (rows[f"{source}_{metric}"].rank(ascending=False) for source in ("real", SECOND))
-    return (made - real).sort_values(key=abs, ascending=False, kind="stable").head(count)
 
 
 def plot_order(frame: pd.DataFrame, title: str, stamp: str) -> Picture:

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from mafr.experiments.order import most_moved
 from mafr.figures import beyond
 
 
@@ -10,7 +11,7 @@ def test_the_rows_that_change_their_place_most_are_named():
     columns = {f"{source}_{metric}": values for source, values in (("real", real), ("second", made), ("first", made))
                for metric in ("i_auroc", "aupro_30")}  # fmt: skip
     rows = pd.DataFrame({"Method": list("abcde"), **columns})
-    moved = beyond.most_moved(rows, "i_auroc", 2)
+    moved = most_moved(rows, "i_auroc", 2)
     assert moved.iloc[0] == 3 and moved.index[0] == 0 and abs(moved.iloc[1]) == 1
     figure = beyond.plot_order(rows, "title", "GENERATED")
     numbers = [text.get_text() for axes in figure.axes[:2] for text in axes.texts]
